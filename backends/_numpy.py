@@ -1,0 +1,62 @@
+"""NumPy, on the host."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from typing import Any, Self
+
+import numpy as np
+
+from dlx.backend import Array, Backend, host_array, namespace_of
+
+from . import no_device  # noqa: TID251 - its own package
+
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
+
+
+class NumpyBackend(Backend):
+    """NumPy arrays in the host's memory."""
+
+    name = "numpy"
+
+    @classmethod
+    def open(cls, device: str | None) -> Self:
+        """Of the selectors "numpy" and "numpy:cpu"."""
+        if device not in (None, "cpu"):
+            no_device("numpy", device, ["cpu"])
+        return cls(namespace_of(np.empty(0)))
+
+    @classmethod
+    def of(cls, array: Array) -> Self:
+        """NumPy has one device."""
+        return cls.open(None)
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """NumPy's own arrays too may be masked, of foreign byte order or not aligned."""
+        return super().asarray(host_array(x), dtype)
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """No warnings: overflow ends in `DivergenceError`, as on every other library."""
+        return np.errstate(all="ignore")
+
+    def describe(self) -> dict[str, str]:
+        """Its BLAS decides its speed, and the threads of the BLAS."""
+        found: Any = np.show_config(mode="dicts")
+        blas = found.get("Build Dependencies", {}).get("blas", {})
+        facts = super().describe() | {"BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+        return facts | {"BLAS threads": _threads()}
+
+
+def _threads() -> str:
+    try:
+        threadpoolctl: Any = importlib.import_module("threadpoolctl")
+    except ImportError:  # it is optional: then the environment is all there is to say
+        told = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+        return ", ".join(told) or f"as it chooses, of {os.cpu_count()} CPUs"
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    return ", ".join(f"{pool['num_threads']} ({pool['internal_api']} {pool.get('architecture')})" for pool in pools)
+
+
+BACKEND = NumpyBackend

@@ -1,0 +1,52 @@
+"""array-api-strict: the standard and nothing more, for tests."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from dlx.backend import Array, Backend
+
+from . import importing, no_device  # noqa: TID251 - its own package
+
+with importing("strict", "array_api_strict", "Run: pip install array-api-strict"):
+    import array_api_strict as xp
+
+HOST_DEVICE = "CPU_DEVICE"
+
+
+class StrictBackend(Backend):
+    """Arrays of array-api-strict on one of its pretended devices."""
+
+    name = "strict"
+
+    @classmethod
+    def open(cls, device: str | None) -> Self:
+        """Of the selectors "strict", "strict:device1" and those of its other devices."""
+        devices = {_device_name(known): known for known in xp.__array_namespace_info__().devices()}
+        wanted = device or HOST_DEVICE
+        if wanted not in devices:
+            no_device("strict", wanted, sorted(devices))
+        return cls(xp, devices[wanted])
+
+    @property
+    def device_name(self) -> str:
+        """As in a selector: "device1"."""
+        return _device_name(self.device)
+
+    def to_host(self, x: Array) -> np.ndarray[Any, Any]:
+        """By way of its CPU device, the only one that NumPy may read."""
+        return np.asarray(x.to_device(xp.Device(HOST_DEVICE)))
+
+    def describe(self) -> dict[str, str]:
+        """Its devices as in a selector."""
+        devices = map(_device_name, xp.__array_namespace_info__().devices())
+        return super().describe() | {"devices": ", ".join(devices)}
+
+
+def _device_name(device: Any) -> str:
+    return str(device).split("'")[1]  # "array_api_strict.Device('device1')"
+
+
+BACKEND = StrictBackend

@@ -1,0 +1,98 @@
+"""PyTorch, on any of its devices."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any, Self
+
+import numpy as np
+
+from dlx.backend import Array, Backend, library_of, namespace_of
+
+from . import importing, no_device, unavailable  # noqa: TID251 - its own package
+
+with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'"):
+    import torch
+
+
+class TorchBackend(Backend):
+    """PyTorch tensors on one device, without gradients."""
+
+    name = "torch"
+    float64_hint = "MPS has no float64: pass dtype='float32', or use 'torch:cpu'."
+
+    @classmethod
+    def open(cls, device: str | None) -> Self:
+        """Of "torch" (PyTorch's default device), "torch:cpu", "torch:cuda", "torch:cuda:1", "torch:mps"."""
+        try:
+            wanted = torch.device(device) if device else torch.get_default_device()
+        except RuntimeError:
+            no_device("torch", str(device), _devices())
+        if wanted.index:  # PyTorch takes "cpu:3" for the CPU; for index 0 the product below says what is wrong
+            known = _devices()
+            if str(wanted) not in known and f"{wanted.type}:0" in known:
+                no_device("torch", str(device), known)
+        try:  # a matrix product must really run there
+            one = torch.ones((1, 1), device=wanted)
+            one @ one
+        except (RuntimeError, AssertionError, NotImplementedError) as reason:
+            unavailable(f"torch:{wanted}", f"PyTorch {torch.__version__}", reason)
+        return cls(namespace_of(one), one.device)
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """Detached from any gradient; a host array may share memory, and dlx never writes it."""
+        if library_of(x) == self.name:
+            if x.layout != torch.strided:
+                raise TypeError(f"`x` must be dense; got a tensor of layout {x.layout}. Use its method .to_dense().")
+            return super().asarray(x.detach(), dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return super().asarray(x, dtype)
+
+    def dtype(self, name: str) -> Any:
+        """As everywhere, but the list that this reads holds float64 for MPS too, which has none."""
+        if name == "float64" and self.device.type == "mps":
+            raise TypeError(f"`dtype` must be one that {self.selector} computes with; got {name}. {self.float64_hint}")
+        return super().dtype(name)
+
+    def copy(self, x: Array) -> Array:
+        """The same values in memory of their own."""
+        return x.detach().clone()
+
+    def to_host(self, x: Array) -> np.ndarray[Any, Any]:
+        """A NumPy array, which shares memory with a tensor on the CPU; NumPy has no bfloat16, so float32."""
+        host = x.detach().cpu()
+        found: np.ndarray[Any, Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
+        return found
+
+    def synchronize(self) -> None:
+        """Wait for the device's current stream; the CPU has nothing to wait for."""
+        if self.device.type not in ("cpu", "meta"):
+            torch.accelerator.synchronize(self.device)
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """No gradient tape: dlx writes parameters in place."""
+        found: contextlib.AbstractContextManager[Any] = torch.no_grad()
+        return found
+
+    def describe(self) -> dict[str, str]:
+        """Its float32 products may be TF32 on CUDA."""
+        return {
+            "version": torch.__version__,
+            "devices": ", ".join(_devices()),
+            "threads": str(torch.get_num_threads()),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "cuda.matmul.allow_tf32": str(torch.backends.cuda.matmul.allow_tf32),
+            "cudnn.allow_tf32": str(torch.backends.cudnn.allow_tf32),
+        }
+
+
+def _devices() -> list[str]:
+    if not torch.accelerator.is_available():
+        return ["cpu:0"]
+    kind: Any = torch.accelerator.current_accelerator()
+    return ["cpu:0", *(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count()))]
+
+
+BACKEND = TorchBackend

@@ -1,0 +1,68 @@
+"""``python -m dlx`` says what computes here and with what; ``python -m dlx check [BACKEND]`` tests it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import dlx
+from dlx.backend import BackendNotInstalled, get_backend, known_backends
+
+DEPENDENCIES = ("numpy", "array-api-compat", "safetensors")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser("python -m dlx", description="What computes here, and with what.")
+    check = parser.add_subparsers(dest="command", title="commands").add_parser(
+        "check", help="a few seconds of gradient and cross-backend tests"
+    )
+    check.add_argument("backend", nargs="?", help="a selector such as cupy:1; by default all that compute here")
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        print("\n".join(diagnosis()))
+        return 0
+    if chosen.backend is not None:
+        try:
+            get_backend(chosen.backend)
+        except (ImportError, RuntimeError, ValueError) as reason:
+            print(reason, file=sys.stderr)
+            return 2
+    status: int = importlib.import_module("dlx.selftest").check(chosen.backend)  # the diagnosis needs none of it
+    return status
+
+
+def diagnosis() -> list[str]:
+    """The lines of ``python -m dlx``."""
+    return [
+        f"dlx {dlx.__version__}, " + ", ".join(f"{name} {_version(name)}" for name in DEPENDENCIES),
+        f"{platform.python_implementation()} {platform.python_version()} on {platform.platform()}, "
+        f"{os.cpu_count()} CPUs",
+        *(line for name in known_backends() for line in _backend(name)),
+    ]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _backend(name: str) -> list[str]:
+    try:
+        facts = get_backend(name).describe()
+    except BackendNotInstalled:
+        return [f"{name}: not installed"]
+    except Exception as reason:  # whatever is broken, the other lines must be printed
+        return [f"{name}: installed but unusable: {' '.join(str(reason).split())}"]
+    return [f"{name}: usable", *(f"    {key}: {value}" for key, value in facts.items())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""Activations: each a pair ``f(z)`` and its derivative ``df(z, a)`` with ``a = f(z)``, elementwise.
+
+``relu()`` describes an activation; ``relu().bind(xp)`` gives its two formulas on one array library. Arrays
+have any shape and keep it; dtypes are kept too. A user's own activation is the pair ``(f, df)`` itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dlx import checks
+from dlx.backend import Array, Namespace
+
+
+class Formulas(NamedTuple):
+    """An activation on one library: ``f(z)`` and ``df(z, a)``, which may use ``a = f(z)``."""
+
+    f: Callable[[Array], Array]
+    df: Callable[[Array, Array], Array]
+
+
+class Activation(NamedTuple):
+    """What an activation is: its name, its settings, the initialiser that its paper names, its formulas."""
+
+    name: str
+    settings: Mapping[str, float]
+    init: str
+    bind: Callable[[Namespace], Formulas]
+
+
+def logistic(xp: Namespace, z: Array) -> Array:
+    """σ(z) = 1 / (1 + e^-z), without overflow: the exponential is always of -|z|."""
+    e = xp.exp(-xp.abs(z))
+    return xp.where(z >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
+
+
+def log1p_exp(xp: Namespace, z: Array) -> Array:
+    """log(1 + e^z) = max(z, 0) + log(1 + e^-|z|), without overflow."""
+    return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
+
+
+def identity() -> Activation:
+    """No activation (alias "none"): the layer is affine.
+
+    f(z) = z,  f'(z) = 1
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.identity().bind(np).f(np.array([-1.0, 2.0]))
+    array([-1.,  2.])
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return z
+
+        def df(z: Array, a: Array) -> Array:
+            return xp.ones_like(z)
+
+        return Formulas(f, df)
+
+    return Activation("identity", {}, "glorot_uniform", bind)
+
+
+def relu() -> Activation:
+    """Rectified linear unit.
+
+    f(z) = max(z, 0),  f'(z) = 1 where z > 0, else 0 (also at z = 0)
+
+    Source: Nair and Hinton 2010; initialised after He et al. 2015.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> f, df = dlx.activations.relu().bind(np)
+    >>> z = np.array([-1.0, 0.0, 2.0])
+    >>> f(z), df(z, f(z))
+    (array([0., 0., 2.]), array([0., 0., 1.]))
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return xp.maximum(z, 0.0)
+
+        def df(z: Array, a: Array) -> Array:
+            return xp.astype(z > 0, z.dtype)
+
+        return Formulas(f, df)
+
+    return Activation("relu", {}, "he_normal", bind)
+
+
+def leaky_relu(slope: float = 0.01) -> Activation:
+    """Leaky rectified linear unit.
+
+    f(z) = z where z > 0, else slope * z;  f'(z) = 1 where z > 0, else slope
+
+    Parameters
+    ----------
+    slope : float in [0, 1), default 0.01
+
+    Raises
+    ------
+    ValueError, TypeError
+        `slope` is out of range or not a number.
+
+    Source: Maas, Hannun and Ng 2013.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.leaky_relu(0.1).bind(np).f(np.array([-1.0, 2.0]))
+    array([-0.1,  2. ])
+    """
+    slope = checks.number("slope", slope, low=0, high=1, below=True, remedy="Use 0.01, for example.")
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return xp.where(z > 0, z, slope * z)
+
+        def df(z: Array, a: Array) -> Array:
+            return xp.where(z > 0, xp.ones_like(z), slope)
+
+        return Formulas(f, df)
+
+    return Activation("leaky_relu", {"slope": slope}, "he_normal", bind)
+
+
+def _scaled_elu(scale: float, alpha: float) -> Callable[[Namespace], Formulas]:
+    """f(z) = scale * (z where z > 0, else alpha (e^z - 1)), the formula of both `elu` and `selu`."""
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return xp.where(z > 0, scale * z, scale * alpha * xp.expm1(xp.minimum(z, 0.0)))
+
+        def df(z: Array, a: Array) -> Array:
+            return xp.where(z > 0, scale * xp.ones_like(z), scale * alpha * xp.exp(xp.minimum(z, 0.0)))
+
+        return Formulas(f, df)
+
+    return bind
+
+
+def elu(alpha: float = 1.0) -> Activation:
+    """Exponential linear unit.
+
+    f(z) = z where z > 0, else alpha (e^z - 1);  f'(z) = 1 where z > 0, else alpha e^z
+
+    Parameters
+    ----------
+    alpha : float > 0, default 1
+
+    Raises
+    ------
+    ValueError, TypeError
+        `alpha` is out of range or not a number.
+
+    Source: Clevert, Unterthiner and Hochreiter 2016, arXiv:1511.07289.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.elu().bind(np).f(np.array([-np.inf, 2.0]))
+    array([-1.,  2.])
+    """
+    alpha = checks.number("alpha", alpha, low=0, above=True, remedy="Use 1.0, for example.")
+    return Activation("elu", {"alpha": alpha}, "he_normal", _scaled_elu(1.0, alpha))
+
+
+def selu() -> Activation:
+    """Scaled exponential linear unit: keeps mean 0 and variance 1 through deep networks.
+
+    f(z) = λ z where z > 0, else λ α (e^z - 1);  λ = 1.05070098..., α = 1.67326324...
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515, whose fixed point gives λ, α and the LeCun initialiser.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.selu().bind(np).f(np.array([1.0])).round(6)
+    array([1.050701])
+    """
+    return Activation("selu", {}, "lecun_normal", _scaled_elu(1.0507009873554805, 1.6732632423543772))
+
+
+def gelu() -> Activation:
+    """Gaussian error linear unit, tanh form.
+
+    f(z) = z/2 (1 + tanh u),  u = sqrt(2/π) (z + 0.044715 z³)
+    f'(z) = (1 + tanh u)/2 + z/2 (1 - tanh² u) u'
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415. (The standard has no erf, so the tanh form on every
+    library.)
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.gelu().bind(np).f(np.array([-1.0, 1.0])).round(4)
+    array([-0.1588,  0.8412])
+    """
+    c = math.sqrt(2.0 / math.pi)
+
+    def bind(xp: Namespace) -> Formulas:
+        def near(
+            z: Array,
+        ) -> Array:  # beyond 10, tanh u is ±1 in every precision and z³ may overflow
+            return xp.minimum(xp.maximum(z, -10.0), 10.0)
+
+        def f(z: Array) -> Array:
+            v = near(z)
+            return 0.5 * z * (1.0 + xp.tanh(c * (v + 0.044715 * v * v * v)))
+
+        def df(z: Array, a: Array) -> Array:
+            v = near(z)
+            t = xp.tanh(c * (v + 0.044715 * v * v * v))
+            return 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * v * v)
+
+        return Formulas(f, df)
+
+    return Activation("gelu", {}, "he_normal", bind)
+
+
+def silu() -> Activation:
+    """Sigmoid linear unit, also called swish.
+
+    f(z) = z σ(z),  f'(z) = σ(z) + f(z) (1 - σ(z))
+
+    Source: Elfwing, Uchibe and Doya 2018, arXiv:1702.03118; Ramachandran, Zoph and Le 2017, arXiv:1710.05941.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.silu().bind(np).f(np.array([-1.0, 1.0])).round(4)
+    array([-0.2689,  0.7311])
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return z * logistic(xp, z)
+
+        def df(z: Array, a: Array) -> Array:
+            s = logistic(xp, z)
+            return s + a * (1.0 - s)
+
+        return Formulas(f, df)
+
+    return Activation("silu", {}, "he_normal", bind)
+
+
+def mish() -> Activation:
+    """Mish.
+
+    f(z) = z tanh(log(1 + e^z)),  f'(z) = t + z (1 - t²) σ(z) with t = tanh(log(1 + e^z))
+
+    Source: Misra 2019, arXiv:1908.08681.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.mish().bind(np).f(np.array([-1.0, 1.0])).round(4)
+    array([-0.3034,  0.8651])
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return z * xp.tanh(log1p_exp(xp, z))
+
+        def df(z: Array, a: Array) -> Array:
+            t = xp.tanh(log1p_exp(xp, z))
+            return t + z * (1.0 - t * t) * logistic(xp, z)
+
+        return Formulas(f, df)
+
+    return Activation("mish", {}, "he_normal", bind)
+
+
+def softplus() -> Activation:
+    """Softplus, a smooth rectifier.
+
+    f(z) = log(1 + e^z),  f'(z) = σ(z)
+
+    Source: Dugas et al. 2001.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.softplus().bind(np).f(np.array([0.0, 1000.0])).round(4)
+    array([6.931e-01, 1.000e+03])
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return log1p_exp(xp, z)
+
+        def df(z: Array, a: Array) -> Array:
+            return logistic(xp, z)
+
+        return Formulas(f, df)
+
+    return Activation("softplus", {}, "he_normal", bind)
+
+
+def sigmoid() -> Activation:
+    """Logistic sigmoid (alias "logistic").
+
+    f(z) = 1 / (1 + e^-z),  f'(z) = a (1 - a)
+
+    Initialised after Glorot and Bengio 2010.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.sigmoid().bind(np).f(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return logistic(xp, z)
+
+        def df(z: Array, a: Array) -> Array:
+            return a * (1.0 - a)
+
+        return Formulas(f, df)
+
+    return Activation("sigmoid", {}, "glorot_uniform", bind)
+
+
+def tanh() -> Activation:
+    """Hyperbolic tangent.
+
+    f(z) = tanh z,  f'(z) = 1 - a²
+
+    Initialised after Glorot and Bengio 2010.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.activations.tanh().bind(np).f(np.array([0.0]))
+    array([0.])
+    """
+
+    def bind(xp: Namespace) -> Formulas:
+        def f(z: Array) -> Array:
+            return xp.tanh(z)
+
+        def df(z: Array, a: Array) -> Array:
+            return 1.0 - a * a
+
+        return Formulas(f, df)
+
+    return Activation("tanh", {}, "glorot_uniform", bind)
+
+
+ACTIVATIONS: Mapping[str, Callable[..., Activation]] = {
+    **{make.__name__: make for make in (identity, relu, leaky_relu, elu, selu, gelu)},
+    **{make.__name__: make for make in (silu, mish, softplus, sigmoid, tanh)},
+    "none": identity,
+    "logistic": sigmoid,
+}
+
+
+def get(activation: Any, name: str = "activation") -> Activation:
+    """An `Activation` from its name, from itself, or from a user's pair ``(f, df)``."""
+    if isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, tuple) and len(activation) == 2 and all(callable(each) for each in activation):
+        formulas = Formulas(*activation)
+        return Activation("custom", {}, "he_normal", lambda xp: formulas)
+    remedy = "A user's own is a pair of functions: f(z) and df(z, a)."
+    return ACTIVATIONS[checks.choice(name, activation, ACTIVATIONS, remedy)]()

@@ -1,0 +1,141 @@
+"""The article's model, kept so that a reader of the article can run it anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from dlx import checks, data, losses, network, optimizers
+from dlx.backend import Array, Backend, common_backend, library_of
+from dlx.model import hidden_activations, own_params
+
+
+def L_layer_model(
+    X: Any,
+    Y: Any,
+    layer_dims: Sequence[int],
+    learning_rate: float = 0.05,
+    num_iterations: int = 10,
+    print_cost: bool = False,
+    *,
+    activation: Any = "none",
+    cost: Any = "squared_error",
+    backend: Any = None,
+    dtype: Any = None,
+) -> tuple[dict[str, Array], list[float]]:
+    """The article's L-layer network: gradient descent over all samples at once. Columns are samples.
+
+    A_0 = X,  Z_l = W_l A_{l-1} + b_l,  A_l = f_l(Z_l),  cost = 1/m Σ_i Σ_k (Y - A_L)²
+    W_l ← W_l - η ∂cost/∂W_l,  b_l ← b_l - η ∂cost/∂b_l
+
+    Parameters
+    ----------
+    X : array (n_0, m)
+        Columns are samples.
+    Y : array (n_L, m)
+    layer_dims : sequence of int
+        (n_0, n_1, ..., n_L), input and output included.
+    learning_rate : float > 0
+    num_iterations : int >= 0
+    print_cost : bool
+        Print ``Cost is 0.12 on iteration 3`` for each.
+    activation : str, Activation, pair (f, df), or a sequence of one for each of the L layers, the last included
+        "none", "relu", "sigmoid" or any other of `dlx.activations`.
+    cost : str or Loss
+        Of A_L; any of `dlx.losses`.
+    backend : selector, optional
+        None follows X.
+    dtype : "float32" or "float64", optional
+        By default float64, or that of floating X.
+
+    Returns
+    -------
+    params : dict
+        "W1".."WL" of shape (n_l, n_{l-1}) and "b1".."bL" of shape (n_l, 1), on the backend. Weights start at 0.01 ·
+        randn from the stream of `numpy.random.RandomState(2)`, layer by layer, biases at zero.
+    costs : list of float
+        The cost before each iteration's update.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is wrong; raised before any work.
+
+    Notes
+    -----
+    Four slips of the article are put right: the derivative of ReLU (its ``any() < 0`` is never true), the cost (a
+    power was lost; its own gradient -2 (Y - A_L) is that of the squared error), a stray ``print(grads)``, and an
+    ``np.squeeze`` that makes no number.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> X = np.array([[0.0, 1.0, 2.0]])
+    >>> params, costs = dlx.L_layer_model(X, 3 * X, (1, 1), learning_rate=0.1, num_iterations=200)
+    >>> params["W1"].round(3)
+    array([[3.]])
+    """
+    dims = tuple(
+        checks.integer(f"layer_dims[{l}]", d, low=1, remedy="For example (2, 4, 1).") for l, d in enumerate(layer_dims)
+    )
+    if len(dims) < 2:
+        checks.reject("layer_dims", "hold at least an input and an output width", dims, "For example (2, 4, 1).")
+    rate = checks.number("learning_rate", learning_rate, low=0, above=True, remedy="The article uses 0.05.")
+    iterations = checks.integer("num_iterations", num_iterations, low=0, remedy="The article uses 10.")
+    *hidden, last = hidden_activations(activation, len(dims) - 1)
+    loss = losses.through(last, losses.get(cost))
+    chosen = common_backend(backend, {"X": X, "Y": Y})
+    name = data.working_dtype(dtype or _float64_unless_floating(X), X)
+    chosen.dtype(name)
+    with chosen.scope():
+        rows = _transposed_columns(X, dims[0], chosen, name, "X")
+        truth = _transposed_columns(Y, dims[-1], chosen, name, "Y")
+        if rows.shape[0] != truth.shape[0]:
+            rule = f"have {rows.shape[0]} columns, one for each of X"
+            checks.reject("Y", rule, truth.shape[0], "Columns are samples.")
+        xp = chosen.xp
+        net = network.bind(chosen, name, hidden, loss)
+        params = own_params(_first_weights(dims), chosen, name)
+        update = optimizers.gradient_descent().bind(xp)
+        state = optimizers.start(xp, optimizers.gradient_descent(), params)
+
+        def step(params: network.Params) -> tuple[Array, network.Params]:
+            value, gradients = network.loss_and_gradients(net, params, rows, truth, None, None)
+            return value, optimizers.step(update, params, gradients, state, (rate,), None)[0]
+
+        compiled = chosen.compile(step)
+        costs: list[float] = []
+        for iteration in range(iterations):
+            value, params = compiled(params)
+            costs.append(float(value))
+            if print_cost:
+                print(f"Cost is {costs[-1]:.6g} on iteration {iteration}")
+        found = {}
+        for l, (W, b) in enumerate(params, start=1):
+            found[f"W{l}"], found[f"b{l}"] = xp.matrix_transpose(W), xp.matrix_transpose(b)
+    return found, costs
+
+
+def _float64_unless_floating(X: Any) -> str | None:
+    """The article computes in float64, whatever integers it is given."""
+    floating = "float" in (data.dtype_name(X) if library_of(X) else str(np.asarray(X).dtype))
+    return None if floating else "float64"
+
+
+def _transposed_columns(x: Any, height: int, backend: Backend, dtype: str, name: str) -> Array:
+    """The columns of `x` as rows, checked."""
+    x = x if library_of(x) == backend.name else data.real_host_array(x, name)
+    if len(x.shape) != 2 or x.shape[0] != height or x.shape[1] == 0:
+        rule = f"have shape ({height}, m): columns are samples"
+        checks.reject(name, rule, tuple(x.shape), f"For rows that are samples pass {name}.T, or use dlx.fit.")
+    found = backend.asarray(x, dtype)
+    data.require_finite(found, backend, name)
+    return backend.xp.matrix_transpose(found)
+
+
+def _first_weights(dims: Sequence[int]) -> list[tuple[data.HostArray, data.HostArray]]:
+    stream = np.random.RandomState(2)
+    return [(0.01 * stream.randn(n, n_before).T, np.zeros((1, n))) for n_before, n in pairwise(dims)]

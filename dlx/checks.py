@@ -1,0 +1,71 @@
+"""Errors at the door, all of one form: *`name` must <rule>; got <value>. <What to do>.*"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+
+def reject(name: str, rule: str, got: object, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
+    """Raise the one form of error that dlx has."""
+    raise kind(f"`{name}` must {rule}; got {got}. {remedy}")
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+    remedy: str,
+) -> float:
+    """`value` as a finite float with low <= value <= high (strictly, if `above` or `below`)."""
+    rule = "be a number" + _bounds(low, high, above, below)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        reject(name, rule, _shown(value), remedy, TypeError)
+    found = float(value)
+    inside = (low < found if above else low <= found) and (found < high if below else found <= high)
+    if not inside:
+        reject(name, rule, value, remedy)
+    if math.isinf(found):
+        reject(name, "be finite", value, remedy)
+    return found
+
+
+def integer(name: str, value: Any, *, low: int, remedy: str) -> int:
+    """`value` as an int of at least `low`."""
+    rule = f"be an integer >= {low}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        reject(name, rule, _shown(value), remedy, TypeError)
+    if value < low:
+        reject(name, rule, value, remedy)
+    return int(value)
+
+
+def choice(name: str, value: Any, known: Iterable[str], remedy: str) -> str:
+    """`value`, if it is one of the names in `known`."""
+    names = sorted(known)
+    rule = f"be one of {', '.join(repr(each) for each in names)}"
+    if not isinstance(value, str):
+        reject(name, rule, _shown(value), remedy, TypeError)
+    if value not in names:
+        reject(name, rule, repr(value), remedy)
+    return value
+
+
+def _shown(value: Any) -> str:
+    """The value itself where that is short and plain, else its type."""
+    if isinstance(value, str):
+        return repr(value)
+    text = str(value)
+    return text if len(text) <= 60 and not set("<\n") & set(text) else type(value).__name__
+
+
+def _bounds(low: float, high: float, above: bool, below: bool) -> str:
+    lower = "" if low == -math.inf else f" {'>' if above else '>='} {low:g}"
+    upper = "" if high == math.inf else f" {'<' if below else '<='} {high:g}"
+    return " and".join(part for part in (lower, upper) if part)

@@ -1,0 +1,221 @@
+"""`fit`: from arrays to a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlx import arguments, checks, data, initializers, losses, network, training
+from dlx.backend import Backend, common_backend
+from dlx.model import Network, figure_of_merit, hidden_activations, scores
+from dlx.network import Params
+
+
+def fit(
+    X: Any,
+    y: Any,
+    layer_dims: Sequence[int],
+    *,
+    activation: Any = "relu",
+    loss: Any = "auto",
+    optimizer: Any = "adam",
+    learning_rate: Any = 1e-3,
+    batch_size: int | None = 128,
+    epochs: int = 100,
+    l2: float = 0.0,
+    l1: float = 0.0,
+    dropout: float | Sequence[float] = 0.0,
+    init: Any = "auto",
+    validation: Any = None,
+    patience: int | None = None,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    shuffle: bool = True,
+    callbacks: Any = (),
+    verbose: int = 0,
+    backend: Any = None,
+    dtype: Any = None,
+    rng: Any = None,
+) -> Network:
+    """Train a fully connected network.
+
+    Minimises  1/n Σ_i w_i loss(Z_i, y_i) + l2/2 Σ W² + l1 Σ |W|  over weights and biases, with the scores
+    Z = f(... f(X W_1 + b_1) ...) W_L + b_L.
+
+    Parameters
+    ----------
+    X : array (n, d0)
+        Rows are samples. Integers are kept as they are and converted a batch at a time.
+    y : array (n,) or (n, K)
+        Labels - integers 0..K-1, booleans or strings -, rows of probabilities, several yes-or-no labels a row, or
+        real numbers.
+    layer_dims : sequence of int
+        (d0, ..., K): the widths of input, hidden layers and output.
+    activation : str, Activation, pair of functions (f, df), or a sequence of one for each hidden layer
+        See `dlx.activations`.
+    loss : str, Loss, or functions (value, delta) or (value, delta, predict)
+        "auto" is cross-entropy for labels (binary for one output) and squared error for real targets. See `dlx.losses`.
+    optimizer : str or object such as ``dlx.adam(1e-3)``
+        See `dlx.optimizers`; "lbfgs" takes all rows at once, and an epoch is one of its iterations.
+    learning_rate : float > 0 or schedule
+        See `dlx.schedules`. An optimizer object that has a rate of its own keeps it.
+    batch_size : int >= 1 or None
+        None, or more than n: all rows.
+    epochs : int >= 1
+    l2, l1 : float >= 0
+        Penalties on weights, not on biases; they do not depend on the batch size.
+    dropout : float in [0, 1), or one for each hidden layer
+        The share of hidden units that is dropped: 0.1 drops 10 %.
+    init : str, function, or a sequence of (W, b)
+        See `dlx.initializers`; "auto" is what the activation's paper says. Arrays are copied.
+    validation : float in (0, 1), or (X_val, y_val), optional
+        Held-out rows whose loss and score are reported after each epoch; a share is drawn at random, labels in
+        proportion.
+    patience : int >= 1, optional
+        Stop after so many epochs in which the validation loss (without validation, the training loss) has not
+        improved, and restore the weights of the best.
+    sample_weight : array (n,), optional
+        Weights >= 0 of rows. Only their proportions matter: they are scaled to mean 1.
+    class_weight : "balanced" or dict of label to weight, optional
+    clip_norm, clip_value : float > 0, optional
+        Limit on the norm of the whole gradient, on each of its elements.
+    shuffle : bool
+        Draw the batches anew in each epoch.
+    callbacks : function or object, or a sequence of them
+        A function is called after each epoch with the network so far; an object may have any of ``on_start(net)``,
+        ``on_epoch_end(net)`` and ``on_end(net)``. A true result after an epoch stops the training. The network's
+        arrays are those in training: copy what you keep.
+    verbose : int
+        1 prints a line an epoch.
+    backend : str, module, Backend or None
+        Where to compute; see `dlx.get_backend`. None follows X.
+    dtype : "float32" or "float64", optional
+        By default float64 for float64 data and float32 for all other.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        As for `numpy.random.default_rng` (SPEC 7); a Generator is advanced.
+
+    Returns
+    -------
+    Network
+        Trained, on the backend, with its `history`: a dict of lists with "loss", "learning_rate", "seconds" and with
+        validation "validation_loss" and "validation_score".
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is wrong; raised before any work.
+    BackendNotInstalled, BackendUnavailable
+        The array library that was asked for is not there or cannot compute.
+    DivergenceError
+        The loss became non-finite or exploded; names epoch and batch.
+
+    Warns
+    -----
+    UserWarning
+        Ctrl-C ended the training; the weights so far are kept.
+
+    Source: Rumelhart, Hinton and Williams 1986.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> X = np.linspace(-1, 1, 64)[:, None]
+    >>> net = dlx.fit(X, 2 * X[:, 0] + 1, (1, 1), optimizer="lbfgs", rng=0)
+    >>> net.predict([[3.0]]).round(6)
+    array([7.])
+    """
+    dims = arguments.widths(layer_dims)
+    hidden = hidden_activations(activation, len(dims) - 2)
+    settings = arguments.settings(
+        optimizer, learning_rate, batch_size, epochs, shuffle, patience, clip_norm, clip_value
+    )
+    l2 = checks.number("l2", l2, low=0, remedy="Use 1e-4, or 0 for none.")
+    l1 = checks.number("l1", l1, low=0, remedy="Use 1e-4, or 0 for none.")
+    rates = arguments.dropout_rates(dropout, len(hidden), settings.optimizer)
+    listeners = arguments.listeners(callbacks)
+    generator = arguments.generator(rng)
+    initial = arguments.initializer(init, dims)
+    X_val, y_val, share = arguments.validation_source(validation)
+    chosen = common_backend(
+        backend,
+        {"X": X, "y": y, "sample_weight": sample_weight, "X_val": X_val, "y_val": y_val, **arguments.named(initial)},
+    )
+    name = data.working_dtype(dtype, X)
+    compute = chosen.dtype(name)
+
+    with chosen.scope():
+        features = data.features(X, chosen, name, dims[0])
+        y = data.host_targets(y, chosen)
+        loss = arguments.loss_for(loss, y, dims[-1])
+        target = data.targets(y, loss, dims[-1], features.shape[0])
+        weights = data.weights(sample_weight, class_weight, target, chosen)
+        train_rows, held_rows = (None, None) if share is None else data.split(target, share, generator)
+        rows = data.place(target, data.to_mean_one(weights, train_rows), features, chosen, name)
+        held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name)
+        net = network.bind(chosen, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
+        arguments.try_own_functions(net, chosen, compute, [*(each.name for each in hidden), loss.name], dims[-1])
+        if not isinstance(initial, list):
+            initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
+        found = Network(initial, activation=list(hidden), loss=loss, classes=target.classes, backend=chosen, dtype=name)
+
+        def validate(params: Params) -> dict[str, float]:
+            return {} if held is None else validation_figures(net, loss, params, held, compute)
+
+        def report(params: Params, history: training.History) -> bool:
+            found.params, found.history = params, history
+            if verbose:
+                print(_line(history, settings.epochs), flush=True)
+            return any([bool(listen(found)) for listen in listeners["on_epoch_end"]])
+
+        for listen in listeners["on_start"]:
+            listen(found)
+        task = training.Task(chosen, net, name, rows, train_rows)
+        found.params, found.history = training.train(task, settings, found.params, generator, validate, report)
+        for listen in listeners["on_end"]:
+            listen(found)
+    return found
+
+
+def _held_out(
+    X_val: Any,
+    y_val: Any,
+    held_rows: data.HostArray | None,
+    rows: data.Rows,
+    target: data.Targets,
+    loss: losses.Loss,
+    dims: Sequence[int],
+    backend: Backend,
+    dtype: str,
+) -> data.Rows | None:
+    """The validation rows on the backend: the user's own, or a share of the training data."""
+    if X_val is None:
+        return None if held_rows is None else data.some_rows(rows, held_rows, backend)
+    features = data.features(X_val, backend, dtype, dims[0], "X_val")
+    y_val = data.host_targets(y_val, backend, "y_val")
+    checked = data.targets(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val")
+    return data.place(checked, None, features, backend, dtype)
+
+
+def validation_figures(
+    net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, compute: Any
+) -> dict[str, float]:
+    """Loss, without penalties, and score of held-out rows."""
+    Z = scores(net, params, held.X, compute)
+    _, Y, w = data.gather(net.xp, held, None, compute)
+    total = 1.0 if w is None else float(net.xp.mean(w))
+    return {
+        "validation_loss": float(network.mean_loss(net, Z, Y, w)) / total,
+        "validation_score": figure_of_merit(net, loss, Z, Y, None if w is None else w[:, 0]),
+    }
+
+
+def _line(history: training.History, epochs: int) -> str:
+    done = len(history["loss"])
+    figures = [
+        f"{name.replace('_', ' ')} {history[name][-1]:.4f}"
+        for name in ("loss", "validation_loss", "validation_score")
+        if name in history
+    ]
+    return "  ".join([f"epoch {done:>{len(str(epochs))}}/{epochs}", *figures, f"{history['seconds'][-1]:.2f} s"])

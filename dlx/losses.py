@@ -1,0 +1,339 @@
+"""Losses: each owns its link, and takes scores, the output of the last layer before any activation.
+
+``huber()`` describes a loss; ``.bind(xp, array)`` gives its formulas on one array library, where ``array``
+turns a list into an array of the working dtype and device:
+
+    value(Z, Y)   the loss of each sample, (..., n, 1), summed over outputs
+    delta(Z, Y)   its derivative by the scores, (..., n, K): the law is *delta is the derivative of value*
+    predict(Z)    the link: what the scores stand for, (..., n, K)
+
+with Z (..., n, K) and Y (..., n, K). Averaging over samples and weighting are the network's, written once
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from dlx import checks
+from dlx.activations import Activation, logistic
+from dlx.backend import Array, Namespace
+
+Targets = Literal["real", "counts", "binary", "classes"]
+
+
+class Formulas(NamedTuple):
+    """A loss on one library."""
+
+    value: Callable[[Array, Array], Array]
+    delta: Callable[[Array, Array], Array]
+    predict: Callable[[Array], Array]
+
+
+class Loss(NamedTuple):
+    """What a loss is: its name, its settings, the targets it takes, its formulas."""
+
+    name: str
+    settings: Mapping[str, Any]
+    targets: Targets
+    bind: Callable[[Namespace, Callable[[Any], Array]], Formulas]
+
+
+def _scores(Z: Array) -> Array:
+    return Z
+
+
+def _sum(xp: Namespace, terms: Array) -> Array:
+    return xp.sum(terms, axis=-1, keepdims=True)
+
+
+def squared_error() -> Loss:
+    """Squared error, summed over outputs, with no half.
+
+    value = Σ_k (Z_k - Y_k)²,  delta = 2 (Z - Y),  predict = Z
+
+    Source: the article's cost, whose own gradient is -2 (Y - A).
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.squared_error().bind(np, np.asarray)
+    >>> Z, Y = np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]])
+    >>> value(Z, Y), delta(Z, Y)
+    (array([[5.]]), array([[ 2., -4.]]))
+    """
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        def value(Z: Array, Y: Array) -> Array:
+            return _sum(xp, (Z - Y) * (Z - Y))
+
+        def delta(Z: Array, Y: Array) -> Array:
+            return 2.0 * (Z - Y)
+
+        return Formulas(value, delta, _scores)
+
+    return Loss("squared_error", {}, "real", bind)
+
+
+def absolute_error() -> Loss:
+    """Absolute error, summed over outputs; its minimum is the conditional median.
+
+    value = Σ_k |Z_k - Y_k|,  delta = sign(Z - Y), 0 at equality,  predict = Z
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.absolute_error().bind(np, np.asarray)
+    >>> delta(np.array([[1.0, 2.0, 3.0]]), np.array([[0.0, 2.0, 4.0]]))
+    array([[ 1.,  0., -1.]])
+    """
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        def value(Z: Array, Y: Array) -> Array:
+            return _sum(xp, xp.abs(Z - Y))
+
+        def delta(Z: Array, Y: Array) -> Array:  # not xp.sign, which waits for the device on CuPy
+            return xp.astype(Z > Y, Z.dtype) - xp.astype(Z < Y, Z.dtype)
+
+        return Formulas(value, delta, _scores)
+
+    return Loss("absolute_error", {}, "real", bind)
+
+
+def huber(width: float = 1.0) -> Loss:
+    """Huber's loss: squared near zero, linear in the tails.
+
+    value = Σ_k  d²/2 where |d| <= width, else width (|d| - width/2);  d = Z - Y
+    delta = d clipped to [-width, width],  predict = Z
+
+    Parameters
+    ----------
+    width : float > 0, default 1
+        Where the parabola becomes a line, in units of the target.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `width` is out of range or not a number.
+
+    Source: Huber 1964, Annals of Mathematical Statistics 35.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.huber().bind(np, np.asarray)
+    >>> value(np.array([[0.5], [3.0]]), np.zeros((2, 1))).ravel()
+    array([0.125, 2.5  ])
+    """
+    width = checks.number("width", width, low=0, above=True, remedy="Use 1.0, in units of the target.")
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        def value(Z: Array, Y: Array) -> Array:
+            d = xp.abs(Z - Y)
+            near = xp.minimum(d, width)
+            return _sum(xp, near * (d - 0.5 * near))
+
+        def delta(Z: Array, Y: Array) -> Array:
+            return xp.minimum(xp.maximum(Z - Y, -width), width)
+
+        return Formulas(value, delta, _scores)
+
+    return Loss("huber", {"width": width}, "real", bind)
+
+
+def quantile(q: float | Sequence[float] = 0.5) -> Loss:
+    """Quantile (pinball) loss: its minimum is the conditional q-quantile.
+
+    value = Σ_k max(q d_k, (q - 1) d_k), d = Y - Z;  delta = 1 - q where Z > Y, -q where Z < Y, 0 at equality
+    predict = Z
+
+    Parameters
+    ----------
+    q : float in (0, 1), or one for each output
+        Several turn one target into a band: with ``quantile([0.1, 0.5, 0.9])`` and three outputs, `y` of
+        shape (n,) is the target of all three.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A `q` is out of range or not a number.
+
+    Source: Koenker and Bassett 1978, Econometrica 46.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.quantile(0.9).bind(np, np.asarray)
+    >>> value(np.array([[0.0], [2.0]]), np.ones((2, 1))).ravel().round(6)
+    array([0.9, 0.1])
+    """
+    several = isinstance(q, Sequence) and not isinstance(q, str)
+    qs = [
+        checks.number("q", each, low=0, high=1, above=True, below=True, remedy="Use 0.5 for the median.")
+        for each in (q if isinstance(q, Sequence) and several else [q])
+    ]
+    if not qs:
+        checks.reject("q", "hold at least one quantile", "none", "Use 0.5 for the median.")
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        rate = array([qs]) if several else qs[0]
+
+        def value(Z: Array, Y: Array) -> Array:
+            d = Y - Z
+            return _sum(xp, xp.maximum(rate * d, (rate - 1.0) * d))
+
+        def delta(Z: Array, Y: Array) -> Array:
+            return (1.0 - rate) * xp.astype(Z > Y, Z.dtype) - rate * xp.astype(Z < Y, Z.dtype)
+
+        return Formulas(value, delta, _scores)
+
+    return Loss("quantile", {"q": qs if several else qs[0]}, "real", bind)
+
+
+def poisson() -> Loss:
+    """Negative log-likelihood of counts, without its constant log Y!; scores are log rates.
+
+    value = Σ_k e^{Z_k} - Y_k Z_k,  delta = e^Z - Y,  predict = e^Z;  Y >= 0
+
+    Source: McCullagh and Nelder 1989, section 6.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.poisson().bind(np, np.asarray)
+    >>> predict(np.zeros((1, 1))), delta(np.zeros((1, 1)), np.array([[3.0]]))
+    (array([[1.]]), array([[-2.]]))
+    """
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        def value(Z: Array, Y: Array) -> Array:
+            return _sum(xp, xp.exp(Z) - Y * Z)
+
+        def delta(Z: Array, Y: Array) -> Array:
+            return xp.exp(Z) - Y
+
+        return Formulas(value, delta, xp.exp)
+
+    return Loss("poisson", {}, "counts", bind)
+
+
+def binary_cross_entropy() -> Loss:
+    """Cross-entropy of independent yes-or-no outputs: one label, or several labels a row.
+
+    value = Σ_k log(1 + e^{Z_k}) - Y_k Z_k,  delta = σ(Z) - Y,  predict = σ(Z);  0 <= Y <= 1
+
+    Stable for any score: max(z, 0) - z y + log(1 + e^-|z|), never a clipped probability.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.binary_cross_entropy().bind(np, np.asarray)
+    >>> value(np.array([[-1000.0]]), np.array([[1.0]]))
+    array([[1000.]])
+    """
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        def value(Z: Array, Y: Array) -> Array:
+            # in this order: a sure and right score leaves log(1 + e^-|z|), which z would swallow
+            return _sum(xp, xp.maximum(Z, 0.0) - Z * Y + xp.log1p(xp.exp(-xp.abs(Z))))
+
+        def delta(Z: Array, Y: Array) -> Array:
+            return predict(Z) - Y
+
+        def predict(Z: Array) -> Array:
+            return logistic(xp, Z)
+
+        return Formulas(value, delta, predict)
+
+    return Loss("binary_cross_entropy", {}, "binary", bind)
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """Cross-entropy of one class among K; Y holds rows of probabilities, for integer labels a single one.
+
+    value = log Σ_k e^{Z_k} - Σ_k T_k Z_k,  delta = softmax(Z) - T,  predict = softmax(Z)
+    T = (1 - s) Y + s / K with s = label_smoothing;  Σ_k Y_k = 1
+
+    Stable for any score: the row's maximum is subtracted first.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1), default 0
+
+    Raises
+    ------
+    ValueError, TypeError
+        `label_smoothing` is out of range or not a number.
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567, section 7, for the smoothing.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> value, delta, predict = dlx.losses.cross_entropy().bind(np, np.asarray)
+    >>> value(np.array([[0.0, 1000.0]]), np.array([[1.0, 0.0]]))
+    array([[1000.]])
+    """
+    s = checks.number("label_smoothing", label_smoothing, low=0, high=1, below=True, remedy="Use 0.1, for example.")
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        def shifted(Z: Array) -> Array:
+            return Z - xp.max(Z, axis=-1, keepdims=True)
+
+        def smoothed(Y: Array) -> Array:
+            return (1.0 - s) * Y + s / Y.shape[-1] if s else Y
+
+        def value(Z: Array, Y: Array) -> Array:
+            z = shifted(Z)
+            return xp.log(_sum(xp, xp.exp(z))) - _sum(xp, smoothed(Y) * z)
+
+        def delta(Z: Array, Y: Array) -> Array:
+            return predict(Z) - smoothed(Y)
+
+        def predict(Z: Array) -> Array:
+            e = xp.exp(shifted(Z))
+            return e / _sum(xp, e)
+
+        return Formulas(value, delta, predict)
+
+    return Loss("cross_entropy", {"label_smoothing": s}, "classes", bind)
+
+
+def through(activation: Activation, loss: Loss) -> Loss:
+    """The loss of an output layer that has an activation: value(f(Z), Y), so delta(f(Z), Y) f'(Z)."""
+
+    def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
+        f, df = activation.bind(xp)
+        inner = loss.bind(xp, array)
+
+        def value(Z: Array, Y: Array) -> Array:
+            return inner.value(f(Z), Y)
+
+        def delta(Z: Array, Y: Array) -> Array:
+            a = f(Z)
+            return inner.delta(a, Y) * df(Z, a)
+
+        def predict(Z: Array) -> Array:
+            return inner.predict(f(Z))
+
+        return Formulas(value, delta, predict)
+
+    return Loss("custom", {}, loss.targets, bind)
+
+
+LOSSES: Mapping[str, Callable[..., Loss]] = {
+    make.__name__: make
+    for make in (squared_error, absolute_error, huber, quantile, poisson, binary_cross_entropy, cross_entropy)
+}
+
+
+def get(loss: Any) -> Loss:
+    """A `Loss` from its name, from itself, or from a user's (value, delta) or (value, delta, predict)."""
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, tuple) and len(loss) in (2, 3) and all(callable(each) for each in loss):
+        formulas = Formulas(*loss, *([_scores] if len(loss) == 2 else []))
+        return Loss("custom", {}, "real", lambda xp, array: formulas)
+    remedy = "A user's own is a tuple of functions: value(Z, Y), delta(Z, Y) and perhaps predict(Z)."
+    return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()

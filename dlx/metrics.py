@@ -1,0 +1,37 @@
+"""What `score` reports."""
+
+from __future__ import annotations
+
+from dlx.backend import Array, Namespace
+
+
+def accuracy(xp: Namespace, correct: Array, weights: Array | None = None) -> float:
+    """The (weighted) share of correct rows; `correct` is a boolean array (n,), `weights` (n,)."""
+    return _mean(xp, xp.astype(correct, xp.float32 if weights is None else weights.dtype), weights)
+
+
+def r2(xp: Namespace, Y: Array, predicted: Array, weights: Array | None = None) -> float:
+    """Coefficient of determination, averaged over outputs: 1 - Σ w (Y - P)² / Σ w (Y - mean Y)².
+
+    Parameters
+    ----------
+    Y, predicted : float arrays (n, K)
+    weights : float array (n,), optional
+
+    Returns
+    -------
+    float
+        An output whose targets are all equal counts as 1 if it is predicted exactly and as 0 otherwise.
+    """
+    w = xp.ones_like(Y[:, :1]) if weights is None else xp.expand_dims(weights, axis=1)
+    mean = xp.sum(w * Y, axis=0, keepdims=True) / xp.sum(w)
+    residual = xp.sum(w * (Y - predicted) * (Y - predicted), axis=0)
+    total = xp.sum(w * (Y - mean) * (Y - mean), axis=0)
+    varies = total > 0
+    ratio = residual / xp.where(varies, total, xp.ones_like(total))
+    constant = xp.astype(residual > 0, Y.dtype)
+    return float(xp.mean(1.0 - xp.where(varies, ratio, constant)))
+
+
+def _mean(xp: Namespace, x: Array, weights: Array | None) -> float:
+    return float(xp.mean(x) if weights is None else xp.sum(weights * x) / xp.sum(weights))

@@ -1,0 +1,380 @@
+"""Optimizers: arithmetic only. Stopping, printing and validating are the training's.
+
+Each is two functions. ``coefficients(t, rate)`` turns the update's number t = 1, 2, ... and the learning rate into
+Python floats on the host, in double precision, so that no array library computes 1 - b2^t in float32. ``bind(xp)``
+gives the elementwise formula ``update(w, g, *slots, *coefficients) -> (w, *slots)`` for one parameter array, its
+gradient and its slots, arrays of the same shape that start at zero. It may consume its arguments: augmented
+assignment writes in place where the library allows it and rebinds where not. A user's own is an `Optimizer` too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dlx import checks, quasi_newton, schedules
+from dlx.backend import Array, Namespace
+from dlx.network import Layer, Params
+
+Update = Callable[..., tuple[Array, ...]]
+State = tuple[tuple[tuple[Array, ...], tuple[Array, ...]], ...]  # for each layer the slots of W and those of b
+
+
+class Optimizer(NamedTuple):
+    """A first-order optimizer.
+
+    `learning_rate` is a number, a schedule, or None for fit's own; `slots` counts the arrays of state for each
+    parameter; `weight_decay` is decoupled: W becomes W (1 - rate · weight_decay) before the update, biases are free.
+    """
+
+    name: str
+    settings: Mapping[str, float]
+    learning_rate: float | schedules.Schedule | None
+    weight_decay: float
+    slots: int
+    coefficients: Callable[[int, float], tuple[float, ...]]
+    bind: Callable[[Namespace], Update]
+
+
+def _decay(weight_decay: float) -> float:
+    return checks.number("weight_decay", weight_decay, low=0, remedy="Use 1e-2, or 0 for none.")
+
+
+def _beta(name: str, value: float) -> float:
+    return checks.number(name, value, low=0, high=1, below=True, remedy="Use 0.9, for example.")
+
+
+def _eps(value: float) -> float:
+    return checks.number("eps", value, low=0, above=True, remedy="Use 1e-8, for example.")
+
+
+def _only_rate(t: int, rate: float) -> tuple[float, ...]:
+    return (rate,)
+
+
+def gradient_descent(
+    learning_rate: float | schedules.Schedule | None = None, *, weight_decay: float = 0.0
+) -> Optimizer:
+    """Gradient descent; stochastic, if batches are smaller than the data (alias "sgd").
+
+    w ← w - η g
+
+    Source: Robbins and Monro 1951. The same as torch.optim.SGD and optax.sgd.
+    """
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, rate: float) -> tuple[Array, ...]:
+            w -= rate * g
+            return (w,)
+
+        return update
+
+    return Optimizer("gradient_descent", {}, learning_rate, _decay(weight_decay), 0, _only_rate, bind)
+
+
+def momentum(
+    learning_rate: float | schedules.Schedule | None = None, *, beta: float = 0.9, weight_decay: float = 0.0
+) -> Optimizer:
+    """Gradient descent with momentum.
+
+    m ← β m + g,  w ← w - η m
+
+    Source: Polyak 1964. The form of torch.optim.SGD and optax.sgd; scikit-learn keeps -η m instead, which is the
+    same while η is constant.
+    """
+    beta = _beta("beta", beta)
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, m: Array, rate: float) -> tuple[Array, ...]:
+            m *= beta
+            m += g
+            w -= rate * m
+            return w, m
+
+        return update
+
+    return Optimizer("momentum", {"beta": beta}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+
+
+def nesterov(
+    learning_rate: float | schedules.Schedule | None = None, *, beta: float = 0.9, weight_decay: float = 0.0
+) -> Optimizer:
+    """Nesterov's accelerated gradient, as a correction of momentum.
+
+    m ← β m + g,  w ← w - η (g + β m)
+
+    Source: Nesterov 1983, in the form of Sutskever et al. 2013; the same as torch.optim.SGD and optax.sgd with
+    nesterov=True.
+    """
+    beta = _beta("beta", beta)
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, m: Array, rate: float) -> tuple[Array, ...]:
+            m *= beta
+            m += g
+            w -= rate * (g + beta * m)
+            return w, m
+
+        return update
+
+    return Optimizer("nesterov", {"beta": beta}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+
+
+def rmsprop(
+    learning_rate: float | schedules.Schedule | None = None,
+    *,
+    beta: float = 0.9,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """RMSProp: each weight's step is divided by the running root mean square of its gradient.
+
+    v ← β v + (1 - β) g²,  w ← w - η g / (√v + ε)
+
+    Source: Tieleman and Hinton 2012, Coursera lecture 6.5. The same as torch.optim.RMSprop with alpha=β; optax by
+    default puts ε under the root.
+    """
+    beta, eps = _beta("beta", beta), _eps(eps)
+    new = 1.0 - beta
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, v: Array, rate: float) -> tuple[Array, ...]:
+            v *= beta
+            v += new * (g * g)
+            w -= rate * g / (xp.sqrt(v) + eps)
+            return w, v
+
+        return update
+
+    settings = {"beta": beta, "eps": eps}
+    return Optimizer("rmsprop", settings, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+
+
+def adagrad(
+    learning_rate: float | schedules.Schedule | None = None, *, eps: float = 1e-10, weight_decay: float = 0.0
+) -> Optimizer:
+    """AdaGrad: each weight's step is divided by the root of the sum of its squared gradients.
+
+    v ← v + g²,  w ← w - η g / (√v + ε)
+
+    Source: Duchi, Hazan and Singer 2011, JMLR 12. The same as torch.optim.Adagrad; optax starts v at 0.1.
+    """
+    eps = _eps(eps)
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, v: Array, rate: float) -> tuple[Array, ...]:
+            v += g * g
+            w -= rate * g / (xp.sqrt(v) + eps)
+            return w, v
+
+        return update
+
+    return Optimizer("adagrad", {"eps": eps}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+
+
+def adam(
+    learning_rate: float | schedules.Schedule | None = None,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Adam.
+
+    m ← b1 m + (1 - b1) g,  v ← b2 v + (1 - b2) g²
+    w ← w - η m̂ / (√v̂ + ε),  m̂ = m / (1 - b1^t),  v̂ = v / (1 - b2^t)
+
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, optional
+        η; by default fit's.
+    b1, b2 : float in [0, 1)
+    eps : float > 0
+    weight_decay : float >= 0
+        Decoupled; see `adamw`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
+    Numerics
+    --------
+    The corrections are folded into two numbers, η c2/c1 and ε c2 with c1 = 1 - b1^t and c2 = √(1 - b2^t): the same in
+    exact arithmetic, and one pass less.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1. The same as torch.optim.Adam and optax.adam.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.adam(1e-2).coefficients(1, 1e-2)[0].__round__(6)
+    0.003162
+    """
+    b1, b2, eps = _beta("b1", b1), _beta("b2", b2), _eps(eps)
+    new1, new2 = 1.0 - b1, 1.0 - b2
+
+    def coefficients(t: int, rate: float) -> tuple[float, ...]:
+        c1, c2 = 1.0 - b1**t, math.sqrt(1.0 - b2**t)
+        return rate * c2 / c1, eps * c2
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, m: Array, v: Array, rate_t: float, eps_t: float) -> tuple[Array, ...]:
+            m *= b1
+            m += new1 * g
+            v *= b2
+            v += new2 * (g * g)
+            w -= rate_t * m / (xp.sqrt(v) + eps_t)
+            return w, m, v
+
+        return update
+
+    settings = {"b1": b1, "b2": b2, "eps": eps}
+    return Optimizer("adam", settings, learning_rate, _decay(weight_decay), 2, coefficients, bind)
+
+
+def adamw(
+    learning_rate: float | schedules.Schedule | None = None,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> Optimizer:
+    """Adam with decoupled weight decay: W ← W (1 - η weight_decay), then `adam`. Biases are not decayed.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2. The same as torch.optim.AdamW and optax.adamw for
+    weights; both decay biases too unless told otherwise.
+    """
+    plain = adam(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    return plain._replace(name="adamw")
+
+
+def nadam(
+    learning_rate: float | schedules.Schedule | None = None,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Adam with Nesterov's look-ahead.
+
+    m, v as in `adam`;  w ← w - η (b1 m / (1 - b1^{t+1}) + (1 - b1) g / (1 - b1^t)) / (√v̂ + ε)
+
+    Source: Dozat 2016, with constant b1. The same as optax.nadam; torch.optim.NAdam and Keras warm b1 up by the factor
+    1 - 0.96^{t/250}/2, which the paper offers as an option.
+    """
+    b1, b2, eps = _beta("b1", b1), _beta("b2", b2), _eps(eps)
+    new1, new2 = 1.0 - b1, 1.0 - b2
+
+    def coefficients(t: int, rate: float) -> tuple[float, ...]:
+        c2 = math.sqrt(1.0 - b2**t)
+        return rate * c2 * b1 / (1.0 - b1 ** (t + 1)), rate * c2 * new1 / (1.0 - b1**t), eps * c2
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, m: Array, v: Array, ahead: float, now: float, eps_t: float) -> tuple[Array, ...]:
+            m *= b1
+            m += new1 * g
+            v *= b2
+            v += new2 * (g * g)
+            w -= (ahead * m + now * g) / (xp.sqrt(v) + eps_t)
+            return w, m, v
+
+        return update
+
+    settings = {"b1": b1, "b2": b2, "eps": eps}
+    return Optimizer("nadam", settings, learning_rate, _decay(weight_decay), 2, coefficients, bind)
+
+
+def lion(
+    learning_rate: float | schedules.Schedule | None = None,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Lion: every weight moves by ±η, the sign of an interpolated momentum.
+
+    w ← w - η sign(b1 m + (1 - b1) g),  m ← b2 m + (1 - b2) g
+
+    Its steps are all of size η: use a third to a tenth of Adam's.
+
+    Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2. The same as optax.lion.
+    """
+    b1, b2 = _beta("b1", b1), _beta("b2", b2)
+    new1, new2 = 1.0 - b1, 1.0 - b2
+
+    def bind(xp: Namespace) -> Update:
+        def update(w: Array, g: Array, m: Array, rate: float) -> tuple[Array, ...]:
+            c = b1 * m + new1 * g
+            w -= rate * (xp.astype(c > 0, c.dtype) - xp.astype(c < 0, c.dtype))
+            m *= b2
+            m += new2 * g
+            return w, m
+
+        return update
+
+    settings = {"b1": b1, "b2": b2}
+    return Optimizer("lion", settings, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+
+
+def start(xp: Namespace, optimizer: Optimizer, params: Params) -> State:
+    """The state before the first update: zeros."""
+
+    def slots(w: Array) -> tuple[Array, ...]:
+        return tuple(xp.zeros_like(w) for _ in range(optimizer.slots))
+
+    return tuple((slots(W), slots(b)) for W, b in params)
+
+
+def step(
+    update: Update,
+    params: Params,
+    gradients: Params,
+    state: State,
+    coefficients: tuple[float, ...],
+    shrink: float | None,
+) -> tuple[Params, State]:
+    """One update of every parameter, weights first multiplied by `shrink`, if any. Consumes `params` and `state`."""
+    new_params, new_state = [], []
+    for (W, b), (dW, db), (slots_W, slots_b) in zip(params, gradients, state, strict=True):
+        if shrink is not None:
+            W *= shrink
+        new_W = update(W, dW, *slots_W, *coefficients)
+        new_b = update(b, db, *slots_b, *coefficients)
+        new_params.append(Layer(new_W[0], new_b[0]))
+        new_state.append((new_W[1:], new_b[1:]))
+    return tuple(new_params), tuple(new_state)
+
+
+def clip_by_value(xp: Namespace, gradients: Params, limit: float) -> Params:
+    """g ← min(max(g, -limit), limit) for every element."""
+    return tuple(Layer(*(xp.minimum(xp.maximum(g, -limit), limit) for g in layer)) for layer in gradients)
+
+
+def clip_by_norm(xp: Namespace, gradients: Params, limit: float) -> Params:
+    """g ← g · limit / max(‖g‖, limit), with ‖g‖ the Euclidean norm over all parameters of one model.
+
+    Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063. The same as optax.clip_by_global_norm.
+    """
+    squares = [xp.sum(g * g, axis=(-2, -1), keepdims=True) for layer in gradients for g in layer]
+    factor = limit / xp.maximum(xp.sqrt(sum(squares[1:], start=squares[0])), limit)
+    return tuple(Layer(dW * factor, db * factor) for dW, db in gradients)
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer | quasi_newton.LBFGS]] = {
+    **{make.__name__: make for make in (gradient_descent, momentum, nesterov, rmsprop, adagrad)},
+    **{make.__name__: make for make in (adam, adamw, nadam, lion)},
+    "sgd": gradient_descent,
+    "lbfgs": quasi_newton.lbfgs,
+}
+
+
+def get(optimizer: Any) -> Optimizer | quasi_newton.LBFGS:
+    """An optimizer from its name or from itself."""
+    if isinstance(optimizer, Optimizer | quasi_newton.LBFGS):
+        return optimizer
+    return OPTIMIZERS[checks.choice("optimizer", optimizer, OPTIMIZERS, "Or pass an object: dlx.adam(1e-3).")]()

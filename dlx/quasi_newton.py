@@ -1,0 +1,202 @@
+"""L-BFGS with a strong Wolfe line search: the search on the host, the vectors on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dlx import checks
+from dlx.backend import Array, Namespace
+
+Evaluate = Callable[[Array], tuple[float, Array]]
+SUFFICIENT_DECREASE, CURVATURE = (
+    1e-4,
+    0.9,
+)  # c1 and c2 of Nocedal and Wright, section 3.1, for quasi-Newton methods
+
+
+class LBFGS(NamedTuple):
+    """Settings of `lbfgs`."""
+
+    history: int
+    max_search: int
+    tolerance: float
+
+
+class Point(NamedTuple):
+    """A trial of the line search: step length t, value f(x + t d), slope along d, gradient."""
+
+    t: float
+    f: float
+    slope: float
+    gradient: Array
+
+
+def lbfgs(*, history: int = 10, max_search: int = 25, tolerance: float = 1e-7) -> LBFGS:
+    """Limited-memory BFGS for the whole data set at once; an epoch is one iteration, and no learning rate is needed.
+
+    x ← x + t d,  d = -H g,  with H built from the last `history` pairs s = Δx, y = Δg (two-loop recursion) from
+    H₀ = (sᵀy / yᵀy) I, and t from a line search for the strong Wolfe conditions
+
+        f(x + t d) <= f(x) + 1e-4 t gᵀd,   |∇f(x + t d)ᵀd| <= 0.9 |gᵀd|
+
+    Parameters
+    ----------
+    history : int >= 1
+    max_search : int >= 1
+        The most evaluations in one line search.
+    tolerance : float >= 0
+        Stop when the largest element of the gradient is this small.
+
+    Source: Nocedal and Wright 2006, algorithms 7.4, 7.5, 3.5 and 3.6; cubic interpolation with the safeguards of
+    Schmidt's minFunc, which torch.optim.LBFGS has too: the same iterates.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.lbfgs(history=5).history
+    5
+    """
+    return LBFGS(
+        checks.integer("history", history, low=1, remedy="Use 10, for example."),
+        checks.integer("max_search", max_search, low=1, remedy="Use 25, for example."),
+        checks.number("tolerance", tolerance, low=0, remedy="Use 1e-7, for example."),
+    )
+
+
+class Minimizer:
+    """The iteration, one `advance` at a time, so that training can validate and stop in between.
+
+    `x` is the point reached, `f` and `gradient` the value and gradient there.
+    """
+
+    def __init__(self, xp: Namespace, settings: LBFGS, evaluate: Evaluate, x: Array) -> None:
+        self.xp, self.settings, self.evaluate = xp, settings, evaluate
+        self.x = x
+        self.f, self.gradient = evaluate(x)
+        self.pairs: list[tuple[Array, Array, float]] = []  # (s, y, sᵀy)
+        self.length = 0.0  # of the last step, in units of its direction
+
+    def advance(self) -> bool:
+        """One iteration: direction, line search, new pair; True if there is nothing more to gain."""
+        if self._largest(self.gradient) <= self.settings.tolerance:
+            return True
+        d = self._direction()
+        here = Point(0.0, self.f, self._dot(self.gradient, d), self.gradient)
+        if not here.slope < 0.0:  # rounding has spoilt the pairs: go on from steepest descent
+            self.pairs.clear()
+            d = -self.gradient
+            here = here._replace(slope=self._dot(self.gradient, d))
+        first = 1.0 if self.pairs else min(1.0, 1.0 / float(self.xp.sum(self.xp.abs(self.gradient))))
+        found = search(lambda t: self._at(t, d), here, first, self.settings.max_search, self._largest(d))
+        if not found.f < self.f:
+            return True
+        s, y = found.t * d, found.gradient - self.gradient
+        sy = self._dot(s, y)
+        if sy > 1e-10:  # keeps H positive definite
+            self.pairs = [*self.pairs, (s, y, sy)][-self.settings.history :]
+        self.x, self.f, self.gradient, self.length = self.x + s, found.f, found.gradient, found.t
+        return False
+
+    def _direction(self) -> Array:
+        """-H g by the two-loop recursion, algorithm 7.4."""
+        q = -self.gradient
+        alphas = []
+        for s, y, sy in reversed(self.pairs):
+            alpha = self._dot(s, q) / sy
+            alphas.append(alpha)
+            q = q - alpha * y
+        if self.pairs:
+            _, y, sy = self.pairs[-1]
+            q = q * (sy / self._dot(y, y))
+        for (s, y, sy), alpha in zip(self.pairs, reversed(alphas), strict=True):
+            beta = self._dot(y, q) / sy
+            q = q + (alpha - beta) * s
+        return q
+
+    def _at(self, t: float, d: Array) -> Point:
+        f, gradient = self.evaluate(self.x + t * d)
+        return Point(t, f, self._dot(gradient, d), gradient)
+
+    def _dot(self, a: Array, b: Array) -> float:
+        return float(self.xp.sum(a * b))
+
+    def _largest(self, a: Array) -> float:
+        return float(self.xp.max(self.xp.abs(a)))
+
+
+def search(at: Callable[[float], Point], here: Point, first: float, most: int, size: float) -> Point:
+    """A point that meets the strong Wolfe conditions, or the best one found in `most` evaluations.
+
+    Algorithm 3.5: steps grow until an interval must hold such a point. `size` is the direction's largest element.
+    """
+    previous, trial = here, at(first)
+    for evaluations in range(1, most + 1):
+        if _too_high(trial, here) or (evaluations > 1 and trial.f >= previous.f):
+            return _zoom(at, here, previous, trial, most - evaluations, size)
+        if _flat(trial, here):
+            return trial
+        if trial.slope >= 0.0:
+            return _zoom(at, here, trial, previous, most - evaluations, size)
+        if evaluations == most:
+            break
+        low, high = trial.t + 0.01 * (trial.t - previous.t), 10.0 * trial.t
+        previous, trial = trial, at(min(max(_cubic_minimum(previous, trial), low), high))
+    return trial
+
+
+def _zoom(at: Callable[[float], Point], here: Point, one: Point, other: Point, most: int, size: float) -> Point:
+    """Algorithm 3.6: the interval between `one` and `other` shrinks onto a point that meets the conditions."""
+    low, high = (other, one) if other.f < one.f else (one, other)
+    crept = False  # the last trial lay close to an end of the interval
+    for _ in range(most):
+        left, right = min(low.t, high.t), max(low.t, high.t)
+        if (right - left) * size < 1e-9:
+            break
+        t = min(max(_cubic_minimum(low, high), left), right)
+        margin = 0.1 * (right - left)
+        if min(right - t, t - left) < margin:
+            if crept or t >= right or t <= left:
+                t, crept = (right - margin if right - t < t - left else left + margin), False
+            else:
+                crept = True
+        else:
+            crept = False
+        trial = at(t)
+        if _too_high(trial, here) or not trial.f < low.f:
+            high = trial
+            if high.f < low.f:
+                low, high = high, low
+        else:
+            if _flat(trial, here):
+                return trial
+            if trial.slope * (high.t - low.t) >= 0.0:
+                high = low
+            low = trial
+    return low
+
+
+def _too_high(trial: Point, here: Point) -> bool:
+    return not trial.f <= here.f + SUFFICIENT_DECREASE * trial.t * here.slope
+
+
+def _flat(trial: Point, here: Point) -> bool:
+    return abs(trial.slope) <= CURVATURE * abs(here.slope)
+
+
+def _cubic_minimum(a: Point, b: Point) -> float:
+    """The minimum of the cubic through two points and their slopes (equation 3.59); their middle where it has none."""
+    middle = 0.5 * (a.t + b.t)
+    if a.t == b.t or not (math.isfinite(a.f) and math.isfinite(b.f)):
+        return middle
+    a, b = (a, b) if a.t <= b.t else (b, a)
+    d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
+    square = d1 * d1 - a.slope * b.slope
+    if not square >= 0.0:
+        return middle
+    d2 = math.sqrt(square)
+    denominator = b.slope - a.slope + 2.0 * d2
+    if denominator == 0.0:
+        return middle
+    return b.t - (b.t - a.t) * (b.slope + d2 - d1) / denominator

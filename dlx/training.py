@@ -1,0 +1,279 @@
+"""The training loop: batches, epochs, stopping. No formula stands here."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlx import network, optimizers, quasi_newton
+from dlx.backend import Array, Backend, Namespace
+from dlx.data import Batch, Rows, gather, row_numbers
+from dlx.network import Layer, Params
+from dlx.schedules import Schedule
+
+HostArray = np.ndarray[Any, Any]
+History = dict[str, list[float]]
+REMEDY = (
+    "Lower learning_rate, scale the columns of X (and real targets) to mean 0 and variance 1, or pass clip_norm=1.0."
+)
+EXPLODED = 1e4  # times the loss at the start, or that of scores which are all zero
+
+
+class DivergenceError(ArithmeticError):
+    """The loss or the weights became non-finite, or the loss exploded; no model is returned."""
+
+
+class Task(NamedTuple):
+    """What is trained on what: `chosen` are the numbers of the rows that are trained on, None for all of them."""
+
+    backend: Backend
+    net: network.Formulas
+    dtype: str
+    rows: Rows
+    chosen: HostArray | None
+
+    @property
+    def size(self) -> int:
+        """How many rows are trained on."""
+        return int(self.rows.X.shape[0]) if self.chosen is None else len(self.chosen)
+
+    def numbers(self) -> HostArray:
+        """The numbers of the rows that are trained on."""
+        return np.arange(self.size) if self.chosen is None else self.chosen
+
+    def to_device(self, numbers: HostArray) -> Array:
+        """Row numbers on the device."""
+        return row_numbers(numbers, self.rows.X.shape[0], self.backend)
+
+
+class Settings(NamedTuple):
+    """How it is trained."""
+
+    optimizer: optimizers.Optimizer | quasi_newton.LBFGS
+    schedule: Schedule
+    batch_size: int
+    epochs: int
+    shuffle: bool
+    patience: int | None
+    clip_norm: float | None
+    clip_value: float | None
+
+
+class Epoch(NamedTuple):
+    """What an epoch leaves: parameters that the next one may consume, its mean loss, its last learning rate."""
+
+    params: Params
+    loss: float
+    rate: float
+    interrupted: bool
+
+
+def make_step(task: Task, settings: Settings) -> Callable[..., tuple[Params, optimizers.State, Array]]:
+    """One update as a pure function of arrays and numbers, a straight line without any wait for the device."""
+    net, xp, optimizer = task.net, task.net.xp, settings.optimizer
+    assert isinstance(optimizer, optimizers.Optimizer)
+    update = optimizer.bind(xp)
+    dtype = task.backend.dtype(task.dtype)
+
+    def step(
+        params: Params,
+        state: optimizers.State,
+        samples: Rows,
+        numbers: Array | None,
+        keys: Sequence[int] | None,
+        coefficients: tuple[float, ...],
+        shrink: float | None,
+    ) -> tuple[Params, optimizers.State, Array]:
+        X, Y, weights = gather(xp, samples, numbers, dtype)
+        loss, gradients = network.loss_and_gradients(net, params, X, Y, weights, keys)
+        if settings.clip_value is not None:
+            gradients = optimizers.clip_by_value(xp, gradients, settings.clip_value)
+        if settings.clip_norm is not None:
+            gradients = optimizers.clip_by_norm(xp, gradients, settings.clip_norm)
+        params, state = optimizers.step(update, params, gradients, state, coefficients, shrink)
+        return params, state, loss
+
+    return step
+
+
+def epochs_by_batch(
+    task: Task, settings: Settings, params: Params, rng: np.random.Generator, watched: list[float]
+) -> Iterator[Epoch]:
+    """Epochs of a first-order optimizer; Ctrl-C ends them with the weights so far."""
+    optimizer, backend, n = settings.optimizer, task.backend, task.size
+    assert isinstance(optimizer, optimizers.Optimizer)
+    step = backend.compile(make_step(task, settings))
+    state = optimizers.start(task.net.xp, optimizer, params)
+    firsts = range(0, n, settings.batch_size)
+    sizes = [min(settings.batch_size, n - first) for first in firsts]
+    steps = settings.epochs * len(firsts)
+    scale = zero_loss(task, settings.batch_size)
+    rate, t = 0.0, 0
+    for epoch in range(settings.epochs):
+        keys = _dropout_keys(task, len(firsts), rng)
+        order = _order(task, settings, rng)
+        losses: list[Array] = []
+        interrupted = False
+        try:
+            for batch, first in enumerate(firsts):
+                rate = settings.schedule(t, steps, watched)
+                numbers = None if order is None else order[first : min(first + settings.batch_size, n)]
+                coefficients = optimizer.coefficients(t + 1, rate)
+                shrink = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
+                params, state, loss = step(params, state, task.rows, numbers, keys[batch], coefficients, shrink)
+                losses.append(loss)
+                t += 1
+        except KeyboardInterrupt:
+            interrupted = True
+        if losses:
+            found = backend.stack_to_host(losses)
+            scale = max(scale, abs(float(found[0]))) if epoch == 0 else scale
+            yield Epoch(params, mean_loss(found, sizes, epoch, EXPLODED * scale), rate, interrupted)
+        if interrupted:
+            return
+
+
+def _dropout_keys(task: Task, batches: int, rng: np.random.Generator) -> Sequence[Sequence[int] | None]:
+    """For each batch of an epoch a key for each hidden layer, or None where nothing is dropped."""
+    if not any(rate > 0 for rate in task.net.dropout):
+        return [None] * batches
+    keys: list[list[int]] = rng.integers(-(2**31), 2**31, (batches, len(task.net.dropout))).tolist()
+    return keys
+
+
+def _order(task: Task, settings: Settings, rng: np.random.Generator) -> Array | None:
+    """The epoch's row numbers on the device, permuted by the host's generator; None for one batch of all rows."""
+    if settings.batch_size >= task.size:
+        return None if task.chosen is None else task.to_device(task.chosen)
+    return task.to_device(rng.permutation(task.numbers()) if settings.shuffle else task.numbers())
+
+
+def zero_loss(task: Task, most: int) -> float:
+    """The mean loss of scores that are all zero, over the first rows: the scale of a loss that learns nothing."""
+    xp = task.net.xp
+    numbers = task.to_device(task.numbers()[:most])
+    _, Y, weights = gather(xp, task.rows, numbers, task.backend.dtype(task.dtype))
+    return abs(float(network.mean_loss(task.net, xp.zeros_like(Y), Y, weights)))
+
+
+def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:
+    """The mean over the rows seen, if it is finite and at most `limit`."""
+    mean = float(np.average(losses.astype(np.float64), weights=sizes[: len(losses)]))
+    if not abs(mean) <= limit:
+        bad = ~(np.abs(losses) <= limit)
+        batch = int(np.flatnonzero(bad)[0]) if bad.any() else len(losses) - 1
+        raise DivergenceError(
+            f"`loss` must stay finite and bounded; got {losses[batch]:.3g} in epoch {epoch + 1}, batch {batch + 1}. "
+            + REMEDY
+        )
+    return mean
+
+
+def epochs_by_lbfgs(task: Task, settings: Settings, params: Params) -> Iterator[Epoch]:
+    """Epochs of L-BFGS: one iteration over all rows each."""
+    net, xp, backend = task.net, task.net.xp, task.backend
+    assert isinstance(settings.optimizer, quasi_newton.LBFGS)
+    numbers = None if task.chosen is None else task.to_device(task.chosen)
+    batch = gather(xp, task.rows, numbers, backend.dtype(task.dtype))
+
+    def objective(params: Params, batch: Batch) -> tuple[Array, Params]:
+        return network.loss_and_gradients(net, params, batch.X, batch.Y, batch.weights, None)
+
+    compiled = backend.compile(objective)
+
+    def evaluate(x: Array) -> tuple[float, Array]:
+        loss, gradients = compiled(unravel(xp, x, params), batch)
+        return float(loss), ravel(xp, gradients)
+
+    scale = zero_loss(task, settings.batch_size)
+    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(xp, params))
+    scale = max(scale, abs(minimizer.f))
+    for epoch in range(settings.epochs):
+        mean_loss(np.asarray([minimizer.f]), [1], epoch, EXPLODED * scale)
+        try:
+            converged, interrupted = minimizer.advance(), False
+        except KeyboardInterrupt:
+            converged, interrupted = True, True
+        yield Epoch(unravel(xp, minimizer.x, params), minimizer.f, minimizer.length, interrupted)
+        if converged:
+            return
+
+
+def ravel(xp: Namespace, params: Params) -> Array:
+    """All parameters as one vector."""
+    return xp.concat([xp.reshape(each, (-1,)) for layer in params for each in layer])
+
+
+def unravel(xp: Namespace, x: Array, like: Params) -> Params:
+    """The vector `x` as parameters of the shapes of `like`."""
+    layers, end = [], 0
+    for layer in like:
+        parts = []
+        for each in layer:
+            start, end = end, end + math.prod(each.shape)
+            parts.append(xp.reshape(x[start:end], tuple(each.shape)))
+        layers.append(Layer(*parts))
+    return tuple(layers)
+
+
+def train(
+    task: Task,
+    settings: Settings,
+    params: Params,
+    rng: np.random.Generator,
+    validate: Callable[[Params], dict[str, float]],
+    report: Callable[[Params, History], bool],
+) -> tuple[Params, History]:
+    """Epochs until the last, until `patience` ends, until `report` says stop, or until Ctrl-C.
+
+    Consumes `params`. `validate` gives an epoch's figures, `report` shows the history so far. Returns the last
+    weights, or with `patience` those of the best epoch by the watched loss: the validation's, or else the training's.
+    """
+    history: History = {}
+    watched: list[float] = []
+    best, best_epoch = params, -1
+    if isinstance(settings.optimizer, quasi_newton.LBFGS):
+        epochs = epochs_by_lbfgs(task, settings, params)
+    else:
+        epochs = epochs_by_batch(task, settings, params, rng, watched)
+    interrupted = False
+    started = time.perf_counter()
+    try:
+        for epoch in epochs:
+            params, interrupted = epoch.params, epoch.interrupted
+            figures = {"loss": epoch.loss, **validate(params), "learning_rate": epoch.rate}
+            figures["seconds"] = time.perf_counter() - started
+            for name, figure in figures.items():
+                history.setdefault(name, []).append(figure)
+            watched.append(figures.get("validation_loss", epoch.loss))
+            if settings.patience is not None and (best_epoch < 0 or watched[-1] < watched[best_epoch]):
+                best = tuple(Layer(*(task.backend.copy(each) for each in layer)) for layer in params)
+                best_epoch = len(watched) - 1
+            stop = report(params, history)
+            if stop or (settings.patience is not None and len(watched) - 1 - best_epoch >= settings.patience):
+                break
+            started = time.perf_counter()
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
+        warnings.warn(
+            f"training was interrupted after {len(watched)} epochs; the weights so far are kept.",
+            stacklevel=3,
+        )
+    params = best if best_epoch >= 0 else params
+    _require_finite(task, params, len(watched))
+    return params, history
+
+
+def _require_finite(task: Task, params: Params, epochs: int) -> None:
+    """The loss of the last batch was finite, but its update may have overflowed."""
+    xp = task.net.xp
+    if not all(bool(xp.all(xp.isfinite(each))) for layer in params for each in layer):
+        raise DivergenceError(
+            f"`params` must stay finite; got a weight that is not after the last batch of epoch {epochs}. " + REMEDY
+        )

@@ -1,0 +1,55 @@
+"""The array libraries that every parametrised test runs on."""
+
+import importlib.util
+import os
+
+os.environ.setdefault("JAX_ENABLE_X64", "1")  # read when jax is first imported; float64 is what tests compute in
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+import pytest
+
+import dlx
+
+LIBRARIES = {
+    "numpy": ["numpy"],
+    "array_api_strict": ["strict", "strict:device1"],
+    "torch": ["torch"],
+    "jax": ["jax"],
+}
+INSTALLED = [module for module in LIBRARIES if importlib.util.find_spec(module)]
+SELECTORS = [selector for module in INSTALLED for selector in LIBRARIES[module]]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--require-all", action="store_true", help="fail at once if an array library is missing")
+
+
+def pytest_configure(config):
+    missing = sorted(set(LIBRARIES) - set(INSTALLED))
+    if config.getoption("--require-all") and missing:
+        raise pytest.UsageError(f"--require-all: not installed: {', '.join(missing)}")
+
+
+def pytest_report_header(config):
+    return f"dlx on: {', '.join(SELECTORS)}"
+
+
+@pytest.fixture(params=SELECTORS)
+def be(request):
+    """A backend; what the test does runs inside its scope."""
+    backend = dlx.get_backend(request.param)
+    with backend.scope():
+        yield backend
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+def read_only(*arrays):
+    """The arrays, which nobody may write from now on."""
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays if len(arrays) > 1 else arrays[0]
