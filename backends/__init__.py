@@ -22,8 +22,9 @@ def importing(name: str, module: str, install: str) -> Iterator[None]:
             raise BackendNotInstalled(
                 f"`backend` must name a library that is installed; got {name!r}. {install}"
             ) from reason
-        raise BackendUnavailable(  # in full: CuPy says what failed in its last line
-            f"`backend` must be able to compute here; got {name!r}, which cannot be imported: {reason}\n"
+        own = str(reason).rstrip(" .\n")  # in full: CuPy says what failed in its last line
+        raise BackendUnavailable(
+            f"`backend` must be able to compute here; got {name!r}, which cannot be imported: {own}. "
             "Mend its installation, or pass another backend, such as 'numpy'."
         ) from reason
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Namespace, namespace_of
+from dlx.backend import Array, Backend, Function, Namespace, namespace_of
 
-from . import importing, no_device, unavailable  # noqa: TID251 - its own package
+from . import importing, no_device, unavailable
 
 with importing(
     "cupy",
@@ -71,6 +71,11 @@ class CupyBackend(Backend):
         """One copy from the device; waits for it."""
         found: np.ndarray[Any, Any] = cupy.asnumpy(x)
         return found
+
+    def fuse(self, function: Function, name: str) -> Function:
+        """cupy.fuse: one kernel, compiled at its first call for each combination of dtypes."""
+        fused: Function = cupy.fuse(kernel_name=f"dlx_{name}")(function)
+        return fused
 
     def synchronize(self) -> None:
         """Wait for the device."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from dlx.backend import Array, Backend, Function
 
-from . import importing, no_device, unavailable  # noqa: TID251 - its own package
+from . import importing, no_device, unavailable
 
-with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'"):
+with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
     import jax
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx.backend import Array, Backend, host_array, namespace_of
 
-from . import no_device  # noqa: TID251 - its own package
+from . import no_device
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 

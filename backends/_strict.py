@@ -8,9 +8,9 @@ import numpy as np
 
 from dlx.backend import Array, Backend
 
-from . import importing, no_device  # noqa: TID251 - its own package
+from . import importing, no_device
 
-with importing("strict", "array_api_strict", "Run: pip install array-api-strict"):
+with importing("strict", "array_api_strict", "Run: pip install array-api-strict."):
     import array_api_strict as xp
 
 HOST_DEVICE = "CPU_DEVICE"

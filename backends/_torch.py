@@ -10,9 +10,9 @@ import numpy as np
 
 from dlx.backend import Array, Backend, library_of, namespace_of
 
-from . import importing, no_device, unavailable  # noqa: TID251 - its own package
+from . import importing, no_device, unavailable
 
-with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'"):
+with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'."):
     import torch
 
 
@@ -79,7 +79,7 @@ class TorchBackend(Backend):
     def describe(self) -> dict[str, str]:
         """Its float32 products may be TF32 on CUDA."""
         return {
-            "version": torch.__version__,
+            "version": str(torch.__version__),
             "devices": ", ".join(_devices()),
             "threads": str(torch.get_num_threads()),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import platform
 import sys
@@ -19,10 +18,10 @@ DEPENDENCIES = ("numpy", "array-api-compat", "safetensors")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m dlx", description="What computes here, and with what.")
-    check = parser.add_subparsers(dest="command", title="commands").add_parser(
+    checking = parser.add_subparsers(dest="command", title="commands").add_parser(
         "check", help="a few seconds of gradient and cross-backend tests"
     )
-    check.add_argument("backend", nargs="?", help="a selector such as cupy:1; by default all that compute here")
+    checking.add_argument("backend", nargs="?", help="a selector such as cupy:1; by default all that compute here")
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
         print("\n".join(diagnosis()))
@@ -33,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ImportError, RuntimeError, ValueError) as reason:
             print(reason, file=sys.stderr)
             return 2
-    status: int = importlib.import_module("dlx.selftest").check(chosen.backend)  # the diagnosis needs none of it
-    return status
+    from dlx.selftest import check  # here, for the diagnosis needs none of it
+
+    return check(chosen.backend)
 
 
 def diagnosis() -> list[str]:

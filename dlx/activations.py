@@ -58,7 +58,7 @@ def identity() -> Activation:
             return z
 
         def df(z: Array, a: Array) -> Array:
-            return xp.ones_like(z)
+            return xp.astype(z == z, z.dtype)  # ones; cupy.fuse knows no ones_like
 
         return Formulas(f, df)
 
@@ -122,7 +122,8 @@ def leaky_relu(slope: float = 0.01) -> Activation:
             return xp.where(z > 0, z, slope * z)
 
         def df(z: Array, a: Array) -> Array:
-            return xp.where(z > 0, xp.ones_like(z), slope)
+            positive = xp.astype(z > 0, z.dtype)
+            return positive + slope * (1.0 - positive)
 
         return Formulas(f, df)
 
@@ -137,7 +138,7 @@ def _scaled_elu(scale: float, alpha: float) -> Callable[[Namespace], Formulas]:
             return xp.where(z > 0, scale * z, scale * alpha * xp.expm1(xp.minimum(z, 0.0)))
 
         def df(z: Array, a: Array) -> Array:
-            return xp.where(z > 0, scale * xp.ones_like(z), scale * alpha * xp.exp(xp.minimum(z, 0.0)))
+            return xp.where(z > 0, scale, scale * alpha * xp.exp(xp.minimum(z, 0.0)))
 
         return Formulas(f, df)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from dlx import checks, data, losses, network, optimizers
-from dlx.backend import Array, Backend, common_backend, library_of
-from dlx.model import hidden_activations, own_params
+from dlx import arguments, checks, data, losses, network, optimizers, parameters, training
+from dlx.backend import Array, Backend, common_backend
+from dlx.model import own_params
 
 
 def L_layer_model(
@@ -63,6 +64,8 @@ def L_layer_model(
     ------
     ValueError, TypeError
         An argument is wrong; raised before any work.
+    DivergenceError
+        The cost became non-finite; names the iteration.
 
     Notes
     -----
@@ -78,17 +81,15 @@ def L_layer_model(
     >>> params["W1"].round(3)
     array([[3.]])
     """
-    dims = tuple(
-        checks.integer(f"layer_dims[{l}]", d, low=1, remedy="For example (2, 4, 1).") for l, d in enumerate(layer_dims)
-    )
-    if len(dims) < 2:
-        checks.reject("layer_dims", "hold at least an input and an output width", dims, "For example (2, 4, 1).")
+    dims = arguments.widths(layer_dims)
     rate = checks.number("learning_rate", learning_rate, low=0, above=True, remedy="The article uses 0.05.")
     iterations = checks.integer("num_iterations", num_iterations, low=0, remedy="The article uses 10.")
-    *hidden, last = hidden_activations(activation, len(dims) - 1)
+    *hidden, last = parameters.hidden_activations(activation, len(dims) - 1)
     loss = losses.through(last, losses.get(cost))
     chosen = common_backend(backend, {"X": X, "Y": Y})
-    name = data.working_dtype(dtype or _float64_unless_floating(X), X)
+    X, Y = data.as_array(X, "X"), data.as_array(Y, "Y")
+    floating = "float" in data.dtype_name(X)  # the article computes in float64, whatever integers it is given
+    name = data.working_dtype(dtype or (None if floating else "float64"), X)
     chosen.dtype(name)
     with chosen.scope():
         rows = _transposed_columns(X, dims[0], chosen, name, "X")
@@ -99,7 +100,7 @@ def L_layer_model(
         xp = chosen.xp
         net = network.bind(chosen, name, hidden, loss)
         params = own_params(_first_weights(dims), chosen, name)
-        update = optimizers.gradient_descent().bind(xp)
+        update = optimizers.bind(optimizers.gradient_descent(), chosen)
         state = optimizers.start(xp, optimizers.gradient_descent(), params)
 
         def step(params: network.Params) -> tuple[Array, network.Params]:
@@ -111,6 +112,9 @@ def L_layer_model(
         for iteration in range(iterations):
             value, params = compiled(params)
             costs.append(float(value))
+            if not math.isfinite(costs[-1]):
+                got = f"{costs[-1]} on iteration {iteration}"
+                checks.reject("cost", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
             if print_cost:
                 print(f"Cost is {costs[-1]:.6g} on iteration {iteration}")
         found = {}
@@ -119,15 +123,9 @@ def L_layer_model(
     return found, costs
 
 
-def _float64_unless_floating(X: Any) -> str | None:
-    """The article computes in float64, whatever integers it is given."""
-    floating = "float" in (data.dtype_name(X) if library_of(X) else str(np.asarray(X).dtype))
-    return None if floating else "float64"
-
-
 def _transposed_columns(x: Any, height: int, backend: Backend, dtype: str, name: str) -> Array:
     """The columns of `x` as rows, checked."""
-    x = x if library_of(x) == backend.name else data.real_host_array(x, name)
+    x = data.real_array(x, backend, name)
     if len(x.shape) != 2 or x.shape[0] != height or x.shape[1] == 0:
         rule = f"have shape ({height}, m): columns are samples"
         checks.reject(name, rule, tuple(x.shape), f"For rows that are samples pass {name}.T, or use dlx.fit.")

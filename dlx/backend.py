@@ -22,6 +22,7 @@ from dlx.checks import reject
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
+Fuse = Callable[[Any, str], Any]  # Backend.fuse; no static type keeps the function's own through an argument
 
 HOST = "numpy"  # the library of the host: its arrays may enter every backend
 KNOWN = ("cupy", "jax", HOST, "strict", "torch")
@@ -49,13 +50,6 @@ class Backend:
         The library's own device object; None is its default device.
     name : str, optional
         The library's name in selectors; by default the namespace's own.
-
-    Examples
-    --------
-    >>> import dlx
-    >>> be = dlx.get_backend("numpy")
-    >>> be.to_host(be.asarray([1, 2], "float32"))
-    array([1., 2.], dtype=float32)
     """
 
     name: str = ""
@@ -140,6 +134,13 @@ class Backend:
         """The same pure function, compiled where the library can."""
         return function
 
+    def fuse(self, function: Function, name: str) -> Function:
+        """The same elementwise formula as one loop or kernel, called `name`, where the library can.
+
+        Its arguments are arrays that broadcast together, then numbers; it may write the arrays in place.
+        """
+        return function
+
     def describe(self) -> dict[str, str]:
         """What ``python -m dlx`` prints of it: version, devices, and what bears on precision and speed."""
         root = importlib.import_module(self.xp.__name__.removeprefix("array_api_compat.").partition(".")[0])
@@ -185,10 +186,9 @@ def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Back
     Parameters
     ----------
     backend : str, module, Backend or None
-        ``name[:device]`` - "numpy", "cupy", "cupy:1", "torch:cuda:1", "jax:gpu", "strict:device1", or a name
-        that another distribution registers as an entry point of the group ``dlx.backends``; "auto", CuPy if a
-        matrix product really ran there, else NumPy; a module that follows the Array API standard; a Backend,
-        returned as it is; None, NumPy.
+        ``name[:device]`` - "numpy", "cupy", "cupy:1", "torch:cuda:1", "jax:gpu" - or a name that another
+        distribution registers as an entry point of ``dlx.backends``; "auto", CuPy if a matrix product really
+        ran there, else NumPy; a module that follows the Array API standard; a Backend itself; None, NumPy.
 
     Raises
     ------
@@ -200,15 +200,15 @@ def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Back
     Examples
     --------
     >>> import dlx
-    >>> dlx.get_backend("numpy")
-    <dlx backend numpy>
+    >>> be = dlx.get_backend("numpy")
+    >>> be, be.to_host(be.asarray([1, 2], "float32"))
+    (<dlx backend numpy>, array([1., 2.], dtype=float32))
     """
     if isinstance(backend, Backend):
         return backend
     if isinstance(backend, types.ModuleType):
         return _from_module(backend)
-    if backend is None:
-        return get_backend(HOST)
+    backend = HOST if backend is None else backend
     if not isinstance(backend, str):
         rule = "be a selector such as 'cupy:1', a module, a Backend or None"
         reject("backend", rule, type(backend).__name__, "Pass for example backend='numpy'.", TypeError)
@@ -257,11 +257,11 @@ def common_backend(backend: str | types.ModuleType | Backend | None, arrays: Map
         place = backend_of(arrays[name]).selector
         if library != chosen.name:
             guest = place if chosen.name == HOST else chosen.selector
-            remedy = f"Pass backend={guest!r}, which takes NumPy arrays too"
+            remedy = f"Pass backend={guest!r}, which takes NumPy arrays too."
             if HOST not in (library, chosen.name):
-                remedy += f", and make `{name}` one with dlx.backend.backend_of({name}).to_host({name})"
-            got = f"an array of {library}"
-            reject(name, f"be of the same library as `{leader}`, {chosen.name}", got, f"{remedy}.", TypeError)
+                remedy += f" Make `{name}` one with dlx.backend.backend_of({name}).to_host({name})."
+            rule = f"be of the same library as `{leader}`, {chosen.name}"
+            reject(name, rule, f"an array of {library}", remedy, TypeError)
         if chosen.device is not None and place != chosen.selector:
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)

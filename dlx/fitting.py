@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dlx import arguments, checks, data, initializers, losses, network, training
+from dlx import arguments, checks, data, initializers, losses, network, parameters, scoring, targets, training
 from dlx.backend import Backend, common_backend
-from dlx.model import Network, figure_of_merit, hidden_activations, scores
+from dlx.model import Network
 from dlx.network import Params
 
 
@@ -127,7 +127,7 @@ def fit(
     array([7.])
     """
     dims = arguments.widths(layer_dims)
-    hidden = hidden_activations(activation, len(dims) - 2)
+    hidden = parameters.hidden_activations(activation, len(dims) - 2)
     settings = arguments.settings(
         optimizer, learning_rate, batch_size, epochs, shuffle, patience, clip_norm, clip_value
     )
@@ -135,33 +135,40 @@ def fit(
     l1 = checks.number("l1", l1, low=0, remedy="Use 1e-4, or 0 for none.")
     rates = arguments.dropout_rates(dropout, len(hidden), settings.optimizer)
     listeners = arguments.listeners(callbacks)
+    verbose = arguments.verbosity(verbose)
     generator = arguments.generator(rng)
     initial = arguments.initializer(init, dims)
     X_val, y_val, share = arguments.validation_source(validation)
     chosen = common_backend(
         backend,
-        {"X": X, "y": y, "sample_weight": sample_weight, "X_val": X_val, "y_val": y_val, **arguments.named(initial)},
+        {
+            **{"X": X, "y": y, "sample_weight": sample_weight, "X_val": X_val, "y_val": y_val},
+            **parameters.named(initial if isinstance(initial, list) else [], "init"),
+        },
     )
+    X = data.as_array(X, "X")
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
 
     with chosen.scope():
         features = data.features(X, chosen, name, dims[0])
-        y = data.host_targets(y, chosen)
+        y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
-        target = data.targets(y, loss, dims[-1], features.shape[0])
-        weights = data.weights(sample_weight, class_weight, target, chosen)
-        train_rows, held_rows = (None, None) if share is None else data.split(target, share, generator)
-        rows = data.place(target, data.to_mean_one(weights, train_rows), features, chosen, name)
+        target = targets.check(y, loss, dims[-1], features.shape[0])
+        weights = targets.weights(sample_weight, class_weight, target, chosen)
+        train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
+        weights = targets.to_mean_one(weights, train_rows, held_rows)
+        rows = targets.place(target, weights, features, chosen, name)
         held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name)
         net = network.bind(chosen, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
-        arguments.try_own_functions(net, chosen, compute, [*(each.name for each in hidden), loss.name], dims[-1])
+        arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
         if not isinstance(initial, list):
             initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
+        parameters.require_real(initial, chosen, name, "init")
         found = Network(initial, activation=list(hidden), loss=loss, classes=target.classes, backend=chosen, dtype=name)
 
         def validate(params: Params) -> dict[str, float]:
-            return {} if held is None else validation_figures(net, loss, params, held, compute)
+            return {} if held is None else scoring.validation_figures(net, loss, params, held, compute)
 
         def report(params: Params, history: training.History) -> bool:
             found.params, found.history = params, history
@@ -183,7 +190,7 @@ def _held_out(
     y_val: Any,
     held_rows: data.HostArray | None,
     rows: data.Rows,
-    target: data.Targets,
+    target: targets.Targets,
     loss: losses.Loss,
     dims: Sequence[int],
     backend: Backend,
@@ -193,22 +200,9 @@ def _held_out(
     if X_val is None:
         return None if held_rows is None else data.some_rows(rows, held_rows, backend)
     features = data.features(X_val, backend, dtype, dims[0], "X_val")
-    y_val = data.host_targets(y_val, backend, "y_val")
-    checked = data.targets(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val")
-    return data.place(checked, None, features, backend, dtype)
-
-
-def validation_figures(
-    net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, compute: Any
-) -> dict[str, float]:
-    """Loss, without penalties, and score of held-out rows."""
-    Z = scores(net, params, held.X, compute)
-    _, Y, w = data.gather(net.xp, held, None, compute)
-    total = 1.0 if w is None else float(net.xp.mean(w))
-    return {
-        "validation_loss": float(network.mean_loss(net, Z, Y, w)) / total,
-        "validation_score": figure_of_merit(net, loss, Z, Y, None if w is None else w[:, 0]),
-    }
+    y_val = targets.on_host(y_val, backend, "y_val")
+    checked = targets.check(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val")
+    return targets.place(checked, None, features, backend, dtype, "y_val")
 
 
 def _line(history: training.History, epochs: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from dlx import checks
 from dlx.activations import Activation, logistic
-from dlx.backend import Array, Namespace
+from dlx.backend import Array, Function, Fuse, Namespace
 
 Targets = Literal["real", "counts", "binary", "classes"]
 
@@ -31,13 +31,25 @@ class Formulas(NamedTuple):
     predict: Callable[[Array], Array]
 
 
+Both = Callable[[Array, Array], tuple[Array, Array]]
+
+
 class Loss(NamedTuple):
-    """What a loss is: its name, its settings, the targets it takes, its formulas."""
+    """What a loss is: its name, its settings, the targets it takes, its formulas.
+
+    ``share(xp, fuse)``, where there is one, gives value and delta at once from what they have in common.
+    """
 
     name: str
     settings: Mapping[str, Any]
     targets: Targets
     bind: Callable[[Namespace, Callable[[Any], Array]], Formulas]
+    share: Callable[[Namespace, Fuse], Both] | None = None
+
+
+def unfused(function: Function, name: str) -> Function:
+    """The function itself, for a `fuse` that does nothing."""
+    return function
 
 
 def _scores(Z: Array) -> Array:
@@ -276,28 +288,48 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     array([[1000.]])
     """
     s = checks.number("label_smoothing", label_smoothing, low=0, high=1, below=True, remedy="Use 0.1, for example.")
+    keep = 1.0 - s  # outside the formula: cupy.fuse computes between two scalars in half precision
+
+    def exponentials(xp: Namespace) -> Callable[..., tuple[Array, Array]]:
+        def shifted(Z: Array, top: Array) -> tuple[Array, Array]:
+            z = Z - top
+            return z, xp.exp(z)
+
+        return shifted
+
+    def share(xp: Namespace, fuse: Fuse) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """value and delta at once: both are of log softmax(Z) = z - log Σ_k e^{z_k}, z = Z - max Z."""
+
+        def terms(z: Array, total: Array, Y: Array, floor: float) -> tuple[Array, Array]:
+            log_p = z - xp.log(total)
+            T = keep * Y + floor
+            return -T * log_p, xp.exp(log_p) - T
+
+        shifted, terms = fuse(exponentials(xp), "softmax"), fuse(terms, "cross_entropy")
+
+        def both(Z: Array, Y: Array) -> tuple[Array, Array]:
+            z, e = shifted(Z, xp.max(Z, axis=-1, keepdims=True))
+            values, delta = terms(z, _sum(xp, e), Y, s / Y.shape[-1])
+            return _sum(xp, values), delta
+
+        return both
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
-        def shifted(Z: Array) -> Array:
-            return Z - xp.max(Z, axis=-1, keepdims=True)
-
-        def smoothed(Y: Array) -> Array:
-            return (1.0 - s) * Y + s / Y.shape[-1] if s else Y
+        both = share(xp, unfused)
 
         def value(Z: Array, Y: Array) -> Array:
-            z = shifted(Z)
-            return xp.log(_sum(xp, xp.exp(z))) - _sum(xp, smoothed(Y) * z)
+            return both(Z, Y)[0]
 
         def delta(Z: Array, Y: Array) -> Array:
-            return predict(Z) - smoothed(Y)
+            return both(Z, Y)[1]
 
         def predict(Z: Array) -> Array:
-            e = xp.exp(shifted(Z))
+            _, e = exponentials(xp)(Z, xp.max(Z, axis=-1, keepdims=True))
             return e / _sum(xp, e)
 
         return Formulas(value, delta, predict)
 
-    return Loss("cross_entropy", {"label_smoothing": s}, "classes", bind)
+    return Loss("cross_entropy", {"label_smoothing": s}, "classes", bind, share)
 
 
 def through(activation: Activation, loss: Loss) -> Loss:

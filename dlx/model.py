@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dlx import activations, checks, data, losses, metrics, network, saving
+from dlx import activations, checks, data, losses, network, parameters, saving, scoring, targets
 from dlx.backend import (
     Array,
     Backend,
@@ -21,8 +22,6 @@ from dlx.backend import (
 )
 from dlx.network import Layer, Params
 from dlx.training import History
-
-ELEMENTS_AT_ONCE = 1 << 20  # of the widest layer, while predicting
 
 
 class Network:
@@ -72,18 +71,18 @@ class Network:
         backend: Any = None,
         dtype: str | None = None,
     ) -> None:
-        named = {
-            f"params[{l}].{name}": each for l, pair in enumerate(params) for name, each in zip("Wb", pair, strict=True)
-        }
-        self.backend: Backend = common_backend(backend, named)
-        self.dtype = data.working_dtype(dtype, params[0][0])
-        with self.backend.scope():
-            self.params: Params = own_params(params, self.backend, self.dtype)
-        self.layer_dims = (self.params[0].W.shape[0], *(layer.W.shape[1] for layer in self.params))
-        self.activation = hidden_activations(activation, len(self.params) - 1)
+        pairs = parameters.as_pairs(params, "params")
+        self.backend: Backend = common_backend(backend, parameters.named(pairs, "params"))
+        self.dtype = data.working_dtype(dtype, pairs[0][0])
+        self.layer_dims = parameters.layer_dims(pairs)
+        self.activation = parameters.hidden_activations(activation, len(pairs) - 1)
         self.loss = losses.get(loss)
-        self.classes = None if classes is None else np.asarray(classes)
+        outputs = 2 if self._one_label else self.layer_dims[-1]
+        self.classes = None if classes is None else targets.own_classes(np.array(classes), outputs)
         self.history: History = {} if history is None else history
+        with self.backend.scope():
+            parameters.require_real(pairs, self.backend, self.dtype, "params")
+            self.params: Params = own_params(pairs, self.backend, self.dtype)
 
     @property
     def formulas(self) -> network.Formulas:
@@ -122,13 +121,8 @@ class Network:
         the network was trained on real targets.
         """
         if self.loss.targets not in ("classes", "binary"):
-            checks.reject(
-                "predict_proba",
-                "be asked of a classifier",
-                f"loss {self.loss.name}",
-                "Use predict.",
-                TypeError,
-            )
+            got = f"loss {self.loss.name}"
+            checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():
             P = self.formulas.loss.predict(self._scores(X))
             return self._out(self.backend.xp.concat([1.0 - P, P], axis=1) if self._one_label else P, X)
@@ -140,13 +134,12 @@ class Network:
         """
         with self.backend.scope():
             Z = self._scores(X)
-            target = data.targets(
-                data.host_targets(y, self.backend), self.loss, self.layer_dims[-1], Z.shape[0], self.classes
-            )
-            w = data.weights(sample_weight, None, target, self.backend)
-            Y = self.backend.asarray(target.Y, "int32" if target.one_hot else self.dtype)
-            w = None if w is None else self.backend.asarray(w[:, 0], self.dtype)
-            return figure_of_merit(self.formulas, self.loss, Z, Y, w)
+            y = targets.on_host(y, self.backend)
+            target = targets.check(y, self.loss, self.layer_dims[-1], Z.shape[0], self.classes)
+            w = targets.weights(sample_weight, None, target, self.backend)
+            rows = targets.place(target, w, Z, self.backend, self.dtype)
+            w = None if rows.weights is None else rows.weights[:, 0]
+            return scoring.figure_of_merit(self.formulas, self.loss, Z, rows.Y, w)
 
     def summary(self) -> str:
         """The layers as a text of at most 80 columns: shapes, activations, parameters.
@@ -168,11 +161,11 @@ class Network:
         for l, (shape, name, count) in enumerate(zip(shapes, names, counts, strict=True), start=1):
             rows.append(f"{l:>5}  {shape:<{wide}}  {name:<{long}}  {count:>10,}")
         size = 8 if self.dtype == "float64" else 4
-        rows.append(
+        facts = (
             f"{sum(counts):,} parameters, {sum(counts) * size:,} bytes ({self.dtype} on {self.backend.selector}); "
             f"loss {self.loss.name}"
         )
-        return "\n".join(rows)
+        return "\n".join([*rows, *textwrap.wrap(facts, 80)])
 
     def __repr__(self) -> str:
         dims = " -> ".join(str(d) for d in self.layer_dims)
@@ -180,7 +173,16 @@ class Network:
 
     def to(self, backend: Any) -> Network:
         """A copy of this network on another backend, by way of the host."""
-        return self._rebuilt(get_backend(backend), self._host_params())
+        found = Network.__new__(Network)
+        found.__dict__.update(self.__dict__, backend=get_backend(backend))
+        found.history = {name: list(each) for name, each in self.history.items()}
+        with found.backend.scope():
+            found.params = own_params(self._host_params(), found.backend, self.dtype)
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """On the same backend; a user's own functions are shared."""
+        return self.to(self.backend)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one safetensors file, which `load` reads on any backend.
@@ -188,20 +190,7 @@ class Network:
         Raises ValueError for a user's own activation or loss, whose code no file can hold, and OSError where the
         disk refuses.
         """
-        if "custom" in (self.loss.name, *(each.name for each in self.activation)):
-            checks.reject(
-                "save",
-                "name its activations and loss",
-                "functions of your own",
-                "Save net.params with numpy, and rebuild with dlx.Network(params, activation=..., loss=...).",
-            )
-        description = {
-            "activation": [{"name": each.name, "settings": dict(each.settings)} for each in self.activation],
-            "loss": {"name": self.loss.name, "settings": dict(self.loss.settings)},
-            "classes": None if self.classes is None else self.classes.tolist(),
-            "history": self.history,
-            "dtype": self.dtype,
-        }
+        description = saving.description_of(self.activation, self.loss, self.classes, self.history, self.dtype)
         arrays = {
             f"{name}{l}": each
             for l, pair in enumerate(self._host_params(), start=1)
@@ -210,16 +199,30 @@ class Network:
         saving.write(path, description, arrays)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Host arrays and the backend's name, so that a pickle loads where the library is absent."""
-        return {**self.__dict__, "params": self._host_params(), "backend": self.backend.selector}
+        """Host arrays and names, so that a pickle loads where the library is absent; own functions as they are."""
+        return {
+            **self.__dict__,
+            "params": self._host_params(),
+            "backend": self.backend.__reduce__(),
+            "activation": [saving.described(each) or tuple(each.bind(None)) for each in self.activation],
+            "loss": saving.described(self.loss) or tuple(self.loss.bind(None, np.asarray)),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """On the backend of its name, or on NumPy with a warning where that one cannot compute."""
         self.__dict__.update(state)
+        self.activation = tuple(
+            saving.activation_from(each) if isinstance(each, Mapping) else activations.get(each)
+            for each in state["activation"]
+        )
+        loss = state["loss"]
+        self.loss = saving.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
+        make, arguments = state["backend"]
         try:
-            self.backend = get_backend(state["backend"])
-        except (BackendNotInstalled, BackendUnavailable, ValueError) as reason:
-            warnings.warn(f"the network was unpickled on numpy, not on {state['backend']}: {reason}", stacklevel=2)
+            self.backend = make(*arguments)
+            self.backend.dtype(self.dtype)
+        except (BackendNotInstalled, BackendUnavailable, ValueError, TypeError) as reason:
+            warnings.warn(f"the network was unpickled on numpy, not on {arguments[0]}: {reason}", stacklevel=2)
             self.backend = get_backend("numpy")
         with self.backend.scope():
             self.params = own_params(state["params"], self.backend, self.dtype)
@@ -228,17 +231,6 @@ class Network:
     def _one_label(self) -> bool:
         return self.loss.targets == "binary" and self.layer_dims[-1] == 1
 
-    def _rebuilt(self, backend: Backend, params: Sequence[tuple[Any, Any]]) -> Network:
-        return Network(
-            params,
-            activation=list(self.activation),
-            loss=self.loss,
-            classes=self.classes,
-            history={name: list(each) for name, each in self.history.items()},
-            backend=backend,
-            dtype=self.dtype,
-        )
-
     def _host_params(self) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         with self.backend.scope():
             return [(np.array(self.backend.to_host(W)), np.array(self.backend.to_host(b))) for W, b in self.params]
@@ -246,7 +238,7 @@ class Network:
     def _scores(self, X: Any) -> Array:
         common_backend(self.backend, {"X": X})
         checked = data.features(X, self.backend, self.dtype, self.layer_dims[0])
-        return scores(self.formulas, self.params, checked, self.backend.dtype(self.dtype))
+        return scoring.scores(self.formulas, self.params, checked, self.backend.dtype(self.dtype))
 
     def _labels(self, places: Array, X: Any) -> Array:
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
@@ -258,47 +250,6 @@ class Network:
 
     def _out(self, array: Array, X: Any) -> Array:
         return array if library_of(X) == self.backend.name else self.backend.to_host(array)
-
-
-def scores(net: network.Formulas, params: Params, X: Array, dtype: Any) -> Array:
-    """The scores of all rows, computed over blocks of rows, so that no layer's output is held for all of them."""
-    xp = net.xp
-    n, rows = X.shape[0], max(1, ELEMENTS_AT_ONCE // max(layer.W.shape[-2] for layer in params))
-    blocks = [
-        network.scores(net, params, xp.astype(X[first : min(first + rows, n), :], dtype, copy=False))
-        for first in range(0, n, rows)
-    ]
-    return blocks[0] if len(blocks) == 1 else xp.concat(blocks)
-
-
-def figure_of_merit(net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None) -> float:
-    """Accuracy or R², as `Network.score` reports it; `Y` as in `data.Targets`, `w` (n,)."""
-    xp = net.xp
-    if loss.targets == "classes":
-        truth = Y[:, 0] if Y.shape[1] == 1 else xp.argmax(Y, axis=-1)
-        return metrics.accuracy(xp, xp.argmax(Z, axis=-1) == truth, w)
-    if loss.targets == "binary":
-        return metrics.accuracy(xp, xp.all((Z >= 0) == (Y >= 0.5), axis=-1), w)
-    return metrics.r2(xp, Y, net.loss.predict(Z), w)
-
-
-def hidden_activations(activation: Any, count: int) -> tuple[activations.Activation, ...]:
-    """One activation for each hidden layer, from one for all of them or a sequence."""
-    single = isinstance(activation, str | activations.Activation) or (
-        isinstance(activation, tuple) and len(activation) == 2 and callable(activation[0])
-    )
-    if single:
-        return (activations.get(activation),) * count
-    if not isinstance(activation, Sequence):
-        activations.get(activation)
-    if len(activation) != count:
-        checks.reject(
-            "activation",
-            f"be one for all hidden layers or a sequence of {count}",
-            len(activation),
-            "Name one a layer.",
-        )
-    return tuple(activations.get(each, f"activation[{l}]") for l, each in enumerate(activation))
 
 
 def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -> Params:
@@ -336,24 +287,10 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy") -> Network:
     ...     dlx.load(os.path.join(folder, "net.safetensors"))
     <dlx.Network 2 -> 2, squared_error, float64 on numpy>
     """
+    chosen = get_backend(backend)
     description, arrays = saving.read(path)
-    try:
-        pairs = [(arrays[f"W{l}"], arrays[f"b{l}"]) for l in range(1, len(arrays) // 2 + 1)]
-        return Network(
-            pairs,
-            activation=[
-                activations.ACTIVATIONS[each["name"]](**each["settings"]) for each in description["activation"]
-            ],
-            loss=losses.LOSSES[description["loss"]["name"]](**description["loss"]["settings"]),
-            classes=description["classes"],
-            history=description["history"],
-            backend=get_backend(backend),
-            dtype=description["dtype"],
-        )
-    except (KeyError, TypeError, IndexError) as reason:
-        raise saving.FileError(
-            f"`path` must hold a whole network; got {path}, where this is missing or wrong: {reason}. Save it again."
-        ) from reason
+    net: Network = saving.checked(path, lambda: Network(**saving.arguments_of(description, arrays)))
+    return net if chosen == net.backend else net.to(chosen)
 
 
 def _one_column(P: Array) -> Array:

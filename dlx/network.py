@@ -7,7 +7,7 @@ independent models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,13 +25,25 @@ class Layer(NamedTuple):
 Params = tuple[Layer, ...]
 
 
+class Hidden(NamedTuple):
+    """The elementwise formulas of a hidden layer, which a library may fuse into one loop or kernel each.
+
+    ``activate(Z, b) -> (Z + b, f(Z + b))`` and ``chain(delta, Z, a) -> delta · f'(Z)``; both may consume their first
+    argument.
+    """
+
+    activate: Callable[[Array, Array], tuple[Array, Array]]
+    chain: Callable[[Array, Array, Array], Array]
+
+
 class Formulas(NamedTuple):
     """What one network computes with, bound to one array library."""
 
     xp: Namespace
     device: Any
-    hidden: tuple[activations.Formulas, ...]
+    hidden: tuple[Hidden, ...]
     loss: losses.Formulas
+    loss_and_delta: losses.Both
     dropout: tuple[float, ...]
     l2: float
     l1: float
@@ -63,15 +75,17 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
     trace = Trace([], [], [], [X])
     for l, (W, b) in enumerate(params):
         Z = trace.As[-1] @ W
-        Z += b
+        if l == len(net.hidden):
+            Z += b
+            trace.Zs.append(Z)
+            break
+        Z, a = net.hidden[l].activate(Z, b)
+        rate = net.dropout[l]
+        mask = dropout.mask(net.xp, keys[l], a, rate, net.device) if keys is not None and rate > 0 else None
         trace.Zs.append(Z)
-        if l < len(net.hidden):
-            a = net.hidden[l].f(Z)
-            rate = net.dropout[l]
-            mask = dropout.mask(net.xp, keys[l], a, rate, net.device) if keys is not None and rate > 0 else None
-            trace.fs.append(a)
-            trace.masks.append(mask)
-            trace.As.append(a if mask is None else a * mask)
+        trace.fs.append(a)
+        trace.masks.append(mask)
+        trace.As.append(a if mask is None else a * mask)
     return trace
 
 
@@ -91,22 +105,21 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array) -> Param
         gradients.append(Layer(dW, db))
         if l > 0:
             delta = delta @ xp.matrix_transpose(params[l].W)
-            delta *= net.hidden[l - 1].df(trace.Zs[l - 1], trace.fs[l - 1])
+            delta = net.hidden[l - 1].chain(delta, trace.Zs[l - 1], trace.fs[l - 1])
             mask = trace.masks[l - 1]
             if mask is not None:
                 delta *= mask
     return tuple(reversed(gradients))
 
 
-def mean_loss(net: Formulas, Z: Array, Y: Array, weights: Array | None) -> Array:
-    """J(Z) = 1/n Σ_i w_i value(Z_i, Y_i), of shape (...,); `weights` (n, 1) have mean 1 over all training rows."""
-    values = net.loss.value(Z, Y)
-    return net.xp.mean(values if weights is None else weights * values, axis=(-2, -1))
+def mean_loss(xp: Namespace, values: Array, weights: Array | None) -> Array:
+    """J = 1/n Σ_i w_i value_i, of shape (...,); values (..., n, 1), weights (n, 1) of mean 1 over all training rows."""
+    return xp.mean(values if weights is None else weights * values, axis=(-2, -1))
 
 
-def mean_delta(net: Formulas, Z: Array, Y: Array, weights: Array | None) -> Array:
-    """∂J/∂Z_i = w_i delta(Z_i, Y_i) / n, of the shape of Z."""
-    delta = net.loss.delta(Z, Y) * (1.0 / Z.shape[-2])
+def mean_delta(delta: Array, weights: Array | None) -> Array:
+    """∂J/∂Z_i = w_i delta_i / n, of the shape of the scores."""
+    delta = delta * (1.0 / delta.shape[-2])
     return delta if weights is None else weights * delta
 
 
@@ -138,9 +151,9 @@ def loss_and_gradients(
 ) -> tuple[Array, Params]:
     """J + R and its gradients by every parameter, in one forward and one backward pass."""
     trace = forward(net, params, X, keys)
-    Z = trace.Zs[-1]
-    loss = mean_loss(net, Z, Y, weights)
-    gradients = backward(net, params, trace, mean_delta(net, Z, Y, weights))
+    values, delta = net.loss_and_delta(trace.Zs[-1], Y)
+    loss = mean_loss(net.xp, values, weights)
+    gradients = backward(net, params, trace, mean_delta(delta, weights))
     if net.l2 > 0 or net.l1 > 0:
         loss = loss + penalty(net, params)
         gradients = tuple(
@@ -152,11 +165,39 @@ def loss_and_gradients(
 def scores(net: Formulas, params: Params, X: Array) -> Array:
     """The last layer's Z, without dropout and without keeping what backward would need."""
     A = X
-    for l, (W, b) in enumerate(params):
-        Z = A @ W
+    for (W, b), hidden in zip(params[:-1], net.hidden, strict=True):
+        _, A = hidden.activate(A @ W, b)
+    W, b = params[-1]
+    Z = A @ W
+    Z += b
+    return Z
+
+
+def bind_hidden(activation: activations.Activation, backend: Backend) -> Hidden:
+    """A hidden layer's formulas; a user's own activation may do what no library can fuse."""
+    f, df = activation.bind(backend.xp)
+
+    def activate(Z: Array, b: Array) -> tuple[Array, Array]:
         Z += b
-        A = net.hidden[l].f(Z) if l < len(net.hidden) else Z
-    return A
+        return Z, f(Z)
+
+    def chain(delta: Array, Z: Array, a: Array) -> Array:
+        delta *= df(Z, a)
+        return delta
+
+    if activation.name == "custom":
+        return Hidden(activate, chain)
+    return Hidden(backend.fuse(activate, activation.name), backend.fuse(chain, f"{activation.name}_chain"))
+
+
+def bind_loss(loss: losses.Loss, backend: Backend, dtype: str) -> tuple[losses.Formulas, losses.Both]:
+    """A loss's formulas, and value and delta at once."""
+    formulas = loss.bind(backend.xp, partial(backend.asarray, dtype=dtype))
+
+    def both(Z: Array, Y: Array) -> tuple[Array, Array]:
+        return formulas.value(Z, Y), formulas.delta(Z, Y)
+
+    return formulas, both if loss.share is None else loss.share(backend.xp, backend.fuse)
 
 
 def bind(
@@ -173,8 +214,8 @@ def bind(
     return Formulas(
         backend.xp,
         backend.device,
-        tuple(each.bind(backend.xp) for each in hidden),
-        loss.bind(backend.xp, partial(backend.asarray, dtype=dtype)),
+        tuple(bind_hidden(each, backend) for each in hidden),
+        *bind_loss(loss, backend, dtype),
         tuple(dropout) or (0.0,) * len(hidden),
         l2,
         l1,

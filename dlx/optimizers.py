@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dlx import checks, quasi_newton, schedules
-from dlx.backend import Array, Namespace
+from dlx.backend import Array, Backend, Namespace
 from dlx.network import Layer, Params
 
 Update = Callable[..., tuple[Array, ...]]
@@ -319,6 +319,13 @@ def lion(
 
     settings = {"b1": b1, "b2": b2}
     return Optimizer("lion", settings, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+
+
+def bind(optimizer: Optimizer, backend: Backend) -> Update:
+    """The update on one backend, fused where it is one of dlx's own and the library can."""
+    update = optimizer.bind(backend.xp)
+    fused: Update = backend.fuse(update, optimizer.name) if optimizer.name in OPTIMIZERS else update
+    return fused
 
 
 def start(xp: Namespace, optimizer: Optimizer, params: Params) -> State:

@@ -10,10 +10,7 @@ from dlx import checks
 from dlx.backend import Array, Namespace
 
 Evaluate = Callable[[Array], tuple[float, Array]]
-SUFFICIENT_DECREASE, CURVATURE = (
-    1e-4,
-    0.9,
-)  # c1 and c2 of Nocedal and Wright, section 3.1, for quasi-Newton methods
+SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9  # c1 and c2 of Nocedal and Wright, section 3.1, for quasi-Newton methods
 
 
 class LBFGS(NamedTuple):
@@ -49,8 +46,16 @@ def lbfgs(*, history: int = 10, max_search: int = 25, tolerance: float = 1e-7) -
     tolerance : float >= 0
         Stop when the largest element of the gradient is this small.
 
+    Numerics
+    --------
+    The iterates are those of torch.optim.LBFGS with its "strong_wolfe" until rounding parts them, but where that
+    misses the second condition (its steps creep forward while f falls ever more steeply), where its search shrinks
+    onto a point that breaks the first, and near the minimum: it drops every pair with sᵀy <= 1e-10, this one only
+    those small beside the decrease expected of their step. The search ends without the second condition after
+    `max_search` evaluations, or when it moves no element by 1e-9.
+
     Source: Nocedal and Wright 2006, algorithms 7.4, 7.5, 3.5 and 3.6; cubic interpolation with the safeguards of
-    Schmidt's minFunc, which torch.optim.LBFGS has too: the same iterates.
+    Schmidt's minFunc, as in torch.optim.LBFGS.
 
     Examples
     --------
@@ -94,7 +99,7 @@ class Minimizer:
             return True
         s, y = found.t * d, found.gradient - self.gradient
         sy = self._dot(s, y)
-        if sy > 1e-10:  # keeps H positive definite
+        if sy > -1e-10 * found.t * here.slope:  # keeps H positive definite, whatever the units of f and x
             self.pairs = [*self.pairs, (s, y, sy)][-self.settings.history :]
         self.x, self.f, self.gradient, self.length = self.x + s, found.f, found.gradient, found.t
         return False
@@ -142,19 +147,24 @@ def search(at: Callable[[float], Point], here: Point, first: float, most: int, s
         if evaluations == most:
             break
         low, high = trial.t + 0.01 * (trial.t - previous.t), 10.0 * trial.t
-        previous, trial = trial, at(min(max(_cubic_minimum(previous, trial), low), high))
+        t = _cubic_minimum(previous, trial)
+        t = min(max(t, low), high) if t > trial.t else 0.5 * (low + high)  # the cubic may only fall
+        previous, trial = trial, at(t)
     return trial
 
 
-def _zoom(at: Callable[[float], Point], here: Point, one: Point, other: Point, most: int, size: float) -> Point:
-    """Algorithm 3.6: the interval between `one` and `other` shrinks onto a point that meets the conditions."""
-    low, high = (other, one) if other.f < one.f else (one, other)
+def _zoom(at: Callable[[float], Point], here: Point, low: Point, high: Point, most: int, size: float) -> Point:
+    """Algorithm 3.6: the interval between `low` and `high` shrinks onto a point that meets the conditions.
+
+    `low` is the lowest point so far that meets the first condition, and f falls from it towards `high`.
+    """
     crept = False  # the last trial lay close to an end of the interval
     for _ in range(most):
         left, right = min(low.t, high.t), max(low.t, high.t)
         if (right - left) * size < 1e-9:
             break
-        t = min(max(_cubic_minimum(low, high), left), right)
+        t = _cubic_minimum(low, high)
+        t = 0.5 * (left + right) if math.isnan(t) else min(max(t, left), right)
         margin = 0.1 * (right - left)
         if min(right - t, t - left) < margin:
             if crept or t >= right or t <= left:
@@ -164,21 +174,21 @@ def _zoom(at: Callable[[float], Point], here: Point, one: Point, other: Point, m
         else:
             crept = False
         trial = at(t)
-        if _too_high(trial, here) or not trial.f < low.f:
+        if _too_high(trial, here) or trial.f >= low.f:
             high = trial
-            if high.f < low.f:
-                low, high = high, low
-        else:
-            if _flat(trial, here):
-                return trial
-            if trial.slope * (high.t - low.t) >= 0.0:
-                high = low
-            low = trial
+            continue
+        if _flat(trial, here):
+            return trial
+        if trial.slope * (high.t - low.t) >= 0.0:
+            high = low
+        low = trial
     return low
 
 
 def _too_high(trial: Point, here: Point) -> bool:
-    return not trial.f <= here.f + SUFFICIENT_DECREASE * trial.t * here.slope
+    """Whether the trial breaks the first condition, or is no number."""
+    finite = math.isfinite(trial.f) and math.isfinite(trial.slope)
+    return not (finite and trial.f <= here.f + SUFFICIENT_DECREASE * trial.t * here.slope)
 
 
 def _flat(trial: Point, here: Point) -> bool:
@@ -186,17 +196,12 @@ def _flat(trial: Point, here: Point) -> bool:
 
 
 def _cubic_minimum(a: Point, b: Point) -> float:
-    """The minimum of the cubic through two points and their slopes (equation 3.59); their middle where it has none."""
-    middle = 0.5 * (a.t + b.t)
-    if a.t == b.t or not (math.isfinite(a.f) and math.isfinite(b.f)):
-        return middle
+    """The minimum of the cubic through two points and their slopes (equation 3.59); nan where it has none."""
     a, b = (a, b) if a.t <= b.t else (b, a)
     d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
     square = d1 * d1 - a.slope * b.slope
-    if not square >= 0.0:
-        return middle
+    if not 0.0 <= square < math.inf:
+        return math.nan
     d2 = math.sqrt(square)
     denominator = b.slope - a.slope + 2.0 * d2
-    if denominator == 0.0:
-        return middle
-    return b.t - (b.t - a.t) * (b.slope + d2 - d1) / denominator
+    return math.nan if denominator == 0.0 else b.t - (b.t - a.t) * ((b.slope + d2 - d1) / denominator)

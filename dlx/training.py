@@ -12,7 +12,7 @@ import numpy as np
 
 from dlx import network, optimizers, quasi_newton
 from dlx.backend import Array, Backend, Namespace
-from dlx.data import Batch, Rows, gather, row_numbers
+from dlx.data import Batch, Rows, gather, row_numbers, truth
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 
@@ -22,6 +22,7 @@ REMEDY = (
     "Lower learning_rate, scale the columns of X (and real targets) to mean 0 and variance 1, or pass clip_norm=1.0."
 )
 EXPLODED = 1e4  # times the loss at the start, or that of scores which are all zero
+ELEMENTS_AT_ONCE = 1 << 20  # of targets, for the latter
 
 
 class DivergenceError(ArithmeticError):
@@ -65,19 +66,18 @@ class Settings(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What an epoch leaves: parameters that the next one may consume, its mean loss, its last learning rate."""
+    """What an epoch leaves: parameters that the next one may consume, its mean loss, its last rate or step length."""
 
     params: Params
     loss: float
     rate: float
-    interrupted: bool
 
 
 def make_step(task: Task, settings: Settings) -> Callable[..., tuple[Params, optimizers.State, Array]]:
     """One update as a pure function of arrays and numbers, a straight line without any wait for the device."""
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
     assert isinstance(optimizer, optimizers.Optimizer)
-    update = optimizer.bind(xp)
+    update = optimizers.bind(optimizer, task.backend)
     dtype = task.backend.dtype(task.dtype)
 
     def step(
@@ -104,7 +104,7 @@ def make_step(task: Task, settings: Settings) -> Callable[..., tuple[Params, opt
 def epochs_by_batch(
     task: Task, settings: Settings, params: Params, rng: np.random.Generator, watched: list[float]
 ) -> Iterator[Epoch]:
-    """Epochs of a first-order optimizer; Ctrl-C ends them with the weights so far."""
+    """Epochs of a first-order optimizer; Ctrl-C ends them after the updates so far, which are an epoch too."""
     optimizer, backend, n = settings.optimizer, task.backend, task.size
     assert isinstance(optimizer, optimizers.Optimizer)
     step = backend.compile(make_step(task, settings))
@@ -112,7 +112,8 @@ def epochs_by_batch(
     firsts = range(0, n, settings.batch_size)
     sizes = [min(settings.batch_size, n - first) for first in firsts]
     steps = settings.epochs * len(firsts)
-    scale = zero_loss(task, settings.batch_size)
+    at_zero = zero_loss(task)
+    limit = math.inf
     rate, t = 0.0, 0
     for epoch in range(settings.epochs):
         keys = _dropout_keys(task, len(firsts), rng)
@@ -132,10 +133,10 @@ def epochs_by_batch(
             interrupted = True
         if losses:
             found = backend.stack_to_host(losses)
-            scale = max(scale, abs(float(found[0]))) if epoch == 0 else scale
-            yield Epoch(params, mean_loss(found, sizes, epoch, EXPLODED * scale), rate, interrupted)
+            limit = highest_loss(at_zero, float(found[0])) if epoch == 0 else limit
+            yield Epoch(params, mean_loss(found, sizes, epoch, limit), rate)
         if interrupted:
-            return
+            raise KeyboardInterrupt
 
 
 def _dropout_keys(task: Task, batches: int, rng: np.random.Generator) -> Sequence[Sequence[int] | None]:
@@ -153,19 +154,33 @@ def _order(task: Task, settings: Settings, rng: np.random.Generator) -> Array | 
     return task.to_device(rng.permutation(task.numbers()) if settings.shuffle else task.numbers())
 
 
-def zero_loss(task: Task, most: int) -> float:
-    """The mean loss of scores that are all zero, over the first rows: the scale of a loss that learns nothing."""
-    xp = task.net.xp
-    numbers = task.to_device(task.numbers()[:most])
-    _, Y, weights = gather(xp, task.rows, numbers, task.backend.dtype(task.dtype))
-    return abs(float(network.mean_loss(task.net, xp.zeros_like(Y), Y, weights)))
+def zero_loss(task: Task) -> float:
+    """The mean loss of scores that are all zero: the scale of a loss that learns nothing."""
+    net, xp, dtype = task.net, task.net.xp, task.backend.dtype(task.dtype)
+    _, Y, weights, classes = task.rows
+    wide = (Y if classes is None else classes).shape[1]
+    losses, sizes, most = [], [], max(1, ELEMENTS_AT_ONCE // wide)
+    for first in range(0, task.size, most):
+        block = task.numbers()[first : first + most]
+        numbers = task.to_device(block)
+        T = truth(xp, xp.take(Y, numbers, axis=0), classes, dtype)
+        w = None if weights is None else xp.take(weights, numbers, axis=0)
+        losses.append(network.mean_loss(xp, net.loss.value(xp.zeros_like(T), T), w))
+        sizes.append(len(block))
+    return float(np.average(task.backend.stack_to_host(losses).astype(np.float64), weights=sizes))
+
+
+def highest_loss(*at_start: float) -> float:
+    """What a mean loss may not exceed, from those of a network that has learnt nothing."""
+    return EXPLODED * max((abs(loss) for loss in at_start if math.isfinite(loss)), default=math.inf)
 
 
 def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:
     """The mean over the rows seen, if it is finite and at most `limit`."""
-    mean = float(np.average(losses.astype(np.float64), weights=sizes[: len(losses)]))
-    if not abs(mean) <= limit:
-        bad = ~(np.abs(losses) <= limit)
+    with np.errstate(all="ignore"):
+        mean = float(np.average(losses.astype(np.float64), weights=sizes[: len(losses)]))
+    if not (math.isfinite(mean) and mean <= limit):
+        bad = ~(np.isfinite(losses) & (losses <= limit))
         batch = int(np.flatnonzero(bad)[0]) if bad.any() else len(losses) - 1
         raise DivergenceError(
             f"`loss` must stay finite and bounded; got {losses[batch]:.3g} in epoch {epoch + 1}, batch {batch + 1}. "
@@ -190,16 +205,12 @@ def epochs_by_lbfgs(task: Task, settings: Settings, params: Params) -> Iterator[
         loss, gradients = compiled(unravel(xp, x, params), batch)
         return float(loss), ravel(xp, gradients)
 
-    scale = zero_loss(task, settings.batch_size)
     minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(xp, params))
-    scale = max(scale, abs(minimizer.f))
+    limit = highest_loss(zero_loss(task), minimizer.f)
     for epoch in range(settings.epochs):
-        mean_loss(np.asarray([minimizer.f]), [1], epoch, EXPLODED * scale)
-        try:
-            converged, interrupted = minimizer.advance(), False
-        except KeyboardInterrupt:
-            converged, interrupted = True, True
-        yield Epoch(unravel(xp, minimizer.x, params), minimizer.f, minimizer.length, interrupted)
+        mean_loss(np.asarray([minimizer.f]), [1], epoch, limit)
+        converged = minimizer.advance()
+        yield Epoch(unravel(xp, minimizer.x, params), minimizer.f, minimizer.length)
         if converged:
             return
 
@@ -245,13 +256,13 @@ def train(
     started = time.perf_counter()
     try:
         for epoch in epochs:
-            params, interrupted = epoch.params, epoch.interrupted
+            params = epoch.params
             figures = {"loss": epoch.loss, **validate(params), "learning_rate": epoch.rate}
             figures["seconds"] = time.perf_counter() - started
             for name, figure in figures.items():
                 history.setdefault(name, []).append(figure)
             watched.append(figures.get("validation_loss", epoch.loss))
-            if settings.patience is not None and (best_epoch < 0 or watched[-1] < watched[best_epoch]):
+            if settings.patience is not None and (best_epoch < 0 or _is_lower(watched[-1], watched[best_epoch])):
                 best = tuple(Layer(*(task.backend.copy(each) for each in layer)) for layer in params)
                 best_epoch = len(watched) - 1
             stop = report(params, history)
@@ -268,6 +279,11 @@ def train(
     params = best if best_epoch >= 0 else params
     _require_finite(task, params, len(watched))
     return params, history
+
+
+def _is_lower(loss: float, best: float) -> bool:
+    """Whether the loss is the better one; any is better than nan."""
+    return loss < best or (math.isnan(best) and not math.isnan(loss))
 
 
 def _require_finite(task: Task, params: Params, epochs: int) -> None:

@@ -1,0 +1,46 @@
+"""Scores of many rows, and what is reported of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlx import data, losses, metrics, network
+from dlx.backend import Array
+from dlx.network import Params
+
+ELEMENTS_AT_ONCE = 1 << 20  # of the widest layer, while predicting
+
+
+def scores(net: network.Formulas, params: Params, X: Array, dtype: Any) -> Array:
+    """The scores of all rows, computed over blocks of rows, so that no layer's output is held for all of them."""
+    xp = net.xp
+    n, rows = X.shape[0], max(1, ELEMENTS_AT_ONCE // max(max(layer.W.shape[-2:]) for layer in params))
+    blocks = [
+        network.scores(net, params, xp.astype(X[first : min(first + rows, n), :], dtype, copy=False))
+        for first in range(0, n, rows)
+    ]
+    return blocks[0] if len(blocks) == 1 else xp.concat(blocks)
+
+
+def figure_of_merit(net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None) -> float:
+    """Accuracy or R², as `Network.score` reports it; `Y` (n, K) or class numbers (n, 1), `w` (n,)."""
+    xp = net.xp
+    if loss.targets == "classes":
+        right = Y[:, 0] if Y.shape[1] == 1 else xp.argmax(Y, axis=-1)
+        return metrics.accuracy(xp, xp.argmax(Z, axis=-1) == right, w)
+    if loss.targets == "binary":
+        return metrics.accuracy(xp, xp.all((Z >= 0) == (Y >= 0.5), axis=-1), w)
+    return metrics.r2(xp, Y, net.loss.predict(Z), w)
+
+
+def validation_figures(
+    net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, dtype: Any
+) -> dict[str, float]:
+    """Loss, without penalties, and score of held-out rows."""
+    xp, w = net.xp, held.weights
+    Z, Y = scores(net, params, held.X, dtype), data.truth(net.xp, held.Y, held.classes, dtype)
+    total = 1.0 if w is None else float(xp.mean(w))
+    return {
+        "validation_loss": float(network.mean_loss(xp, net.loss.value(Z, Y), w)) / total,
+        "validation_score": figure_of_merit(net, loss, Z, held.Y, None if w is None else w[:, 0]),
+    }

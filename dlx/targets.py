@@ -1,0 +1,231 @@
+"""Targets and weights of samples, checked on the host, where a bad label raises: on GPU libraries none does."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlx import checks, losses
+from dlx.backend import HOST, Array, Backend, library_of
+from dlx.data import HostArray, Rows, as_array, require_finite
+
+
+class Targets(NamedTuple):
+    """Checked targets on the host.
+
+    `Y` (n, K), or (n, 1) class numbers where `one_hot`; `classes` the labels that class numbers stand for and `labels`
+    (n,) the class number of each row, both None where there are none.
+    """
+
+    Y: HostArray
+    classes: HostArray | None = None
+    labels: HostArray | None = None
+    one_hot: bool = False
+
+
+def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
+    """`y` of the host or of the backend's own library, on the host."""
+    if library_of(y) == backend.name != HOST:
+        return backend.to_host(y)
+    host: HostArray = as_array(y, name)
+    return host
+
+
+def holds_labels(y: HostArray) -> bool:
+    """Whether ``loss="auto"`` takes `y` for class labels: integers, booleans or strings in one dimension."""
+    return y.ndim == 1 and (y.dtype.kind in "biu" or holds_strings(y))
+
+
+def holds_strings(y: HostArray) -> bool:
+    """Whether all of `y` are strings, of whatever dtype."""
+    return y.dtype.kind == "U" or (y.dtype.kind in "OT" and all(isinstance(each, str) for each in y.flat))
+
+
+def _plain(labels: HostArray) -> HostArray:
+    """Strings in NumPy's oldest dtype, which can be sorted, compared and saved; others as they are."""
+    return np.array(labels.tolist(), dtype=str) if holds_strings(labels) else labels
+
+
+def own_classes(classes: HostArray, count: int) -> HostArray:
+    """Labels for the class numbers 0..count-1, as predictions give them."""
+    if classes.ndim != 1 or not holds_labels(classes) or not len(classes) == len(np.unique(classes)) == count:
+        rule = f"be {count} distinct labels: integers, booleans or strings"
+        checks.reject("classes", rule, classes.tolist(), "Name one for each class number.")
+    return _plain(classes)
+
+
+def check(
+    y: HostArray, loss: losses.Loss, outputs: int, n: int, known: HostArray | None = None, name: str = "y"
+) -> Targets:
+    """`y` as the loss takes it; `known` are the labels of an earlier call, which this one must share."""
+    if y.ndim == 0 or y.shape[0] != n:
+        remedy = "Check how they were selected."
+        checks.reject(name, f"have {n} rows, one for each row of X", f"shape {y.shape}", remedy)
+    if y.ndim > 2:
+        checks.reject(name, f"have shape ({n},) or ({n}, {outputs})", y.shape, "Flatten its last axes.")
+    if loss.targets == "classes":
+        return _probabilities(y, outputs, name) if y.ndim == 2 else _labels(y, outputs, known, name)
+    if loss.targets == "binary" and outputs == 1 and holds_labels(y):
+        return _labels(y, 2, known, name)._replace(one_hot=False)
+    Y = _numbers(y, name)
+    if loss.targets == "binary" and ((Y < 0) | (Y > 1)).any():
+        bad = Y[(Y < 0) | (Y > 1)][0]
+        checks.reject(name, "lie in [0, 1] for binary_cross_entropy", bad, "Encode no as 0 and yes as 1.")
+    if loss.targets == "counts" and (Y < 0).any():
+        checks.reject(name, "be >= 0 for poisson", Y[Y < 0][0], "Counts are not negative.")
+    shared = isinstance(loss.settings.get("q"), list) and Y.shape[1] == 1  # one target for every quantile
+    if Y.shape[1] != outputs and not shared:
+        rule = f"have {outputs} columns to match the last layer"
+        checks.reject(name, rule, f"shape {y.shape}", f"Change layer_dims[-1] or {name}.")
+    return Targets(Y, np.arange(2) if loss.targets == "binary" and outputs == 1 else None)
+
+
+def _numbers(y: HostArray, name: str) -> HostArray:
+    """Finite real numbers in two dimensions."""
+    if y.dtype.kind not in "biuf":
+        remedy = f"Convert it with {name}.astype(float)."
+        checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
+    Y = y[:, None] if y.ndim == 1 else y
+    if not np.isfinite(Y).all():
+        row, column = np.argwhere(~np.isfinite(Y))[0]
+        checks.reject(name, "be finite", f"{Y[row, column]} at row {row}, column {column}", "Fill or drop such rows.")
+    return Y
+
+
+def _probabilities(y: HostArray, outputs: int, name: str) -> Targets:
+    """Rows of probabilities, as they are."""
+    Y = _numbers(y, name)
+    remedy = f"Pass labels as {name}.ravel(); for several labels a row use loss='binary_cross_entropy'."
+    if Y.shape[1] != outputs:
+        checks.reject(name, f"hold one label a row, or rows of {outputs} probabilities", f"shape {y.shape}", remedy)
+    bad = (Y < 0).any(axis=1) | (np.abs(Y.sum(axis=1) - 1.0) > 1e-4)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        got = f"row {row} with smallest {Y[row].min():g} and sum {Y[row].sum():g}"
+        checks.reject(name, "hold rows of probabilities, >= 0 and with sum 1", got, remedy)
+    return Targets(Y, np.arange(outputs))
+
+
+def _labels(y: HostArray, count: int, known: HostArray | None, name: str) -> Targets:
+    """Labels as class numbers (n, 1): `known` labels, or else `count` distinct strings, booleans, or 0..count-1."""
+    if not holds_labels(y):
+        remedy = f"Convert labels with {name}.astype(int); for real targets pass loss='squared_error'."
+        checks.reject(name, "hold integer or string labels for this loss", f"dtype {y.dtype}", remedy, TypeError)
+    y = _plain(y)
+    classes = _distinct(y, count) if known is None else known
+    if (y.dtype.kind == "U") != (classes.dtype.kind == "U"):
+        kind = "strings" if classes.dtype.kind == "U" else "numbers"
+        checks.reject(name, f"hold {kind}, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
+    if len(classes) != count:
+        rule, got = f"hold {count} distinct labels to match the last layer", f"{len(classes)} distinct ones"
+        checks.reject(name, rule, got, "Change layer_dims[-1].")
+    order = np.argsort(classes)
+    places = order[np.searchsorted(classes, y, sorter=order).clip(0, count - 1)]
+    unknown = classes[places] != y
+    if unknown.any():
+        numbered = f"be labels 0..{count - 1} to match the last layer"
+        rule = numbered if known is None else "hold labels of the training data"
+        number = f"Number them with np.unique({name}, return_inverse=True); for real targets pass loss='squared_error'."
+        got, remedy = str(y[unknown][0]), number if known is None else "Drop such rows."
+        checks.reject(name, rule, repr(got) if y.dtype.kind == "U" else got, remedy)
+    labels = places.astype(np.int32)
+    return Targets(labels[:, None], classes, labels, one_hot=True)
+
+
+def _distinct(y: HostArray, count: int) -> HostArray:
+    """The labels that training data define."""
+    if y.dtype.kind == "U":
+        return np.unique(y)
+    return np.array([False, True]) if y.dtype.kind == "b" else np.arange(count)
+
+
+def weights(sample_weight: Any, class_weight: Any, target: Targets, backend: Backend) -> HostArray | None:
+    """The product of both weights, (n, 1) float64 on the host, or None where there are none."""
+    n = target.Y.shape[0]
+    w = None if sample_weight is None else _sample_weights(on_host(sample_weight, backend, "sample_weight"), n)
+    if class_weight is not None:
+        if target.classes is None or target.labels is None:
+            checks.reject("class_weight", "come with one label a row", "other targets", "Use sample_weight instead.")
+        each = _weight_of_classes(class_weight, target.classes, target.labels)[target.labels]
+        w = each if w is None else w * each
+        if not w.any():
+            remedy = "Use 1 for a plain class."
+            checks.reject("class_weight", "leave some row a weight above 0", "0 for every row", remedy)
+    return None if w is None else w[:, None]
+
+
+def _sample_weights(w: HostArray, n: int) -> HostArray:
+    """The largest of them is 1, so that no sum of them overflows."""
+    remedy = "Use 1 for a plain row, 0 to leave one out."
+    if w.dtype.kind not in "biuf":
+        checks.reject("sample_weight", "hold real numbers", f"dtype {w.dtype}", remedy, TypeError)
+    if w.shape != (n,):
+        checks.reject("sample_weight", f"be {n} numbers, one for each row of X", f"shape {w.shape}", remedy)
+    w = w.astype(np.float64)
+    if not np.isfinite(w).all() or (w < 0).any() or not w.any():
+        checks.reject("sample_weight", "be finite, >= 0 and not all 0", f"{w.min():g} to {w.max():g}", remedy)
+    largest: HostArray = w / w.max()
+    return largest
+
+
+def _weight_of_classes(class_weight: Any, classes: HostArray, labels: HostArray) -> HostArray:
+    """ "balanced": n / (classes present · rows of the class), as scikit-learn has it; a dict: 1 for labels it lacks."""
+    counts = np.bincount(labels, minlength=len(classes))
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return np.where(counts > 0, counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1)), 0.0)
+    if not isinstance(class_weight, dict):
+        kind = ValueError if isinstance(class_weight, str) else TypeError
+        rule, remedy = "be 'balanced' or a dict of label to weight", "For example {0: 1, 1: 5}."
+        checks.reject("class_weight", rule, repr(class_weight), remedy, kind)
+    found = np.ones(len(classes))
+    for label, weight in class_weight.items():
+        place = [k for k, known in enumerate(classes.tolist()) if known == label]
+        if not place:
+            checks.reject("class_weight", "name labels of y", repr(label), f"They are {classes.tolist()}.")
+        remedy = "Use 1 for a plain class."
+        found[place] = checks.number(f"class_weight[{label!r}]", weight, low=0, remedy=remedy)
+    return found
+
+
+def to_mean_one(w: HostArray | None, rows: HostArray | None, held_out: HostArray | None) -> HostArray | None:
+    """Weights scaled to mean 1 over the rows trained on (all, if None): only their proportions matter."""
+    if w is None or rows is None or held_out is None:
+        return None if w is None else np.asarray(w / w.mean())
+    for part, text in ((rows, "train on"), (held_out, "hold out")):
+        if not w[part].any():
+            rule, got = f"leave weight on the rows to {text}", "0 for each of them"
+            checks.reject("validation", rule, got, "Use another share, or (X_val, y_val).")
+    return np.asarray(w / w[rows].mean())
+
+
+def split(target: Targets, share: float, rng: np.random.Generator) -> tuple[HostArray, HostArray]:
+    """Row numbers for training and for validation; labels keep their proportions, and each has a row for training.
+
+    In random order, sorted by label, without each label's first row: every 1/share-th row is held out.
+    """
+    n = target.Y.shape[0]
+    order = rng.permutation(n)
+    if target.labels is not None:
+        order = order[np.argsort(target.labels[order], kind="stable")]
+        groups = target.labels[order]
+        may_go = order[1:][groups[1:] == groups[:-1]]
+    else:
+        may_go = order[1:]
+    wanted = min(round(share * n), len(may_go))
+    if wanted == 0:
+        remedy = "Use a larger share, more data, or (X_val, y_val)."
+        checks.reject("validation", f"leave rows on both sides of {n}", share, remedy)
+    held_out = np.sort(may_go[(np.arange(wanted) * len(may_go) + len(may_go) // 2) // wanted])
+    return np.setdiff1d(np.arange(n), held_out, assume_unique=True), held_out
+
+
+def place(target: Targets, w: HostArray | None, X: Array, backend: Backend, dtype: str, name: str = "y") -> Rows:
+    """Targets and weights on the backend, beside `X`."""
+    Y = backend.asarray(target.Y, "int32" if target.one_hot else dtype)
+    if not target.one_hot:
+        require_finite(Y, backend, name)
+    classes = None
+    if target.one_hot and target.classes is not None:
+        classes = backend.asarray(np.arange(len(target.classes))[None, :], "int32")
+    return Rows(X, Y, None if w is None else backend.asarray(w, dtype), classes)
