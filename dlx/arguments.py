@@ -49,8 +49,9 @@ def settings(
 ) -> training.Settings:
     """How to train."""
     chosen = optimizers.get(optimizer)
-    if isinstance(chosen, quasi_newton.LBFGS) and (clip_norm is not None or clip_value is not None):
-        checks.reject("clip_norm", "be None with lbfgs", "a limit", "Its line search needs the true gradient.")
+    for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if isinstance(chosen, quasi_newton.LBFGS) and limit is not None:
+            checks.reject(name, "be None with lbfgs", limit, "Its line search needs the true gradient.")
     schedule = _schedule(learning_rate)
     own_rate = chosen.learning_rate if isinstance(chosen, optimizers.Optimizer) else None
     if not isinstance(shuffle, bool | np.bool_):
@@ -95,17 +96,17 @@ def _limit(name: str, limit: Any) -> float | None:
 
 def dropout_rates(dropout: Any, hidden: int, optimizer: optimizers.Optimizer | quasi_newton.LBFGS) -> tuple[float, ...]:
     """One rate for each hidden layer."""
-    rates = list(dropout) if isinstance(dropout, Sequence) and not isinstance(dropout, str) else [dropout] * hidden
-    if len(rates) != hidden:
-        checks.reject("dropout", f"be one rate or a sequence of {hidden}", len(rates), "Name one a hidden layer.")
+    by_layer = isinstance(dropout, Sequence) and not isinstance(dropout, str)
+    if by_layer and len(dropout) != hidden:
+        checks.reject("dropout", f"be one rate or a sequence of {hidden}", len(dropout), "Name one a hidden layer.")
     remedy = "It is the share of units that is dropped: 0.1 drops 10 %."
     found = tuple(
         checks.number("dropout", each, low=0, high=1, below=True, remedy=remedy)
-        for each in (rates if hidden or isinstance(dropout, Sequence) else [dropout])
+        for each in (dropout if by_layer else [dropout])
     )
     if isinstance(optimizer, quasi_newton.LBFGS) and any(found):
         checks.reject("dropout", "be 0 with lbfgs", dropout, "Its line search needs a loss that does not change.")
-    return found[:hidden]
+    return found if by_layer else found * hidden
 
 
 def listeners(callbacks: Any) -> dict[str, list[Listener]]:
@@ -133,7 +134,7 @@ def generator(rng: Any) -> np.random.Generator:
             raise TypeError
         return np.random.default_rng(rng)
     except (TypeError, ValueError):
-        shown = repr(rng) if isinstance(rng, bool | str | float | int) else f"a {type(rng).__name__}"
+        shown = str(rng) if isinstance(rng, numbers.Real) else repr(rng) if isinstance(rng, str) else type(rng).__name__
         rule = "be None, an int >= 0, a SeedSequence, a BitGenerator or a Generator"
         kind = ValueError if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) else TypeError
         checks.reject("rng", rule, shown, "Pass an int, or numpy.random.default_rng(seed).", kind)
@@ -168,7 +169,7 @@ def loss_for(loss: Any, y: data.HostArray, outputs: int) -> losses.Loss:
     auto = isinstance(loss, str) and loss == "auto"
     if auto and targets.holds_labels(y):
         loss = "binary_cross_entropy" if outputs == 1 else "cross_entropy"
-    elif auto and y.dtype.kind in "biu":
+    elif auto and y.ndim == 2 and y.dtype.kind in "biu":
         remedy = (
             "Pass loss='cross_entropy' for one-hot rows, 'binary_cross_entropy' for several labels a row, or y.ravel()."
         )

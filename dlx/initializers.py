@@ -18,8 +18,8 @@ HostArray = np.ndarray[Any, Any]
 Initializer = Callable[[np.random.Generator, int, int], HostArray]
 
 
-def _normal(rng: np.random.Generator, d_in: int, d_out: int, variance: float) -> HostArray:
-    return math.sqrt(variance) * rng.standard_normal((d_in, d_out))
+def _normal(rng: np.random.Generator, d_in: int, d_out: int, std: float) -> HostArray:
+    return std * rng.standard_normal((d_in, d_out))
 
 
 def _uniform(rng: np.random.Generator, d_in: int, d_out: int, variance: float) -> HostArray:
@@ -37,7 +37,7 @@ def glorot_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
     >>> dlx.initializers.glorot_normal(np.random.default_rng(0), 3, 2).shape
     (3, 2)
     """
-    return _normal(rng, d_in, d_out, 2.0 / (d_in + d_out))
+    return _normal(rng, d_in, d_out, math.sqrt(2.0 / (d_in + d_out)))
 
 
 def glorot_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
@@ -47,7 +47,7 @@ def glorot_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray
 
 def he_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
     """W ~ N(0, 2 / d_in). Source: He et al. 2015, arXiv:1502.01852, equation 10, for rectifiers."""
-    return _normal(rng, d_in, d_out, 2.0 / d_in)
+    return _normal(rng, d_in, d_out, math.sqrt(2.0 / d_in))
 
 
 def he_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
@@ -57,7 +57,7 @@ def he_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
 
 def lecun_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
     """W ~ N(0, 1 / d_in). Source: LeCun et al. 1998, Efficient BackProp, section 4.6."""
-    return _normal(rng, d_in, d_out, 1.0 / d_in)
+    return _normal(rng, d_in, d_out, math.sqrt(1.0 / d_in))
 
 
 def lecun_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
@@ -82,7 +82,7 @@ def normal(std: float = 0.01) -> Initializer:
     std = checks.number("std", std, low=0, remedy="Use 0.01, for example.")
 
     def draw(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-        return _normal(rng, d_in, d_out, std * std)
+        return _normal(rng, d_in, d_out, std)
 
     return draw
 

@@ -27,10 +27,12 @@ def r2(xp: Namespace, Y: Array, predicted: Array, weights: Array | None = None) 
     mean = xp.sum(w * Y, axis=0, keepdims=True) / xp.sum(w)
     residual = xp.sum(w * (Y - predicted) * (Y - predicted), axis=0)
     total = xp.sum(w * (Y - mean) * (Y - mean), axis=0)
-    varies = total > 0
+    highest, lowest = xp.where(w > 0, Y, -xp.inf), xp.where(w > 0, Y, xp.inf)
+    # total > 0 does not tell: the mean of three 0.1 is not 0.1
+    varies = (xp.max(highest, axis=0) > xp.min(lowest, axis=0)) & (total > 0)
     ratio = residual / xp.where(varies, total, xp.ones_like(total))
-    constant = xp.astype(residual > 0, Y.dtype)
-    return float(xp.mean(1.0 - xp.where(varies, ratio, constant)))
+    missed = xp.astype(residual != 0, Y.dtype)
+    return float(xp.mean(1.0 - xp.where(varies, ratio, missed)))
 
 
 def _mean(xp: Namespace, x: Array, weights: Array | None) -> float:

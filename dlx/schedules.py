@@ -174,7 +174,7 @@ def reduce_on_plateau(
 ) -> Schedule:
     """The rate is multiplied by `factor` whenever the watched loss has not improved for more than `patience` epochs.
 
-    An epoch improves if its loss < best · (1 - improvement). A pure function of the losses so far: nothing is kept
+    An epoch improves if its loss < best - improvement · |best|. A pure function of the losses so far: nothing is kept
     between calls but a memo.
 
     Parameters
@@ -185,7 +185,8 @@ def reduce_on_plateau(
     floor : float >= 0, the smallest rate
     improvement : float in [0, 1), relative
 
-    Source: torch.optim.lr_scheduler.ReduceLROnPlateau, mode "min", relative threshold.
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau, mode "min", relative threshold; for a negative best, as a
+    Poisson loss may have, that one lets a higher loss improve.
 
     Examples
     --------
@@ -203,7 +204,8 @@ def reduce_on_plateau(
     def replay(losses: Sequence[float]) -> float:
         best, waited, current = math.inf, 0, rate
         for loss in losses:
-            best, waited = (loss, 0) if loss < best * (1.0 - improvement) else (best, waited + 1)
+            wanted = best * (1.0 - math.copysign(improvement, best))
+            best, waited = (loss, 0) if loss < wanted else (best, waited + 1)
             if waited > patience:
                 current, waited = max(current * factor, floor), 0
         return current

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import checks, losses
-from dlx.backend import HOST, Array, Backend, library_of
+from dlx.backend import HOST, Array, Backend, host_array, library_of
 from dlx.data import HostArray, Rows, as_array, require_finite
 
 
@@ -28,8 +28,7 @@ def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
     """`y` of the host or of the backend's own library, on the host."""
     if library_of(y) == backend.name != HOST:
         return backend.to_host(y)
-    host: HostArray = as_array(y, name)
-    return host
+    return host_array(as_array(y, name), name)
 
 
 def holds_labels(y: HostArray) -> bool:

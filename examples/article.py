@@ -9,6 +9,7 @@ never enough for two arms of a spiral. Columns are samples here, as in the artic
 """
 
 import argparse
+import os
 import time
 
 import matplotlib.pyplot as plt
@@ -27,6 +28,8 @@ def main():
     parser.add_argument("--iterations", type=int, default=10000)
     parser.add_argument("--picture", default="article.png", metavar="PATH", help="default: %(default)s, here")
     args = parser.parse_args()
+    # Like the article this computes in float64, which JAX must be told before it is first imported, by dlx below.
+    os.environ.setdefault("JAX_ENABLE_X64", "1")
 
     rng = np.random.default_rng(0)
     line, spiral = line_data(rng), spiral_data(rng)

@@ -20,6 +20,13 @@ LIBRARIES = {
 INSTALLED = [module for module in LIBRARIES if importlib.util.find_spec(module)]
 SELECTORS = [selector for module in INSTALLED for selector in LIBRARIES[module]]
 
+ON_EMULATED_CUPY = os.environ.get("DLX_CUPY_ON_CPU") == "1"  # set by: python tests/cupy_on_cpu
+if ON_EMULATED_CUPY:
+    from cupy_on_cpu import emulate
+
+    emulate.install()
+    SELECTORS = ["cupy", "cupy:1"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--require-all", action="store_true", help="fail at once if an array library is missing")

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import importlib
@@ -45,9 +46,9 @@ class Counters(NamedTuple):
 
 
 class NvrtcReport(NamedTuple):
-    """How many kernel modules this process loaded, and how many of them NVRTC accepted for each architecture."""
+    """How many different kernels this process loaded, and how many of them NVRTC accepted for each architecture."""
 
-    modules: int
+    kernels: int
     sm_80: int
     sm_90: int
     compiled: int  # by g++ in this process; the others came from the cache
@@ -253,31 +254,35 @@ def reset() -> None:
     function()
 
 
-class Counting:
-    """What was done since its making or, once the `with` block has ended, in it; its fields are those of Counters."""
+class counting:
+    """Count what is done in a `with` block: its fields are those of Counters, and `kernels`."""
 
-    def __init__(self) -> None:
-        self._begin, self._end = counters(), None
+    def __enter__(self) -> counting:
+        self._before, self._after = (counters(), kernels()), None
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._after = counters(), kernels()
+
+    @property
     def total(self) -> Counters:
-        """All of them."""
-        return Counters(*(now - then for now, then in zip(self._end or counters(), self._begin, strict=True)))
+        """All counters; while the block runs, so far."""
+        now = self._after[0] if self._after else counters()
+        return Counters(*(after - before for after, before in zip(now, self._before[0], strict=True)))
+
+    @property
+    def kernels(self) -> dict[str, int]:
+        """The launches of each kernel."""
+        now = self._after[1] if self._after else kernels()
+        return dict(collections.Counter(now) - collections.Counter(self._before[1]))
 
     def __getattr__(self, name: str) -> int:
-        return getattr(self.total(), name)
+        if name not in Counters._fields:
+            raise AttributeError(name)
+        return getattr(self.total, name)
 
     def __repr__(self) -> str:
-        return repr(self.total())
-
-
-@contextlib.contextmanager
-def counting() -> Iterator[Counting]:
-    """Count what is done in the `with` block."""
-    found = Counting()
-    try:
-        yield found
-    finally:
-        found._end = counters()
+        return repr(self.total)
 
 
 @contextlib.contextmanager
@@ -298,4 +303,4 @@ def memory_limit(size: int) -> Iterator[None]:
 def nvrtc_report() -> NvrtcReport:
     """What NVRTC made of the kernels. One that it refuses has raised at its first launch."""
     found = _require().kernels
-    return NvrtcReport(found.modules, found.accepted["80"], found.accepted["90"], found.compiled)
+    return NvrtcReport(len(found.seen), *(len(keys) for keys in found.accepted.values()), found.compiled)

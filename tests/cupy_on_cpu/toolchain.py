@@ -114,8 +114,8 @@ class Kernels:
 
     def __init__(self, nvrtc: Callable[..., tuple[bytes, object]], cupy_headers: Path, versions: str) -> None:
         self.nvrtc, self.cupy_headers, self.versions = nvrtc, cupy_headers, versions
-        self.accepted = dict.fromkeys(ARCHITECTURES, 0)
-        self.modules = 0
+        self.accepted: dict[str, set[str]] = {architecture: set() for architecture in ARCHITECTURES}
+        self.seen: set[str] = set()  # kernels by their keys; each device loads them anew
         self.compiled = 0
 
     def compile(
@@ -124,17 +124,21 @@ class Kernels:
         options: tuple[str, ...] = (),
         arch: str | None = None,
         filename: str = "kern.cu",
-        name_expressions: object = None,
+        name_expressions: Iterable[str] | None = None,
         log_stream: object = None,
         cache_in_memory: bool = False,
         jitify: object = None,
         method: str | None = None,
-    ) -> tuple[bytes, None]:
-        """In the place of cupy.cuda.compiler._compile_using_nvrtc_no_warning; a library's path for its cubin."""
-        if name_expressions or jitify or method:
-            raise Failed("templates, jitify and link-time optimisation are not emulated.")
+    ) -> tuple[bytes, dict[str, str]]:
+        """In the place of cupy.cuda.compiler._compile_using_nvrtc_no_warning.
+
+        A library's path instead of its cubin, and the names in it of `name_expressions`, as "kernel<float>".
+        """
+        if jitify or method:
+            raise Failed("Jitify and link-time optimisation are not emulated.")
         defines = [option for option in options if option.startswith("-D")]
-        key = hashlib.sha256("\0".join([self.versions, *defines, source]).encode()).hexdigest()[:32]
+        names = {expression: re.sub(r"\W+", "_", expression) for expression in name_expressions or ()}
+        key = hashlib.sha256("\0".join([self.versions, *defines, *names, source]).encode()).hexdigest()[:32]
         folder = cache() / "kernels"
         folder.mkdir(exist_ok=True)
         library = folder / f"{key}.so"
@@ -142,34 +146,34 @@ class Kernels:
 
         # g++ works in a process of its own while NVRTC, which holds the interpreter, works in this one.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            compiler = None if library.exists() else self.start_compiler(source, defines, Path(scratch))
+            text = Path(scratch) / "kernel.cpp"
+            compiler = None if library.exists() else self.start_compiler(text, for_cpu(source, names), defines)
             try:
                 for architecture in ARCHITECTURES:
                     verdict = folder / f"{key}.sm_{architecture}"
-                    if not verdict.exists():
-                        cubin, _ = self.nvrtc(source, options, architecture, filename)  # raises where it refuses
+                    if not verdict.exists():  # NVRTC raises where it refuses
+                        cubin, _ = self.nvrtc(source, options, architecture, filename, name_expressions)
                         once(verdict, lambda path, size=len(cubin): path.write_text(f"{size} bytes\n"))
-                    self.accepted[architecture] += 1
+                    self.accepted[architecture].add(key)
             finally:
                 complaint = compiler.communicate()[1] if compiler else ""
             if compiler and compiler.returncode:
-                kept = folder / f"{key}.cpp"
-                (Path(scratch) / "kernel.cpp").replace(kept)
+                kept = text.replace(folder / f"{key}.cpp")
                 raise Failed(f"g++ does not compile the kernel {kept}; see headers/kernel.h:\n{complaint[:4000]}")
             if compiler:
-                (Path(scratch) / "kernel.so").replace(library)
-        self.modules += 1
-        return os.fsencode(library), None
+                text.with_suffix(".so").replace(library)
+        self.seen.add(key)
+        return os.fsencode(library), names
 
-    def start_compiler(self, source: str, defines: list[str], folder: Path) -> subprocess.Popen[str]:
-        """g++ at work on kernel.so in `folder`."""
-        (folder / "kernel.cpp").write_text(for_cpu(source))
+    def start_compiler(self, path: Path, source: str, defines: list[str]) -> subprocess.Popen[str]:
+        """g++ at work on a library beside `path`."""
+        path.write_text(source)
         command = ["g++", *COMMON, "-O1", "-w", "-fvisibility=hidden", f"-I{HEADERS}", f"-I{self.cupy_headers}"]
-        command += [*defines, "-include", "kernel.h", str(folder / "kernel.cpp"), "-o", str(folder / "kernel.so")]
+        command += [*defines, "-include", "kernel.h", str(path), "-o", str(path.with_suffix(".so"))]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def for_cpu(source: str) -> str:
+def for_cpu(source: str, names: dict[str, str]) -> str:
     """CUDA C++ with what g++ needs beside kernel.h: a place for dynamic shared memory, and entries for the runtime."""
     source = re.sub(
         r"extern\s+__shared__\s+(.+?)\s*\b(\w+)\s*\[\s*\]\s*;",
@@ -177,9 +181,10 @@ def for_cpu(source: str) -> str:
         source,
     )
     waits = "true" if re.search(r"__sync|__shfl", source) else "false"
+    found = re.findall(r'extern\s+"C"\s+__global__\s+void\s+(\w+)', source)
     entries = [
         f'extern "C" __attribute__((visibility("default"))) const cupy_on_cpu::Kernel cupy_on_cpu_kernel_{name} ='
-        f" cupy_on_cpu::Entry<&{name}>::describe({waits});"
-        for name in re.findall(r'extern\s+"C"\s+__global__\s+void\s+(\w+)', source)
+        f" cupy_on_cpu::Entry<&{expression}>::describe({waits});"
+        for expression, name in [*names.items(), *zip(found, found, strict=True)]
     ]
     return "\n".join([source, *entries, ""])
