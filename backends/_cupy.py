@@ -77,6 +77,12 @@ class CupyBackend(Backend):
         fused: Function = cupy.fuse(kernel_name=f"dlx_{name}")(function)
         return fused
 
+    def release_memory(self) -> None:
+        """Empty CuPy's memory pools; arrays in use stay."""
+        with self.scope():
+            cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
     def synchronize(self) -> None:
         """Wait for the device."""
         self.device.synchronize()

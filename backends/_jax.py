@@ -71,6 +71,12 @@ class JaxBackend(Backend):
         found: contextlib.AbstractContextManager[Any] = jax.default_device(self.device)
         return found
 
+    def out_of_memory(self, error: Exception) -> bool:
+        """XLA says so by its status code."""
+        return isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+        )
+
     def compile(self, function: Function) -> Function:
         """jax.jit: traced once for each set of shapes."""
         compiled: Function = jax.jit(function)

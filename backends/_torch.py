@@ -66,6 +66,16 @@ class TorchBackend(Backend):
         found: np.ndarray[Any, Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
         return found
 
+    def out_of_memory(self, error: Exception) -> bool:
+        """PyTorch has a class for devices, and a sentence for the CPU."""
+        on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+        return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+    def release_memory(self) -> None:
+        """Empty the cache of CUDA or MPS; the CPU has none."""
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).empty_cache()
+
     def synchronize(self) -> None:
         """Wait for the device's current stream; the CPU has nothing to wait for."""
         if self.device.type not in ("cpu", "meta"):

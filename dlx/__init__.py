@@ -12,6 +12,7 @@ from dlx.backend import (
 )
 from dlx.fitting import fit
 from dlx.losses import Loss
+from dlx.memory import OutOfMemory
 from dlx.model import Network, load
 from dlx.network import Layer
 from dlx.optimizers import (
@@ -43,6 +44,7 @@ __all__ = [
     "Loss",
     "Network",
     "Optimizer",
+    "OutOfMemory",
     "activations",
     "adagrad",
     "adam",

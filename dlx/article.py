@@ -84,6 +84,10 @@ def L_layer_model(
     dims = arguments.widths(layer_dims)
     rate = checks.number("learning_rate", learning_rate, low=0, above=True, remedy="The article uses 0.05.")
     iterations = checks.integer("num_iterations", num_iterations, low=0, remedy="The article uses 10.")
+    if not isinstance(print_cost, bool):
+        checks.reject("print_cost", "be True or False", repr(print_cost), "True prints a line an iteration.", TypeError)
+    if not isinstance(cost, tuple | losses.Loss):
+        checks.choice("cost", cost, losses.LOSSES, "Or pass an object: dlx.losses.huber(0.5).")
     *hidden, last = parameters.hidden_activations(activation, len(dims) - 1)
     loss = losses.through(last, losses.get(cost))
     chosen = common_backend(backend, {"X": X, "Y": Y})
@@ -91,7 +95,7 @@ def L_layer_model(
     floating = "float" in data.dtype_name(X)  # the article computes in float64, whatever integers it is given
     name = data.working_dtype(dtype or (None if floating else "float64"), X)
     chosen.dtype(name)
-    with chosen.scope():
+    with chosen.scope(), np.errstate(all="ignore"):  # not every library on NumPy says so in its scope
         rows = _transposed_columns(X, dims[0], chosen, name, "X")
         truth = _transposed_columns(Y, dims[-1], chosen, name, "Y")
         if rows.shape[0] != truth.shape[0]:

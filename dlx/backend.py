@@ -141,6 +141,13 @@ class Backend:
         """
         return function
 
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether `error` says that memory, of the device or of the host, did not suffice."""
+        return isinstance(error, MemoryError)
+
+    def release_memory(self) -> None:
+        """Give back to the device what the library keeps for reuse."""
+
     def describe(self) -> dict[str, str]:
         """What ``python -m dlx`` prints of it: version, devices, and what bears on precision and speed."""
         root = importlib.import_module(self.xp.__name__.removeprefix("array_api_compat.").partition(".")[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dlx import arguments, checks, data, initializers, losses, network, parameters, scoring, targets, training
+from dlx import arguments, checks, data, initializers, losses, memory, network, parameters, scoring, targets, training
 from dlx.backend import Backend, common_backend
 from dlx.model import Network
 from dlx.network import Params
@@ -150,7 +150,8 @@ def fit(
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
 
-    with chosen.scope():
+    expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
+    with chosen.scope(), memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected):
         features = data.features(X, chosen, name, dims[0])
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])

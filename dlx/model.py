@@ -175,6 +175,7 @@ class Network:
         """A copy of this network on another backend, by way of the host."""
         found = Network.__new__(Network)
         found.__dict__.update(self.__dict__, backend=get_backend(backend))
+        found.classes = None if self.classes is None else self.classes.copy()
         found.history = {name: list(each) for name, each in self.history.items()}
         with found.backend.scope():
             found.params = own_params(self._host_params(), found.backend, self.dtype)

@@ -19,7 +19,7 @@ def hidden_activations(activation: Any, count: int) -> tuple[activations.Activat
     if single or not isinstance(activation, Sequence):
         return (activations.get(activation),) * count
     if len(activation) != count:
-        rule = f"be one for all hidden layers or a sequence of {count}"
+        rule = f"be one activation or a sequence of {count}"
         checks.reject("activation", rule, len(activation), "Name one a layer.")
     return tuple(activations.get(each, f"activation[{l}]") for l, each in enumerate(activation))
 

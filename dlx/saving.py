@@ -82,7 +82,9 @@ def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: 
     """Write `arrays` and their `description` to `path`, replacing what is there only when all of it is on the disk."""
     from safetensors.numpy import save  # here, so that `import dlx` stays quick
 
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # others are written wrongly
+    contiguous = {  # others are written wrongly
+        name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()
+    }
     entries = {"format": FORMAT, **description}
     text = json.dumps({**entries, "sha256": _digest(entries, contiguous)}, sort_keys=True)
     target = Path(path)

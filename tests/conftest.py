@@ -25,7 +25,7 @@ if ON_EMULATED_CUPY:
     from cupy_on_cpu import emulate
 
     emulate.install()
-    SELECTORS = ["cupy", "cupy:1"]
+    SELECTORS += ["cupy", "cupy:1"]
 
 
 def pytest_addoption(parser):

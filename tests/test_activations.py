@@ -1,9 +1,9 @@
 """Every activation against torch, JAX, the complex step and central differences; what settings reject."""
 
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from dlx import activations, checks
 
 CASES = {

@@ -9,9 +9,9 @@ import types
 
 import numpy as np
 import pytest
-from conftest import INSTALLED
 
 import dlx
+from conftest import INSTALLED
 from dlx.backend import Backend, backend_of, common_backend, host_array
 
 FORM = r"^`\w+` must .+; got .+\. .+\.$"

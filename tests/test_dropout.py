@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
 
 import dlx
+import oracles
 from dlx import dropout
 
 NUMPY = dlx.get_backend("numpy")

@@ -4,11 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from conftest import SELECTORS
-from rejection import REAL, X, Y, assert_rejected, real, title
 
 import dlx
+from conftest import SELECTORS
 from dlx import initializers
+from rejection import REAL, X, Y, assert_rejected, real, title
 
 W, B = np.zeros((4, 3)), np.zeros(3)
 NAN = float("nan")
@@ -37,11 +37,11 @@ BAD_NUMBERS = [
 CHOICES = [
     *[({"activation": a}, ValueError, "`activation` must be one of 'elu'") for a in ("Relu", "")],
     *[({"activation": a}, TypeError, "`activation` must be one of 'elu'") for a in (None, 3, (np.tanh, 1))],
-    ({"activation": ["relu"]}, ValueError, "`activation` must be one for all hidden layers or a sequence of 0; got 1"),
+    ({"activation": ["relu"]}, ValueError, "`activation` must be one activation or a sequence of 0; got 1"),
     (
         {**DEEP, "activation": ["relu"] * 2},
         ValueError,
-        "`activation` must be one for all hidden layers or a sequence of 1",
+        "`activation` must be one activation or a sequence of 1",
     ),
     ({**DEEP, "activation": ["Relu"]}, ValueError, "`activation[0]` must be one of 'elu'"),
     *[({"loss": bad}, ValueError, "`loss` must be one of 'absolute_error'") for bad in ("mse", "Auto")],

@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import SELECTORS, read_only
 
 import dlx
+from conftest import SELECTORS, read_only
 from dlx import data, network, training
 from dlx.backend import Backend
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import scipy.sparse
-from rejection import REAL, X, Y, assert_rejected, real, title
 
 from dlx import losses
+from rejection import REAL, X, Y, assert_rejected, real, title
 
 P = np.eye(3)[Y]
 

@@ -16,7 +16,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring"},
-    {"training"},
+    {"training", "memory"},
     {"saving", "arguments"},
     {"model"},
     {"fitting", "article", "selftest", "__main__", "__init__"},

@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
 import scipy.stats
 
+import oracles
 from dlx import initializers
 
 D_IN, D_OUT = 200, 300

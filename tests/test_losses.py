@@ -1,10 +1,10 @@
 """The law of every loss, *delta is the derivative of value*; values beside trusted outsiders'; settings."""
 
 import numpy as np
-import oracles
 import pytest
 import scipy.special
 
+import oracles
 from dlx import activations, get_backend, losses
 
 NUMPY = get_backend("numpy")

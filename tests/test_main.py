@@ -8,9 +8,9 @@ import sys
 import types
 
 import pytest
-from conftest import INSTALLED
 
 import dlx
+from conftest import INSTALLED
 from dlx import __main__ as command
 
 

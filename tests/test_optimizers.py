@@ -1,10 +1,10 @@
 """Every optimizer beside torch's and optax's, on every library, compiled, for several models at once; clipping."""
 
 import numpy as np
-import oracles
 import pytest
 
 import dlx
+import oracles
 from dlx import activations, losses, network, optimizers
 from dlx.network import Layer
 

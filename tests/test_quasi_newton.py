@@ -6,11 +6,11 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
-import oracles
 import pytest
 import scipy.optimize
 
 import dlx
+import oracles
 from dlx import activations, losses, network, quasi_newton, training
 
 NUMPY = dlx.get_backend("numpy")

@@ -4,11 +4,11 @@ import math
 import random
 
 import numpy as np
-import oracles
 import pytest
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 import dlx
+import oracles
 from dlx import schedules
 
 STEPS = 200

@@ -1,8 +1,8 @@
 """``python -m dlx check``: it passes where all is well, and it can fail."""
 
 import pytest
-from conftest import SELECTORS
 
+from conftest import SELECTORS
 from dlx import activations, network, selftest
 
 

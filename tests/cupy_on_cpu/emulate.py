@@ -1,5 +1,7 @@
 """Run the unmodified CuPy wheel on a CPU, and count what it would have asked of a GPU.
 
+Example::
+
     from cupy_on_cpu import emulate
 
     emulate.install()  # before anything imports cupy
@@ -7,7 +9,9 @@
 
     with emulate.counting() as done:
         float(cupy.ones(3).sum())
-    assert done.launches == 2 and done.device_to_host == done.syncs == 1
+    assert (done.launches, done.device_to_host, done.syncs) == (2, 1, 1)
+
+README.md says how it works, and what it cannot show.
 """
 
 from __future__ import annotations
@@ -15,21 +19,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
-import importlib
 import importlib.metadata
-import os
 import platform
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from . import toolchain
-
-DISTRIBUTION, VERSION = "cupy-cuda12x", "14.2.0"  # the emulation relies on private names of this release
+from . import hooks, toolchain
 
 
 class Counters(NamedTuple):
@@ -46,7 +43,7 @@ class Counters(NamedTuple):
 
 
 class NvrtcReport(NamedTuple):
-    """How many different kernels this process loaded, and how many of them NVRTC accepted for each architecture."""
+    """How many different kernels CuPy wrote in this process, and how many of them NVRTC accepted for what."""
 
     kernels: int
     sm_80: int
@@ -55,7 +52,7 @@ class NvrtcReport(NamedTuple):
 
 
 class _Counts(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in Counters._fields]  # noqa: RUF012 - ctypes wants a list
+    _fields_ = [(name, ctypes.c_long) for name in Counters._fields]
 
 
 class _Emulation(NamedTuple):
@@ -63,12 +60,11 @@ class _Emulation(NamedTuple):
     kernels: toolchain.Kernels
 
 
-# On the module that every copy of this one shares, under whatever name it was imported.
-_HOME, _ATTRIBUTE = "cupy_backends.cuda.api.runtime", "_cupy_on_cpu"
+_ATTRIBUTE = "_cupy_on_cpu"  # of CuPy's runtime module: there is one, under whatever name this one was imported
 
 
 def _installed() -> _Emulation | None:
-    return getattr(sys.modules.get(_HOME), _ATTRIBUTE, None)
+    return getattr(sys.modules.get(hooks.RUNTIME), _ATTRIBUTE, None)
 
 
 def _require() -> _Emulation:
@@ -102,13 +98,10 @@ def install(devices: int = 2, peer_access: bool = False) -> None:
             raise RuntimeError("CuPy is emulated already, with other devices. One process has one set of them.")
         return
     _check_environment()
-    runtime = importlib.import_module(_HOME)
     library = ctypes.PyDLL(str(toolchain.runtime_library()), mode=ctypes.RTLD_GLOBAL)  # kernels are linked to it
-    _replace_functions(runtime, library, "runtime_")  # the driver module takes over what it finds there: first
-    _replace_functions(importlib.import_module("cupy_backends.cuda.api.driver"), library, "driver_")
-    _load_cublas()
-    kernels = _import_cupy()
-    setattr(runtime, _ATTRIBUTE, _Emulation(library, kernels))
+    hooks.replace_runtime(library)
+    hooks.replace_cublas()
+    setattr(sys.modules[hooks.RUNTIME], _ATTRIBUTE, _Emulation(library, hooks.import_cupy()))
     _variable("device_count").value = devices
     _variable("peer_access").value = peer_access
 
@@ -117,112 +110,20 @@ def _check_environment() -> None:
     """Refuse what cannot work, and say what to do about it."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise RuntimeError(f"CuPy is emulated on x86-64 Linux only; this is {platform.machine()} {sys.platform}.")
-    if "cupy" in sys.modules or "cupy_backends.cuda.api.driver" in sys.modules:
+    if "cupy" in sys.modules or hooks.RUNTIME in sys.modules:
         raise RuntimeError("cupy was imported already. Call emulate.install() before anything imports cupy.")
     try:
-        found = importlib.metadata.version(DISTRIBUTION)
+        found = importlib.metadata.version(hooks.DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         found = "not installed"
-    if found != VERSION:
+    if found != hooks.VERSION:
         raise RuntimeError(
-            f"The emulation is written for {DISTRIBUTION} {VERSION}; found: {found}. Run: pip install "
-            f"{DISTRIBUTION}=={VERSION}, or bring it up to date as tests/cupy_on_cpu/README.md says."
+            f"The emulation is written for {hooks.DISTRIBUTION} {hooks.VERSION}; found: {found}. Run: pip install "
+            f"{hooks.DISTRIBUTION}=={hooks.VERSION}, or bring it up to date as tests/cupy_on_cpu/README.md says."
         )
     for tool, package in (("g++", "g++"), ("nm", "binutils")):
         if shutil.which(tool) is None:
             raise RuntimeError(f"{tool} is not installed; kernels are compiled with it. Install the package {package}.")
-
-
-# Into CuPy -----------------------------------------------------------------------------------------------------------
-
-
-def _replace_functions(module: ModuleType, library: ctypes.PyDLL, prefix: str) -> None:
-    """Put each function of `library` with this prefix in the place of the module's function of that name.
-
-    CuPy's other modules find the C functions, once, at their import, as capsules in `__pyx_capi__`; Python finds
-    them as attributes.
-    """
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_void_p, [ctypes.py_object]
-    api.PyCapsule_New.restype = ctypes.py_object
-    api.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-    for name, capsule in list(module.__pyx_capi__.items()):
-        try:
-            function = library[prefix + name]
-        except AttributeError:
-            continue  # not emulated: CuPy's own function will complain of a missing driver
-        signature = api.PyCapsule_GetName(capsule)  # memory of the module: it outlives the capsule
-        address = ctypes.cast(function, ctypes.c_void_p)
-        module.__pyx_capi__[name] = api.PyCapsule_New(address, signature, None)
-        if hasattr(module, name):
-            setattr(module, name, _for_python(function, name, ctypes.string_at(signature).decode()))
-
-
-def _for_python(function: Callable[..., object], name: str, signature: str) -> Callable[..., object]:
-    """A Python function that calls one whose Cython signature is, say, `intptr_t (size_t, int __pyx_skip_dispatch)`."""
-    types = {
-        "PyObject *": ctypes.py_object,
-        "float": ctypes.c_float,
-        "int": ctypes.c_int,
-        "intptr_t": ctypes.c_ssize_t,
-        "size_t": ctypes.c_size_t,
-        "unsigned int": ctypes.c_uint,
-    }
-    result, parameters = re.fullmatch(r"(.+?) ?\((.*)\)", signature).groups()
-    words = [] if parameters == "void" else parameters.split(", ")
-    visible = [types[word] for word in words if "__pyx_" not in word]
-    hidden = [ctypes.c_void_p if "*" in word else ctypes.c_int for word in words if "__pyx_" in word]
-    function.restype = ctypes.py_object if "struct" in result else types[result]
-    function.argtypes = [*visible, *hidden]
-
-    def call(*arguments: object, **named: object) -> object:
-        given = [*arguments, *named.values()]
-        given += [0] * (len(visible) - len(given))  # CuPy's optional parameters are flags, 0 by default
-        return function(*given, *[kind() for kind in hidden])
-
-    call.__name__ = name
-    return call
-
-
-def _load_cublas() -> None:
-    """Our libcublas.so.12, and CuPy's module that asks for it, before CuPy looks for NVIDIA's."""
-    extension = importlib.util.find_spec("cupy_backends.cuda.libs.cublas")
-    library = toolchain.cublas_library(Path(extension.origin))
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    importlib.import_module("cupy_backends.cuda.libs.cublas")
-
-
-def _import_cupy() -> toolchain.Kernels:
-    """Import cupy, and put our compiler in the place of its own."""
-    # CUB's and cuTENSOR's own kernels cannot be emulated; CuPy reads its choice once. It also makes the folder of
-    # its kernel cache, which is none of ours: a real CuPy must never find an emulated kernel in it.
-    settings = {"CUPY_ACCELERATORS": "", "CUPY_CACHE_DIR": str(toolchain.cache() / "unused")}
-    kept = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        cupy = importlib.import_module("cupy")
-        compiler = importlib.import_module("cupy.cuda.compiler")
-        cache = importlib.import_module("cupy.cuda._compiler_cache")
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-    class NoCache(cache.KernelCacheBackend):  # toolchain.py has one
-        def load(self, name: str) -> None:
-            return None
-
-        def save(self, name: str, cubin: bytes, source: str) -> None:
-            pass
-
-    compiler._set_kernel_cache_backend(NoCache())
-    try:
-        nvrtc = "NVRTC {}.{}".format(*compiler._get_nvrtc_version())
-    except Exception as reason:
-        raise RuntimeError("NVRTC is missing. Run: pip install 'nvidia-cuda-nvrtc-cu12<13'") from reason
-    headers = Path(cupy.__file__).parent / "_core" / "include"
-    kernels = toolchain.Kernels(compiler._compile_using_nvrtc_no_warning, headers, f"CuPy {VERSION}, {nvrtc}")
-    compiler._compile_using_nvrtc_no_warning = kernels.compile
-    return kernels
 
 
 # What was done -------------------------------------------------------------------------------------------------------

@@ -142,6 +142,7 @@ class Kernels:
         folder = cache() / "kernels"
         folder.mkdir(exist_ok=True)
         library = folder / f"{key}.so"
+        self.seen.add(key)
         self.compiled += not library.exists()
 
         # g++ works in a process of its own while NVRTC, which holds the interpreter, works in this one.
@@ -150,10 +151,8 @@ class Kernels:
             compiler = None if library.exists() else self.start_compiler(text, for_cpu(source, names), defines)
             try:
                 for architecture in ARCHITECTURES:
-                    verdict = folder / f"{key}.sm_{architecture}"
-                    if not verdict.exists():  # NVRTC raises where it refuses
-                        cubin, _ = self.nvrtc(source, options, architecture, filename, name_expressions)
-                        once(verdict, lambda path, size=len(cubin): path.write_text(f"{size} bytes\n"))
+                    ask = functools.partial(self.ask_nvrtc, source, options, architecture, filename, name_expressions)
+                    once(folder / f"{key}.sm_{architecture}", ask)
                     self.accepted[architecture].add(key)
             finally:
                 complaint = compiler.communicate()[1] if compiler else ""
@@ -162,8 +161,13 @@ class Kernels:
                 raise Failed(f"g++ does not compile the kernel {kept}; see headers/kernel.h:\n{complaint[:4000]}")
             if compiler:
                 text.with_suffix(".so").replace(library)
-        self.seen.add(key)
         return os.fsencode(library), names
+
+    def ask_nvrtc(self, *arguments: object) -> None:
+        """Note in the last argument, a file, that NVRTC accepts a kernel; where it does not, it raises."""
+        *question, verdict = arguments
+        cubin, _ = self.nvrtc(*question)
+        verdict.write_text(f"{len(cubin)} bytes\n")
 
     def start_compiler(self, path: Path, source: str, defines: list[str]) -> subprocess.Popen[str]:
         """g++ at work on a library beside `path`."""
