@@ -27,6 +27,10 @@ if ON_EMULATED_CUPY:
     emulate.install()
     SELECTORS += ["cupy", "cupy:1"]
 
+# What `pytest -m gpu` runs: the same tests, where there is a device.
+GPUS = [] if ON_EMULATED_CUPY else ["cupy", "torch:cuda"]
+GPUS = [selector for selector in GPUS if isinstance(dlx.backend.try_backend(selector), dlx.Backend)]
+
 
 def pytest_addoption(parser):
     parser.addoption("--require-all", action="store_true", help="fail at once if an array library is missing")
@@ -39,10 +43,10 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    return f"dlx on: {', '.join(SELECTORS)}"
+    return f"dlx on: {', '.join([*SELECTORS, *GPUS])}{' (CuPy emulated)' if ON_EMULATED_CUPY else ''}"
 
 
-@pytest.fixture(params=SELECTORS)
+@pytest.fixture(params=[*SELECTORS, *(pytest.param(each, marks=pytest.mark.gpu) for each in GPUS)])
 def be(request):
     """A backend; what the test does runs inside its scope."""
     backend = dlx.get_backend(request.param)
