@@ -72,11 +72,8 @@ def real_array(x: Any, backend: Backend, name: str) -> Array:
     return x
 
 
-def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
-    """`X` on the backend, checked: (n, width), n >= 1, real and finite.
-
-    Floating data take the working dtype; integers stay as they are, where the library has their dtype.
-    """
+def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
+    """`X` as an array of the host or of the backend's own library: (n, width), n >= 1, real."""
     X = real_array(X, backend, name)
     if len(X.shape) != 2:
         flatten = f"Flatten it with xp.reshape({name}, ({', '.join(map(str, X.shape[:1]))}, -1))."
@@ -89,6 +86,15 @@ def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") 
         rule = f"have shape (n, {width}) to match the first layer"
         remedy = "Its columns are features: change layer_dims[0] or the columns."
         checks.reject(name, rule, tuple(X.shape), remedy)
+    return X
+
+
+def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
+    """`X` on the backend, checked: (n, width), n >= 1, real and finite.
+
+    Floating data take the working dtype; integers stay as they are, where the library has their dtype.
+    """
+    X = real_rows(X, backend, width, name)
     found = backend.asarray(X, _stored_dtype(dtype_name(X), backend, dtype))
     if not backend.xp.isdtype(found.dtype, ("bool", "integral")):
         require_finite(found, backend, name)

@@ -146,7 +146,7 @@ def fit(
             **parameters.named(initial if isinstance(initial, list) else [], "init"),
         },
     )
-    X = data.as_array(X, "X")
+    X = data.real_rows(X, chosen, dims[0])
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
 

@@ -1,6 +1,6 @@
 """What width is for: the article's L_layer_model as a chain of single neurons, and as a wide network.
 
-    python examples/article.py                       # NumPy; some seconds
+    python examples/article.py                       # NumPy; some five seconds
     python examples/article.py --backend cupy        # the same on a CUDA GPU
 
 A chain looks at its input through one neuron, at one number w·x. Whatever it does with that number afterwards, and

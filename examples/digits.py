@@ -1,6 +1,6 @@
 """Handwritten digits: train on 1,437 small images, score on 360 others, look at the mistakes.
 
-    python examples/digits.py                        # NumPy; about two seconds
+    python examples/digits.py                        # NumPy; some two seconds
     python examples/digits.py --backend cupy         # the same code on a CUDA GPU
 
 The images, 8 by 8 pixels, come with scikit-learn: nothing is downloaded.
@@ -82,7 +82,8 @@ def draw(losses, X, truth, guess, P, path, most=6):
     curve.legend()
 
     right = np.sum(guess == truth)
-    bottom.suptitle(f"{right} of {len(truth)} held-out digits are right; the surest mistakes:")
+    caption = f"{right} of {len(truth)} held-out digits are right; the surest mistakes (truth green, guess red):"
+    bottom.suptitle(caption, fontsize=10)
     panels = bottom.subplots(2, most, height_ratios=(3, 2))
     for image, bars in panels.T:
         image.set_axis_off()

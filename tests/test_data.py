@@ -139,6 +139,9 @@ def test_class_numbers_become_rows_of_probabilities_in_the_batch(be):
     whole = data.gather(be.xp, rows._replace(weights=None), None, be.dtype("float32"))
     np.testing.assert_array_equal(be.to_host(whole.Y), np.eye(3, dtype="f4")[[2, 0, 1, 1]])
     assert whole.weights is None
+    if be.name == "numpy":
+        same = data.gather(be.xp, rows._replace(X=np.ones((4, 2), "f4")), None, np.float32)
+        assert data.gather(be.xp, rows._replace(X=same.X), None, np.float32).X is same.X
     some = data.some_rows(rows, np.array([1, 3]), be)
     np.testing.assert_array_equal(be.to_host(some.X), [[2, 3], [6, 7]])
     np.testing.assert_array_equal(be.to_host(some.Y), [[0], [1]])

@@ -86,15 +86,13 @@ def test_own_arrays_stay_where_they_are_and_are_never_written(be):
     for given, backend in ((host, be), (own, None)):
         init, validation = [(given["W"], given["b"])], (given["X_val"], given["y_val"])
         how = {"validation": validation, "sample_weight": given["sample_weight"], "patience": 3}
-        for batch_size in (10, None):
-            net = fit(given["X"], given["y"], (4, 3), init=init, batch_size=batch_size, backend=backend, **how)
-            assert net.backend == be
-            assert type(net.params[0].W) is type(own["X"])
-            nets.append(net)
+        net = fit(given["X"], given["y"], (4, 3), init=init, batch_size=None, backend=backend, **how)
+        assert net.backend == be
+        assert type(net.params[0].W) is type(own["X"])
+        nets.append(net)
     for name, each in own.items():
         np.testing.assert_array_equal(be.to_host(each), host[name])
-    for one, other in zip(nets[:2], nets[2:], strict=True):
-        np.testing.assert_array_equal(vector(one), vector(other))
+    np.testing.assert_array_equal(vector(nets[0]), vector(nets[1]))
     assert np.abs(vector(nets[0]) - np.concatenate([host["W"].ravel(), host["b"].ravel()])).max() > 0.01
 
 

@@ -7,7 +7,7 @@ import sklearn.neural_network
 import sklearn.utils.class_weight
 
 import dlx
-from dlx import schedules
+from dlx import dropout, schedules
 
 N, DIMS = 24, (3, 5, 2)
 X = np.random.default_rng(1).standard_normal((N, 3))
@@ -115,7 +115,7 @@ def test_weights_of_one_change_no_bit():
         assert_close(fit(REAL, sample_weight=ones, batch_size=7), fit(REAL, batch_size=7))
 
 
-@pytest.mark.parametrize("scale", [3.0, 1e-300, 1e300])
+@pytest.mark.parametrize("scale", [3.0, 1e-300, 8e307])
 def test_only_proportions_of_weights_matter(scale, rng):
     w = rng.uniform(0.1, 2.0, N)
     assert_close(fit(sample_weight=w, batch_size=7), fit(sample_weight=scale * w, batch_size=7), 1e-12)
@@ -188,12 +188,18 @@ def test_dropout_is_for_training_alone():
     np.testing.assert_array_equal(net.predict_proba(X), net.predict_proba(X))
 
 
-def test_dropout_rates_by_layer():
+def test_dropout_rates_by_layer(monkeypatch):
+    seen, mask = set(), dropout.mask
+    monkeypatch.setattr(dropout, "mask", lambda *rest: (seen.add((rest[2].shape, rest[3])), mask(*rest))[1])
     deep = (3, 5, 4, 2)
     assert_close(fit(dims=deep, dropout=[0.0, 0.0]), fit(dims=deep))
     assert_close(fit(dims=deep, dropout=(0.3, 0.3)), fit(dims=deep, dropout=0.3))
     assert_apart(fit(dims=deep, dropout=[0.3, 0.0]), fit(dims=deep, dropout=[0.0, 0.3]))
     assert_close(fit(dims=(3, 2), dropout=[]), fit(dims=(3, 2)))
+    assert seen == {((N, 5), 0.3), ((N, 4), 0.3)}
+    seen.clear()
+    fit(dims=deep, dropout=[0.3, 0.1])
+    assert seen == {((N, 5), 0.3), ((N, 4), 0.1)}
 
 
 @pytest.mark.parametrize(("how", "norm"), [({"clip_norm": 0.01}, 2), ({"clip_value": 0.001}, np.inf)])
