@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 from typing import Any, Self
@@ -36,10 +35,6 @@ class NumpyBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """NumPy's own arrays too may be masked, of foreign byte order or not aligned."""
         return super().asarray(host_array(x), dtype)
-
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """No warnings: overflow ends in `DivergenceError`, as on every other library."""
-        return np.errstate(all="ignore")
 
     def describe(self) -> dict[str, str]:
         """Its BLAS decides its speed, and the threads of the BLAS."""

@@ -95,7 +95,7 @@ def L_layer_model(
     floating = "float" in data.dtype_name(X)  # the article computes in float64, whatever integers it is given
     name = data.working_dtype(dtype or (None if floating else "float64"), X)
     chosen.dtype(name)
-    with chosen.scope(), np.errstate(all="ignore"):  # not every library on NumPy says so in its scope
+    with chosen.scope():
         rows = _transposed_columns(X, dims[0], chosen, name, "X")
         truth = _transposed_columns(Y, dims[-1], chosen, name, "Y")
         if rows.shape[0] != truth.shape[0]:

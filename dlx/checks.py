@@ -27,12 +27,15 @@ def number(
     rule = "be a number" + _bounds(low, high, above, below)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         reject(name, rule, _shown(value), remedy, TypeError)
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond the largest float
+        found = math.inf if int(value) > 0 else -math.inf
     inside = (low < found if above else low <= found) and (found < high if below else found <= high)
     if not inside:
         reject(name, rule, value, remedy)
     if math.isinf(found):
-        reject(name, "be finite", value, remedy)
+        reject(name, "be finite", found, remedy)
     return found
 
 

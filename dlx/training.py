@@ -254,24 +254,23 @@ def train(
         epochs = epochs_by_batch(task, settings, params, rng, watched)
     interrupted = False
     started = time.perf_counter()
-    with np.errstate(all="ignore"):  # not every library on NumPy says so in its scope
-        try:
-            for epoch in epochs:
-                params = epoch.params
-                figures = {"loss": epoch.loss, **validate(params), "learning_rate": epoch.rate}
-                figures["seconds"] = time.perf_counter() - started
-                for name, figure in figures.items():
-                    history.setdefault(name, []).append(figure)
-                watched.append(figures.get("validation_loss", epoch.loss))
-                if settings.patience is not None and (best_epoch < 0 or _is_lower(watched[-1], watched[best_epoch])):
-                    best = tuple(Layer(*(task.backend.copy(each) for each in layer)) for layer in params)
-                    best_epoch = len(watched) - 1
-                stop = report(params, history)
-                if stop or (settings.patience is not None and len(watched) - 1 - best_epoch >= settings.patience):
-                    break
-                started = time.perf_counter()
-        except KeyboardInterrupt:
-            interrupted = True
+    try:
+        for epoch in epochs:
+            params = epoch.params
+            figures = {"loss": epoch.loss, **validate(params), "learning_rate": epoch.rate}
+            figures["seconds"] = time.perf_counter() - started
+            for name, figure in figures.items():
+                history.setdefault(name, []).append(figure)
+            watched.append(figures.get("validation_loss", epoch.loss))
+            if settings.patience is not None and (best_epoch < 0 or _is_lower(watched[-1], watched[best_epoch])):
+                best = tuple(Layer(*(task.backend.copy(each) for each in layer)) for layer in params)
+                best_epoch = len(watched) - 1
+            stop = report(params, history)
+            if stop or (settings.patience is not None and len(watched) - 1 - best_epoch >= settings.patience):
+                break
+            started = time.perf_counter()
+    except KeyboardInterrupt:
+        interrupted = True
     if interrupted:
         warnings.warn(
             f"training was interrupted after {len(watched)} epochs; the weights so far are kept.",

@@ -217,6 +217,7 @@ def test_number_takes(value, found):
     [
         ({}, np.nan, "be a number; got nan"),
         ({}, np.inf, "be finite; got inf"),
+        ({}, 10**400, "be finite; got inf"),
         ({}, -np.inf, "be finite; got -inf"),
         ({"low": 0}, -1, "be a number >= 0; got -1"),
         ({"low": 0}, np.float32(-0.5), r"be a number >= 0; got -0\.5"),

@@ -1,6 +1,7 @@
 """CuPy's operations on the emulated runtime against NumPy's: those that dlx uses, and their relatives."""
 
 import cupy
+import cupy.cublas
 import cupyx.scipy.special
 import numpy as np
 import pytest
@@ -136,6 +137,20 @@ def test_other(name):
 def test_half_matmul():
     found, expected = both(lambda xp, a, b: a @ b, [A.astype("float16"), B.astype("float16")])
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blas_of_vectors(dtype):
+    a, x, y = (cupy.asarray(array, dtype=dtype) for array in (A, ROW[0], LABELS))
+    along, across, product = cupy.ones_like(y), cupy.ones_like(x), cupy.empty((), dtype=dtype)
+    cupy.cublas.gemv("N", 2.0, a, x, 3.0, along)
+    cupy.cublas.gemv("T", 1.0, a, y, 0.0, across)
+    cupy.cublas.dot(x, x, product)
+    cupy.cublas.ger(2.0, y, x, a)
+    found = [along, across, product, a]
+    expected = [2 * A @ ROW[0] + 3, LABELS @ A, ROW[0] @ ROW[0], A + 2 * np.outer(LABELS, ROW[0])]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.get(), other, rtol=1e-5, atol=1e-5)
 
 
 def test_special_functions():

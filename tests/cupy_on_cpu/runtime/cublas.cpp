@@ -11,7 +11,7 @@
 
 namespace {
 
-enum Status { success = 0, not_initialized = 1, invalid_value = 7, execution_failed = 13, not_supported = 15 };
+enum Status { success = 0, not_initialized = 1, execution_failed = 13, not_supported = 15 };
 enum Type { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 14 };  // of `enum cudaDataType`
 
 struct Handle {
@@ -83,7 +83,8 @@ void multiply(Size size, Sum<T> alpha, Matrix<T> a, Matrix<T> b, Sum<T> beta, T*
 
 bool reachable(const void* data) { return access(data) == Access::granted; }
 
-// A matrix of another device than the current one is refused, or counted where peer access is on; so is a handle's.
+// Operands of another device than the current one are counted, and refused unless there is peer access; a handle of
+// another device is always refused.
 Status begin(Handle* handle, std::initializer_list<const void*> operands) {
     if (!handle) return not_initialized;
     emulated_counters.gemms++;
@@ -122,20 +123,20 @@ Status run(const Product& product, int type) {
     }
 }
 
-long bytes_of(int type) { return type == float64 ? 8 : type == float32 ? 4 : 2; }
-
+// One product after another, each operand at its own stride; a single product is a batch of one.
 Status strided(Handle* handle, Product product, int type, long long a, long long b, long long c, int batches) {
     Status status = begin(handle, {product.a, product.b, product.c});
-    auto shift = [type](const void* data, long long by) { return static_cast<const char*>(data) + by * bytes_of(type); };
+    long size = type == float64 ? 8 : type == float32 ? 4 : 2;
     for (int i = 0; status == success && i < batches; i++) {
         status = run(product, type);
-        product.a = shift(product.a, a);
-        product.b = shift(product.b, b);
-        product.c = const_cast<char*>(shift(product.c, c));
+        product.a = static_cast<const char*>(product.a) + a * size;
+        product.b = static_cast<const char*>(product.b) + b * size;
+        product.c = static_cast<char*>(product.c) + c * size;
     }
     return status;
 }
 
+// The operands wherever the arrays of pointers say.
 Status batched(Handle* handle, Product product, int type, const void* const* a, const void* const* b, void* const* c,
                int batches) {
     Status status = begin(handle, {a, b, c});  // the arrays of pointers lie on the device too
@@ -151,6 +152,7 @@ bool one_type(int a, int b, int c) { return a == b && b == c; }
 
 }  // namespace
 
+// The parameters and names that all functions for a product begin with, and what they make of them.
 #define SHAPE Handle *handle, int transpose_a, int transpose_b, int m, int n, int k
 #define PRODUCT {transpose_a, transpose_b, {m, n, k}, alpha, a, lda, b, ldb, beta, c, ldc}
 
@@ -182,8 +184,9 @@ int cublasGetPointerMode_v2(Handle* handle, int* mode) { return *mode = handle->
     }                                                                                                                \
     int cublas##letter##gemmBatched(SHAPE, const T* alpha, const T* const* as, int lda, const T* const* bs, int ldb, \
                                     const T* beta, T* const* cs, int ldc, int batches) {                             \
-        Product product = {transpose_a, transpose_b, {m, n, k}, alpha, nullptr, lda, nullptr, ldb, beta, nullptr, ldc}; \
-        return batched(handle, product, type, reinterpret_cast<const void* const*>(as),                              \
+        const T *a = nullptr, *b = nullptr;                                                                          \
+        T* c = nullptr;                                                                                              \
+        return batched(handle, PRODUCT, type, reinterpret_cast<const void* const*>(as),                              \
                        reinterpret_cast<const void* const*>(bs), reinterpret_cast<void* const*>(cs), batches);       \
     }
 GEMM(S, float, float32)

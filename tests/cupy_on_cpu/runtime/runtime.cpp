@@ -150,9 +150,9 @@ int runtime_deviceGetAttribute(int attribute, int, int) {
 
 PyObject* runtime_getDeviceProperties(int device, int) {
     if (device < 0 || device >= emulated_device_count) return cuda_error(invalid_device, "device %d", device);
-    return Py_BuildValue("{s:y, s:n, s:i, s:i, s:i, s:i, s:n, s:i}", "name", "emulated on a CPU", "totalGlobalMem",
-                         static_cast<Py_ssize_t>(emulated_memory_size), "major", 8, "minor", 0, "warpSize", 32,
-                         "maxThreadsPerBlock", 1024, "sharedMemPerBlock", Py_ssize_t(49152), "multiProcessorCount", 108);
+    return Py_BuildValue("{s:y, s:n, s:n, s:i, s:i, s:i, s:i, s:i}", "name", "emulated on a CPU", "totalGlobalMem",
+                         static_cast<Py_ssize_t>(emulated_memory_size), "sharedMemPerBlock", Py_ssize_t(49152), "major",
+                         8, "minor", 0, "warpSize", 32, "maxThreadsPerBlock", 1024, "multiProcessorCount", 108);
 }
 
 int runtime_deviceCanAccessPeer(int, int, int) { return emulated_peer_access; }
@@ -177,7 +177,8 @@ intptr_t runtime_malloc(size_t size, int) {
 intptr_t runtime_mallocAsync(size_t size, intptr_t, int) { return runtime_malloc(size, 0); }
 
 PyObject* runtime_free(intptr_t begin, int) {
-    if (begin && !release(reinterpret_cast<void*>(begin))) return cuda_error(invalid_value, "freed twice, or never made");
+    if (begin && !release(reinterpret_cast<void*>(begin)))
+        return cuda_error(invalid_value, "freed twice, or never allocated");
     return none();
 }
 PyObject* runtime_freeAsync(intptr_t begin, intptr_t, int) { return runtime_free(begin, 0); }
