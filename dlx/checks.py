@@ -27,10 +27,7 @@ def number(
     rule = "be a number" + _bounds(low, high, above, below)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         reject(name, rule, _shown(value), remedy, TypeError)
-    try:
-        found = float(value)
-    except OverflowError:  # an integer beyond the largest float
-        found = math.inf if int(value) > 0 else -math.inf
+    found = _as_float(value)
     inside = (low < found if above else low <= found) and (found < high if below else found <= high)
     if not inside:
         reject(name, rule, value, remedy)
@@ -66,6 +63,13 @@ def _shown(value: Any) -> str:
         return repr(value)
     text = str(value)
     return text if len(text) <= 60 and not set("<\n") & set(text) else type(value).__name__
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the largest float
+        return math.inf if value > 0 else -math.inf
 
 
 def _bounds(low: float, high: float, above: bool, below: bool) -> str:
