@@ -22,7 +22,7 @@ from dlx import (
     targets,
     training,
 )
-from dlx.backend import Array, Backend
+from dlx.backend import Array, Backend, library_of
 
 Listener = Callable[[Any], Any]  # of a Network
 
@@ -88,6 +88,17 @@ def verbosity(verbose: Any) -> int:
     """How much to print; True is 1."""
     plain = int(verbose) if isinstance(verbose, bool) else verbose
     return checks.integer("verbose", plain, low=0, remedy="1 prints a line an epoch, 0 nothing.")
+
+
+def streaming(stream: Any, X: Array, optimizer: optimizers.Optimizer | quasi_newton.LBFGS) -> bool:
+    """Whether X stays on the host."""
+    if not isinstance(stream, bool | np.bool_):
+        checks.reject("stream", "be True or False", repr(stream), "True keeps X on the host.", TypeError)
+    if stream and library_of(X) != "numpy":
+        checks.reject("stream", "be False where X lies on a device", stream, "Pass X as a NumPy array.")
+    if stream and isinstance(optimizer, quasi_newton.LBFGS):
+        checks.reject("stream", "be False with lbfgs", stream, "It needs all rows at once; use adam, for example.")
+    return bool(stream)
 
 
 def _limit(name: str, limit: Any) -> float | None:

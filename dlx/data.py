@@ -89,15 +89,15 @@ def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
     return X
 
 
-def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
-    """`X` on the backend, checked: (n, width), n >= 1, real and finite.
+def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X", home: Backend | None = None) -> Array:
+    """`X` on the backend (or on `home`, from where batches go there), checked: (n, width), n >= 1, real and finite.
 
-    Floating data take the working dtype; integers stay as they are, where the library has their dtype.
+    Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype.
     """
-    X = real_rows(X, backend, width, name)
-    found = backend.asarray(X, _stored_dtype(dtype_name(X), backend, dtype))
-    if not backend.xp.isdtype(found.dtype, ("bool", "integral")):
-        require_finite(found, backend, name)
+    X, home = real_rows(X, backend, width, name), home or backend
+    found = home.asarray(X, _stored_dtype(dtype_name(X), backend, dtype))
+    if not home.xp.isdtype(found.dtype, ("bool", "integral")):
+        require_finite(found, home, name)
     return found
 
 
@@ -144,8 +144,17 @@ def row_numbers(rows: HostArray, n: int, backend: Backend) -> Array:
     return backend.asarray(rows, "int32" if n < 2**31 else "int64")
 
 
+def streams(samples: Rows, backend: Backend) -> bool:
+    """Whether X lies on the host and goes to the backend a batch at a time."""
+    return library_of(samples.X) != backend.name
+
+
 def some_rows(samples: Rows, rows: HostArray, backend: Backend) -> Rows:
-    """Those rows, copied once."""
+    """Those rows on the backend, copied."""
     numbers = row_numbers(rows, samples.X.shape[0], backend)
-    X, Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in samples[:3])
+    Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in (samples.Y, samples.weights))
+    if streams(samples, backend):
+        X = backend.asarray(np.take(samples.X, rows, axis=0))  # CuPy takes it through pinned memory, without waiting
+    else:
+        X = backend.xp.take(samples.X, numbers, axis=0)
     return Rows(X, Y, w, samples.classes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlx import arguments, checks, data, initializers, losses, memory, network, parameters, scoring, targets, training
-from dlx.backend import Backend, common_backend
+from dlx.backend import Backend, common_backend, get_backend
 from dlx.model import Network
 from dlx.network import Params
 
@@ -33,6 +33,7 @@ def fit(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     shuffle: bool = True,
+    stream: bool = False,
     callbacks: Any = (),
     verbose: int = 0,
     backend: Any = None,
@@ -83,6 +84,8 @@ def fit(
         Limit on the norm of the whole gradient, on each of its elements.
     shuffle : bool
         Draw the batches anew in each epoch.
+    stream : bool
+        Keep `X` on the host and send it to the device a batch at a time: for data that the device cannot hold.
     callbacks : function or object, or a sequence of them
         A function is called after each epoch with the network so far; an object may have any of ``on_start(net)``,
         ``on_epoch_end(net)`` and ``on_end(net)``. A true result after an epoch stops the training. The network's
@@ -147,12 +150,13 @@ def fit(
         },
     )
     X = data.real_rows(X, chosen, dims[0])
+    stream = arguments.streaming(stream, X, settings.optimizer)
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
 
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
     with chosen.scope(), memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected):
-        features = data.features(X, chosen, name, dims[0])
+        features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])

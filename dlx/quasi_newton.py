@@ -48,11 +48,11 @@ def lbfgs(*, history: int = 10, max_search: int = 25, tolerance: float = 1e-7) -
 
     Numerics
     --------
-    The iterates are those of torch.optim.LBFGS with its "strong_wolfe" until rounding parts them, but where that
-    misses the second condition (its steps creep forward while f falls ever more steeply), where its search shrinks
-    onto a point that breaks the first, and near the minimum: it drops every pair with sᵀy <= 1e-10, this one only
-    those small beside the decrease expected of their step. The search ends without the second condition after
-    `max_search` evaluations, or when it moves no element by 1e-9.
+    The iterates are those of torch.optim.LBFGS with its "strong_wolfe" until rounding parts them, but near the
+    minimum: that drops every pair with sᵀy <= 1e-10, this one only those small beside the decrease expected of their
+    step, whatever the units of f. Its search also departs from the book in two rare cases, in which this one does
+    not: a second trial that is no lower than the first, and a low one that breaks the first condition. The search
+    ends without the second condition after `max_search` evaluations, or when it moves no element by 1e-9.
 
     Source: Nocedal and Wright 2006, algorithms 7.4, 7.5, 3.5 and 3.6; cubic interpolation with the safeguards of
     Schmidt's minFunc, as in torch.optim.LBFGS.
@@ -147,9 +147,7 @@ def search(at: Callable[[float], Point], here: Point, first: float, most: int, s
         if evaluations == most:
             break
         low, high = trial.t + 0.01 * (trial.t - previous.t), 10.0 * trial.t
-        t = _cubic_minimum(previous, trial)
-        t = min(max(t, low), high) if t > trial.t else 0.5 * (low + high)  # the cubic may only fall
-        previous, trial = trial, at(t)
+        previous, trial = trial, at(_within(low, high, _cubic_minimum(previous, trial)))
     return trial
 
 
@@ -163,8 +161,7 @@ def _zoom(at: Callable[[float], Point], here: Point, low: Point, high: Point, mo
         left, right = min(low.t, high.t), max(low.t, high.t)
         if (right - left) * size < 1e-9:
             break
-        t = _cubic_minimum(low, high)
-        t = 0.5 * (left + right) if math.isnan(t) else min(max(t, left), right)
+        t = _within(left, right, _cubic_minimum(low, high))
         margin = 0.1 * (right - left)
         if min(right - t, t - left) < margin:
             if crept or t >= right or t <= left:
@@ -183,6 +180,11 @@ def _zoom(at: Callable[[float], Point], here: Point, low: Point, high: Point, mo
             high = low
         low = trial
     return low
+
+
+def _within(low: float, high: float, t: float) -> float:
+    """The t nearest to t between the two; their middle where t is nan."""
+    return 0.5 * (low + high) if math.isnan(t) else min(max(t, low), high)
 
 
 def _too_high(trial: Point, here: Point) -> bool:

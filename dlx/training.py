@@ -12,7 +12,7 @@ import numpy as np
 
 from dlx import network, optimizers, quasi_newton
 from dlx.backend import Array, Backend, Namespace
-from dlx.data import Batch, Rows, gather, row_numbers, truth
+from dlx.data import Batch, Rows, gather, row_numbers, some_rows, streams, truth
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 
@@ -112,8 +112,8 @@ def epochs_by_batch(
     firsts = range(0, n, settings.batch_size)
     sizes = [min(settings.batch_size, n - first) for first in firsts]
     steps = settings.epochs * len(firsts)
-    at_zero = zero_loss(task)
-    limit = math.inf
+    at_zero, limit = zero_loss(task), math.inf
+    streamed = streams(task.rows, backend)
     rate, t = 0.0, 0
     for epoch in range(settings.epochs):
         keys = _dropout_keys(task, len(firsts), rng)
@@ -123,10 +123,14 @@ def epochs_by_batch(
         try:
             for batch, first in enumerate(firsts):
                 rate = settings.schedule(t, steps, watched)
-                numbers = None if order is None else order[first : min(first + settings.batch_size, n)]
+                part = None if order is None else order[first : min(first + settings.batch_size, n)]
+                if streamed and part is not None:
+                    samples, numbers = some_rows(task.rows, part, backend), None
+                else:
+                    samples, numbers = task.rows, part
                 coefficients = optimizer.coefficients(t + 1, rate)
                 shrink = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
-                params, state, loss = step(params, state, task.rows, numbers, keys[batch], coefficients, shrink)
+                params, state, loss = step(params, state, samples, numbers, keys[batch], coefficients, shrink)
                 losses.append(loss)
                 t += 1
         except KeyboardInterrupt:
@@ -148,10 +152,12 @@ def _dropout_keys(task: Task, batches: int, rng: np.random.Generator) -> Sequenc
 
 
 def _order(task: Task, settings: Settings, rng: np.random.Generator) -> Array | None:
-    """The epoch's row numbers on the device, permuted by the host's generator; None for one batch of all rows."""
-    if settings.batch_size >= task.size:
-        return None if task.chosen is None else task.to_device(task.chosen)
-    return task.to_device(rng.permutation(task.numbers()) if settings.shuffle else task.numbers())
+    """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows."""
+    one_batch, streamed = settings.batch_size >= task.size, streams(task.rows, task.backend)
+    if one_batch and task.chosen is None and not streamed:
+        return None
+    numbers = rng.permutation(task.numbers()) if settings.shuffle and not one_batch else task.numbers()
+    return numbers if streamed else task.to_device(numbers)
 
 
 def zero_loss(task: Task) -> float:

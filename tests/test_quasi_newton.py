@@ -74,9 +74,6 @@ def walk(evaluate, x, steps, be=NUMPY, **settings):
     return [SimpleNamespace(x=x, f=f, g=g, t=t) for x, f, g, t in found]
 
 
-# -- the outsiders --
-
-
 def walk_torch(evaluate, start, steps, history):
     import torch
 
@@ -142,9 +139,6 @@ def test_direction_is_that_of_the_dense_formula(problem, history):
         np.testing.assert_allclose(d, -H @ found[k].g, rtol=0, atol=1e-6 * np.max(np.abs(d)))
 
 
-# -- the conditions --
-
-
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize(("function", "size", "wide"), [(rosenbrock, 2, 3), (styblinski_tang, 3, 5), (waves, 4, 10)])
 def test_every_step_meets_the_strong_wolfe_conditions(function, size, wide, seed):
@@ -180,7 +174,25 @@ def test_the_units_of_f_do_not_matter(scale):
     assert len(found) < 55
 
 
-# -- every library --
+def test_a_step_lowers_f_by_a_share_of_what_its_slope_promises():
+    """The first trial, 1, is lower and flat enough; but 5e-5 lower only, where the slope promises 1."""
+
+    def cubic(x):
+        return float(np.sum(-x + 1.49985 * x**2 - 0.4999 * x**3)), -1.0 + 2.9997 * x - 1.4997 * x**2
+
+    found = walk(cubic, np.zeros(1), 1)
+    assert -1e-4 < cubic(np.ones(1))[0] < 0.0
+    assert abs(cubic(np.ones(1))[1]) < 0.9
+    assert found[1].f < -0.1
+
+
+def test_a_step_grows_while_f_falls_ever_more_steeply():
+    def quartic(x):
+        return float(np.sum(-x - 0.5 * x**2 - 0.3 * x**3 + 0.02 * x**4)), -1.0 - x - 0.9 * x**2 + 0.08 * x**3
+
+    found = walk(quartic, np.zeros(1), 1)
+    assert abs(found[1].g[0]) <= 0.9
+    assert found[1].x[0] > 10.0
 
 
 @pytest.mark.parametrize("problem", [softmax_regression, tanh_network])
@@ -194,9 +206,6 @@ def test_float32_stays_float32(be):
     found = walk(*tanh_network(be, dtype="float32"), 10, be=be)
     assert all(each.x.dtype == each.g.dtype == be.dtype("float32") for each in found)
     assert found[-1].f == pytest.approx(walk(*tanh_network(), 10)[-1].f, rel=1e-3)
-
-
-# -- what a search must survive --
 
 
 def valley(x, edge=math.inf, beyond=math.inf):
@@ -239,9 +248,6 @@ def test_inf_and_nan_are_stepped_back_from(function, start, minimum):
     np.testing.assert_allclose(found[-1].x, minimum, rtol=1e-5)
     assert all(after.f < before.f for before, after in itertools.pairwise(found))
     assert not all(map(math.isfinite, trials))  # the search did try a bad one
-
-
-# -- ends and settings --
 
 
 def test_at_the_minimum_it_is_done_at_once():

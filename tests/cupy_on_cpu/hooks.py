@@ -98,7 +98,9 @@ def import_cupy() -> toolchain.Kernels:
         backend = importlib.import_module("cupy.cuda._compiler_cache").KernelCacheBackend
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
     try:
         nvrtc = "NVRTC {}.{}".format(*compiler._get_nvrtc_version())
         core.assemble_cupy_compiler_options(())  # looks for CUDA's headers

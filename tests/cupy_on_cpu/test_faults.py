@@ -1,5 +1,10 @@
 """What a full device does to a fit."""
 
+import json
+import pickle
+import subprocess
+import sys
+
 import cupy
 import numpy as np
 import pytest
@@ -20,3 +25,41 @@ def test_a_full_device_is_said_in_terms_of_the_batch():
     with emulate.memory_limit(4 << 20):  # the same in smaller batches fits, after what was held is given back
         net = dlx.fit(X, y, (50, 256, 1), batch_size=64, epochs=1, backend="cupy", rng=0)
     assert np.isfinite(net.history["loss"]).all()
+
+
+def test_data_that_the_device_does_not_hold_are_streamed():
+    X = np.random.default_rng(0).integers(0, 255, (20_000, 64)).astype("uint8")
+    y = (X[:, 0] > 99).astype("int32")
+    how = {"layer_dims": (64, 8, 1), "batch_size": 500, "epochs": 1, "backend": "cupy", "rng": 0, "learning_rate": 1e-5}
+    cupy.get_default_memory_pool().free_all_blocks()
+    with emulate.memory_limit(1 << 20), pytest.raises(dlx.OutOfMemory):
+        dlx.fit(X, y, **how)
+    cupy.get_default_memory_pool().free_all_blocks()
+    with emulate.memory_limit(1 << 20), emulate.counting() as done:
+        net = dlx.fit(X, y, **how, stream=True)
+    assert np.isfinite(net.history["loss"]).all()
+    assert done.syncs < 40  # none waits for a batch: there are 40 of them
+
+
+def test_a_network_trained_on_cupy_loads_where_cupy_is_not_installed(tmp_path):
+    X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
+    net = dlx.fit(X, X[:, 0] > 0, (5, 8, 2), epochs=3, backend="cupy", rng=0)
+    net.save(tmp_path / "net.safetensors")
+    (tmp_path / "net.pickle").write_bytes(pickle.dumps(net))
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "P.npy", net.predict_proba(X))
+    script = """
+import pickle, sys, warnings
+sys.modules["cupy"] = None  # as if it were not installed
+import numpy as np, dlx
+X, P = np.load("X.npy"), np.load("P.npy")
+saved = dlx.load("net.safetensors")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    pickled = pickle.load(open("net.pickle", "rb"))
+assert "cupy" in str(caught[0].message), caught
+print([float(np.abs(each.predict_proba(X) - P).max()) for each in (saved, pickled)])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert max(json.loads(done.stdout)) < 1e-6

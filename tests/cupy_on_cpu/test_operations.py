@@ -74,6 +74,7 @@ FLOATING = {
     "matmul, reversed": (lambda xp, a, b: a[::-1] @ b[:, ::-1], A, B),
     "matmul, one row": (lambda xp, a: a[:1] @ a.T, A),
     "matmul, one element": (lambda xp, a: a[:1] @ a[1:2].T, A),
+    "matmul, empty": (lambda xp, a: xp.concatenate([a[:0] @ a.T, a[:, :0] @ a[:, :0].T]), A),
     "matmul, vectors": (lambda xp, a: xp.stack([a[0] @ a[1], (a @ a[0])[2], (a[:, 0] @ a)[3]]), A),
     "matmul, batched": (lambda xp, a, b: a @ b[0], STACK, STACKS),
     "matmul, batched and transposed": (lambda xp, a: xp.swapaxes(a, 1, 2) @ a, STACK),

@@ -37,13 +37,13 @@ def run(command: Iterable[object]) -> str:
 
 @functools.cache
 def cache() -> Path:
-    """Where everything compiled goes: a folder of its own for each compiler and each state of our C++ files."""
+    """Where everything compiled goes: a folder of its own for each compiler and each state of what is compiled how."""
     chosen = os.environ.get("DLX_CUPY_ON_CPU_CACHE")
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(chosen) if chosen else Path(user) / "dlx" / "cupy_on_cpu"
     digest = hashlib.sha256(run(["g++", "--version"]).encode())
     digest.update(sysconfig.get_config_var("SOABI").encode())
-    for path in sorted([*HEADERS.rglob("*.h"), *RUNTIME.iterdir(), Path(__file__)]):
+    for path in sorted([*HEADERS.rglob("*.h"), *RUNTIME.iterdir(), HERE / "toolchain.py", HERE / "hooks.py"]):
         digest.update(path.read_bytes())
     folder = root / digest.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,9 +130,9 @@ class Kernels:
         jitify: object = None,
         method: str | None = None,
     ) -> tuple[bytes, dict[str, str]]:
-        """In the place of cupy.cuda.compiler._compile_using_nvrtc_no_warning.
+        """In the place of cupy.cuda.compiler._compile_using_nvrtc_no_warning, whose parameters it has.
 
-        A library's path instead of its cubin, and the names in it of `name_expressions`, as "kernel<float>".
+        Returns a library's path for a cubin, and the names that `name_expressions`, as "kernel<float>", have in it.
         """
         if jitify or method:
             raise Failed("Jitify and link-time optimisation are not emulated.")

@@ -1,16 +1,16 @@
 // CUDA's device language for g++: what a kernel may use without including anything.
 //
 // CuPy writes CUDA C++ and hands it to NVRTC, which has no standard library. Here g++ compiles the same text with
-// this header in front of it. Like NVRTC this header brings no standard library either, which keeps the compilation
-// of one kernel at a few hundredths of a second.
+// this header in front of it. Like NVRTC this header brings no standard library either: to parse one for each of some
+// hundred kernels would take longer than all the rest.
 //
 // A kernel needs an intrinsic that is missing here? g++ then names it; add it, with a test.
 #pragma once
 #include <initializer_list>
 
-#define __CUDACC_RTC__              // CuPy's headers then include nothing from the standard library
-#define __CUDACC_VER_MAJOR__ 12     // and take half precision from our cuda_fp16.h
-#define __CUDA_ARCH__ 800           // double atomicAdd exists
+#define __CUDACC_RTC__           // CuPy's headers then include nothing from the standard library
+#define __CUDACC_VER_MAJOR__ 12  // and take half precision from our cuda_fp16.h
+#define __CUDA_ARCH__ 800        // and do not define atomicAdd of doubles
 
 #define __global__
 #define __device__
@@ -31,7 +31,6 @@ extern "C" [[noreturn]] void __assert_fail(const char*, const char*, unsigned, c
     (static_cast<bool>(condition) ? void() : __assert_fail(#condition, __FILE__, __LINE__, __func__))
 
 #include "device_math.h"
-
 #include "kernel_interface.h"
 
 // ---- The thread that runs now

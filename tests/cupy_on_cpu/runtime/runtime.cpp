@@ -1,6 +1,6 @@
 // The CUDA runtime as cupy_backends.cuda.api.runtime exports it to CuPy's other modules.
 //
-// emulate.py puts each function runtime_X here in the place of X there, so names and parameters are CuPy's; the last
+// hooks.py puts each function runtime_X here in the place of X there, so names and parameters are CuPy's; the last
 // parameter, `int`, is Cython's. Work is done when the call returns: streams and events are names.
 #include "devices.h"
 #include "errors.h"
@@ -78,7 +78,7 @@ PyObject* filled(intptr_t target, int value, size_t size) {
 }  // namespace
 
 bool usable(intptr_t handle) {
-    if (handle <= 2) return true;
+    if (handle <= 2) return true;  // the default streams are of every device
     auto found = handles.find(handle);
     if (found == handles.end())
         cuda_error(invalid_handle, "no such stream or event");
