@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -87,10 +88,11 @@ class CupyBackend(Backend):
         """Wait for the device."""
         self.device.synchronize()
 
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
         """This device is the current one; a Device of its own, for it remembers where to return to."""
-        found: contextlib.AbstractContextManager[Any] = cupy.cuda.Device(self.device.id)
-        return found
+        with super().scope(), cupy.cuda.Device(self.device.id):
+            yield
 
     def describe(self) -> dict[str, str]:
         """Its float32 products are TF32 only where CUPY_TF32 is 1."""
@@ -108,7 +110,7 @@ class CupyBackend(Backend):
 def _namespace(index: int) -> Namespace:
     try:  # a missing cuBLAS or NVRTC shows only at the first kernel and the first product
         with cupy.cuda.Device(index):
-            one = cupy.ones((1, 1), dtype=cupy.float32)
+            one = cupy.ones((2, 2), dtype=cupy.float32)  # a product of (1, 1) arrays does not call cuBLAS
             float((one @ one)[0, 0])
     except Exception as reason:
         unavailable(f"cupy:{index}", f"CuPy {cupy.__version__}", reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -66,10 +67,11 @@ class JaxBackend(Backend):
         """Wait for every array on the platform: JAX has no barrier."""
         jax.block_until_ready(jax.live_arrays(self.device.platform))
 
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
         """New arrays go to this device."""
-        found: contextlib.AbstractContextManager[Any] = jax.default_device(self.device)
-        return found
+        with super().scope(), jax.default_device(self.device):
+            yield
 
     def out_of_memory(self, error: Exception) -> bool:
         """XLA says so by its status code."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
+import types
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, library_of, namespace_of
+from dlx.backend import Array, Backend, host_array, library_of, namespace_of
 
 from . import importing, no_device, unavailable
 
@@ -46,9 +47,7 @@ class TorchBackend(Backend):
             if x.layout != torch.strided:
                 raise TypeError(f"`x` must be dense; got a tensor of layout {x.layout}. Use its method .to_dense().")
             return super().asarray(x.detach(), dtype)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return super().asarray(x, dtype)
+        return super().asarray(_writable(host_array(x)), dtype)
 
     def dtype(self, name: str) -> Any:
         """As everywhere, but the list that this reads holds float64 for MPS too, which has none."""
@@ -81,10 +80,13 @@ class TorchBackend(Backend):
         if self.device.type not in ("cpu", "meta"):
             torch.accelerator.synchronize(self.device)
 
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """No gradient tape: dlx writes parameters in place."""
-        found: contextlib.AbstractContextManager[Any] = torch.no_grad()
-        return found
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """No gradient tape, for dlx writes parameters in place; no autocast, which would change the precision."""
+        known = torch.amp.is_autocast_available(self.device.type)
+        autocast = torch.autocast(self.device.type, enabled=False) if known else contextlib.nullcontext()
+        with super().scope(), torch.no_grad(), autocast:
+            yield
 
     def describe(self) -> dict[str, str]:
         """Its float32 products may be TF32 on CUDA."""
@@ -103,6 +105,14 @@ def _devices() -> list[str]:
         return ["cpu:0"]
     kind: Any = torch.accelerator.current_accelerator()
     return ["cpu:0", *(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count()))]
+
+
+def _writable(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A view without the read-only mark, which PyTorch warns of; dlx writes into no array that it is given."""
+    if x.flags.writeable:
+        return x
+    interface = {**x.__array_interface__, "data": (x.__array_interface__["data"][0], False)}
+    return np.asarray(types.SimpleNamespace(__array_interface__=interface, owner=x))  # it keeps the owner alive
 
 
 BACKEND = TorchBackend

@@ -1,5 +1,7 @@
 """Activations: each a pair ``f(z)`` and its derivative ``df(z, a)`` with ``a = f(z)``, elementwise.
 
+identity (alias "none"), relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, sigmoid (alias "logistic"), tanh.
+
 ``relu()`` describes an activation; ``relu().bind(xp)`` gives its two formulas on one array library. Arrays
 have any shape and keep it; dtypes are kept too. A user's own activation is the pair ``(f, df)`` itself.
 """

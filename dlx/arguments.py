@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import sys
 from collections.abc import Callable, Sequence
@@ -22,8 +23,9 @@ from dlx import (
     targets,
     training,
 )
-from dlx.backend import Array, Backend, library_of
+from dlx.backend import HOST, Array, Backend, library_of
 
+DEFAULT_RATE = 1e-3  # of fit
 Listener = Callable[[Any], Any]  # of a Network
 
 
@@ -54,6 +56,9 @@ def settings(
             checks.reject(name, "be None with lbfgs", limit, "Its line search needs the true gradient.")
     schedule = _schedule(learning_rate)
     own_rate = chosen.learning_rate if isinstance(chosen, optimizers.Optimizer) else None
+    if own_rate is not None and learning_rate != DEFAULT_RATE:
+        got = f"{checks.shown(learning_rate)} beside the optimizer's own"
+        checks.reject("learning_rate", "be given once", got, "Leave it out of fit or out of the optimizer.")
     if not isinstance(shuffle, bool | np.bool_):
         checks.reject("shuffle", "be True or False", repr(shuffle), "False keeps the rows' order.", TypeError)
     return training.Settings(
@@ -94,7 +99,7 @@ def streaming(stream: Any, X: Array, optimizer: optimizers.Optimizer | quasi_new
     """Whether X stays on the host."""
     if not isinstance(stream, bool | np.bool_):
         checks.reject("stream", "be True or False", repr(stream), "True keeps X on the host.", TypeError)
-    if stream and library_of(X) != "numpy":
+    if stream and library_of(X) != HOST:
         checks.reject("stream", "be False where X lies on a device", stream, "Pass X as a NumPy array.")
     if stream and isinstance(optimizer, quasi_newton.LBFGS):
         checks.reject("stream", "be False with lbfgs", stream, "It needs all rows at once; use adam, for example.")
@@ -134,8 +139,22 @@ def listeners(callbacks: Any) -> dict[str, list[Listener]]:
                 TypeError,
             )
         for event, method in (methods or {"on_epoch_end": each}).items():
+            if not _takes_one(method):
+                checks.reject(
+                    "callbacks", "take one argument, the network", repr(each), "For example lambda net: ...", TypeError
+                )
             events[event].append(method)
     return events
+
+
+def _takes_one(function: Listener) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin, which tells nobody what it takes
+        return True
+    return True
 
 
 def generator(rng: Any) -> np.random.Generator:
@@ -212,9 +231,10 @@ def try_own_functions(
             checks.reject(f"activation[{l}]", rule, "others", "It works elementwise.")
     if loss.name == "custom":
         value, delta, predict = loss.bind(backend.xp, backend.asarray)
-        shapes = [tuple(getattr(each, "shape", ())) for each in (value(Z, Z), delta(Z, Z), predict(Z))]
-        if shapes != [(2, 1), (2, outputs), (2, outputs)]:
-            rule = "return value of shape (n, 1), delta and predict of shape (n, K)"
+        found = [value(Z, Z), delta(Z, Z), predict(Z)]
+        shapes = [tuple(getattr(each, "shape", ())) for each in found]
+        if shapes != [(2, 1), (2, outputs), (2, outputs)] or any(each.dtype != Z.dtype for each in found):
+            rule = "return value of shape (n, 1), delta and predict of shape (n, K), in the dtype of the scores"
             got = f"{', '.join(map(str, shapes))} for scores of shape (2, {outputs})"
             checks.reject("loss", rule, got, "Sum the value over outputs with keepdims=True.")
 

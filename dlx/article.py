@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import arguments, checks, data, losses, network, optimizers, parameters, training
+from dlx import arguments, checks, data, losses, network, optimizers, parameters, targets, training
 from dlx.backend import Array, Backend, common_backend
 from dlx.model import own_params
 
@@ -89,7 +89,11 @@ def L_layer_model(
     if not isinstance(cost, tuple | losses.Loss):
         checks.choice("cost", cost, losses.LOSSES, "Or pass an object: dlx.losses.huber(0.5).")
     *hidden, last = parameters.hidden_activations(activation, len(dims) - 1)
-    loss = losses.through(last, losses.get(cost))
+    priced = losses.get(cost)
+    if priced.targets != "real" and last.name != "identity":
+        rule, remedy = f"end in 'none' for cost {priced.name}", "That cost takes scores and brings its own link."
+        checks.reject("activation", rule, repr(last.name), remedy)
+    loss = losses.through(last, priced)
     chosen = common_backend(backend, {"X": X, "Y": Y})
     X, Y = data.as_array(X, "X"), data.as_array(Y, "Y")
     floating = "float" in data.dtype_name(X)  # the article computes in float64, whatever integers it is given
@@ -101,6 +105,8 @@ def L_layer_model(
         if rows.shape[0] != truth.shape[0]:
             rule = f"have {rows.shape[0]} columns, one for each of X"
             checks.reject("Y", rule, truth.shape[0], "Columns are samples.")
+        targets.check(chosen.to_host(truth), priced, dims[-1], truth.shape[0], name="Y")
+        arguments.try_own_functions([*hidden, last], priced, chosen, chosen.dtype(name), dims[-1])
         xp = chosen.xp
         net = network.bind(chosen, name, hidden, loss)
         params = own_params(_first_weights(dims), chosen, name)
@@ -121,6 +127,9 @@ def L_layer_model(
                 checks.reject("cost", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
             if print_cost:
                 print(f"Cost is {costs[-1]:.6g} on iteration {iteration}")
+        if not all(bool(xp.all(xp.isfinite(each))) for layer in params for each in layer):
+            got = "a weight that is not after the last iteration"
+            checks.reject("params", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
         found = {}
         for l, (W, b) in enumerate(params, start=1):
             found[f"W{l}"], found[f"b{l}"] = xp.matrix_transpose(W), xp.matrix_transpose(b)

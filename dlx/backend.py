@@ -123,6 +123,10 @@ class Backend:
         with self.scope():
             return self.to_host(self.xp.stack(list(scalars)))
 
+    def sum_rows(self, x: Array) -> Array:
+        """Σ_i x_i over the rows of (..., n, K), of shape (..., 1, K)."""
+        return self.xp.sum(x, axis=-2, keepdims=True)
+
     def synchronize(self) -> None:
         """Return when the device has done everything that was asked of it."""
 

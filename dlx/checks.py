@@ -26,7 +26,7 @@ def number(
     """`value` as a finite float with low <= value <= high (strictly, if `above` or `below`)."""
     rule = "be a number" + _bounds(low, high, above, below)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        reject(name, rule, _shown(value), remedy, TypeError)
+        reject(name, rule, shown(value), remedy, TypeError)
     found = _as_float(value)
     inside = (low < found if above else low <= found) and (found < high if below else found <= high)
     if not inside:
@@ -40,7 +40,7 @@ def integer(name: str, value: Any, *, low: int, remedy: str) -> int:
     """`value` as an int of at least `low`."""
     rule = f"be an integer >= {low}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        reject(name, rule, _shown(value), remedy, TypeError)
+        reject(name, rule, shown(value), remedy, TypeError)
     if value < low:
         reject(name, rule, value, remedy)
     return int(value)
@@ -51,13 +51,13 @@ def choice(name: str, value: Any, known: Iterable[str], remedy: str) -> str:
     names = sorted(known)
     rule = f"be one of {', '.join(repr(each) for each in names)}"
     if not isinstance(value, str):
-        reject(name, rule, _shown(value), remedy, TypeError)
+        reject(name, rule, shown(value), remedy, TypeError)
     if value not in names:
         reject(name, rule, repr(value), remedy)
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value itself where that is short and plain, else its type."""
     if isinstance(value, str):
         return repr(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dlx import arguments, checks, data, initializers, losses, memory, network, parameters, scoring, targets, training
 from dlx.backend import Backend, common_backend, get_backend
 from dlx.model import Network
@@ -55,13 +57,14 @@ def fit(
     layer_dims : sequence of int
         (d0, ..., K): the widths of input, hidden layers and output.
     activation : str, Activation, pair of functions (f, df), or a sequence of one for each hidden layer
-        See `dlx.activations`.
+        See `dlx.activations`. Functions of your own get arrays of the backend's library, (n, d): f(z) and df(z, a) with
+        a = f(z).
     loss : str, Loss, or functions (value, delta) or (value, delta, predict)
         "auto" is cross-entropy for labels (binary for one output) and squared error for real targets. See `dlx.losses`.
     optimizer : str or object such as ``dlx.adam(1e-3)``
         See `dlx.optimizers`; "lbfgs" takes all rows at once, and an epoch is one of its iterations.
     learning_rate : float > 0 or schedule
-        See `dlx.schedules`. An optimizer object that has a rate of its own keeps it.
+        See `dlx.schedules`, which count updates. An optimizer object may have one of its own instead.
     batch_size : int >= 1 or None
         None, or more than n: all rows.
     epochs : int >= 1
@@ -88,7 +91,7 @@ def fit(
         Keep `X` on the host and send it to the device a batch at a time: for data that the device cannot hold.
     callbacks : function or object, or a sequence of them
         A function is called after each epoch with the network so far; an object may have any of ``on_start(net)``,
-        ``on_epoch_end(net)`` and ``on_end(net)``. A true result after an epoch stops the training. The network's
+        ``on_epoch_end(net)`` and ``on_end(net)``. True after an epoch stops the training. The network's
         arrays are those in training: copy what you keep.
     verbose : int
         1 prints a line an epoch.
@@ -102,8 +105,8 @@ def fit(
     Returns
     -------
     Network
-        Trained, on the backend, with its `history`: a dict of lists with "loss", "learning_rate", "seconds" and with
-        validation "validation_loss" and "validation_score".
+        Trained, on the backend, with its `history`: a dict of lists with "loss" (while training: with
+        penalties and dropout), "learning_rate", "seconds" and with validation "validation_loss" and "validation_score".
 
     Raises
     ------
@@ -173,13 +176,13 @@ def fit(
         found = Network(initial, activation=list(hidden), loss=loss, classes=target.classes, backend=chosen, dtype=name)
 
         def validate(params: Params) -> dict[str, float]:
-            return {} if held is None else scoring.validation_figures(net, loss, params, held, compute)
+            return {} if held is None else scoring.validation_figures(chosen, net, loss, params, held, compute)
 
         def report(params: Params, history: training.History) -> bool:
             found.params, found.history = params, history
             if verbose:
                 print(_line(history, settings.epochs), flush=True)
-            return any([bool(listen(found)) for listen in listeners["on_epoch_end"]])
+            return any([_is_true(listen(found)) for listen in listeners["on_epoch_end"]])
 
         for listen in listeners["on_start"]:
             listen(found)
@@ -208,6 +211,11 @@ def _held_out(
     y_val = targets.on_host(y_val, backend, "y_val")
     checked = targets.check(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val")
     return targets.place(checked, None, features, backend, dtype, "y_val")
+
+
+def _is_true(result: Any) -> bool:
+    """A callback may return anything; True stops."""
+    return isinstance(result, bool | np.bool_) and bool(result)
 
 
 def _line(history: training.History, epochs: int) -> str:

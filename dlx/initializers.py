@@ -1,5 +1,7 @@
 """Initial weights, drawn on the host in float64: the same start on every array library.
 
+normal, constant, zeros, glorot_normal, glorot_uniform, he_normal, he_uniform, lecun_normal, lecun_uniform.
+
 An initialiser is a function ``(rng, d_in, d_out) -> W`` with `rng` a `numpy.random.Generator` and W a float64 array
 of shape (d_in, d_out). Biases start at zero.
 """

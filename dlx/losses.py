@@ -1,5 +1,7 @@
 """Losses: each owns its link, and takes scores, the output of the last layer before any activation.
 
+squared_error, absolute_error, huber, quantile, poisson, binary_cross_entropy, cross_entropy.
+
 ``huber()`` describes a loss; ``.bind(xp, array)`` gives its formulas on one array library, where ``array``
 turns a list into an array of the working dtype and device:
 

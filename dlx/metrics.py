@@ -7,7 +7,10 @@ from dlx.backend import Array, Namespace
 
 def accuracy(xp: Namespace, correct: Array, weights: Array | None = None) -> float:
     """The (weighted) share of correct rows; `correct` is a boolean array (n,), `weights` (n,)."""
-    return _mean(xp, xp.astype(correct, xp.float32 if weights is None else weights.dtype), weights)
+    if weights is None:
+        right: int = xp.sum(xp.astype(correct, xp.int32))
+        return int(right) / int(correct.shape[0])  # exact, whatever the working dtype
+    return float(xp.sum(weights * xp.astype(correct, weights.dtype)) / xp.sum(weights))
 
 
 def r2(xp: Namespace, Y: Array, predicted: Array, weights: Array | None = None) -> float:
@@ -33,7 +36,3 @@ def r2(xp: Namespace, Y: Array, predicted: Array, weights: Array | None = None) 
     ratio = residual / xp.where(varies, total, xp.ones_like(total))
     missed = xp.astype(residual != 0, Y.dtype)
     return float(xp.mean(1.0 - xp.where(varies, ratio, missed)))
-
-
-def _mean(xp: Namespace, x: Array, weights: Array | None) -> float:
-    return float(xp.mean(x) if weights is None else xp.sum(weights * x) / xp.sum(weights))

@@ -130,6 +130,8 @@ class Network:
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
 
+        R² compares predictions with means: for quantiles other than the median it says little.
+
         Raises as `predict`, and ValueError if `y` does not fit.
         """
         with self.backend.scope():
@@ -139,7 +141,7 @@ class Network:
             w = targets.weights(sample_weight, None, target, self.backend)
             rows = targets.place(target, w, Z, self.backend, self.dtype)
             w = None if rows.weights is None else rows.weights[:, 0]
-            return scoring.figure_of_merit(self.formulas, self.loss, Z, rows.Y, w)
+            return scoring.figure_of_merit(self.backend, self.formulas, self.loss, Z, rows.Y, w)
 
     def summary(self) -> str:
         """The layers as a text of at most 80 columns: shapes, activations, parameters.
@@ -171,14 +173,18 @@ class Network:
         dims = " -> ".join(str(d) for d in self.layer_dims)
         return f"<dlx.Network {dims}, {self.loss.name}, {self.dtype} on {self.backend.selector}>"
 
-    def to(self, backend: Any) -> Network:
-        """A copy of this network on another backend, by way of the host."""
+    def to(self, backend: Any, dtype: Any = None) -> Network:
+        """A copy of this network on another backend, by way of the host; in another dtype, if one is named.
+
+        Raises TypeError where the backend cannot compute in that dtype: JAX has float64 only where it is switched on.
+        """
         found = Network.__new__(Network)
         found.__dict__.update(self.__dict__, backend=get_backend(backend))
+        found.dtype = self.dtype if dtype is None else data.working_dtype(dtype, None)
         found.classes = None if self.classes is None else self.classes.copy()
         found.history = {name: list(each) for name, each in self.history.items()}
         with found.backend.scope():
-            found.params = own_params(self._host_params(), found.backend, self.dtype)
+            found.params = own_params(self._host_params(), found.backend, found.dtype)
         return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
@@ -264,13 +270,15 @@ def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -
     )
 
 
-def load(path: str | os.PathLike[str], backend: Any = "numpy") -> Network:
+def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None) -> Network:
     """The network that `Network.save` wrote, on any backend.
 
     Parameters
     ----------
     path : path of the file
     backend : selector, default "numpy"
+    dtype : "float32" or "float64", optional
+        By default that of the file.
 
     Raises
     ------
@@ -291,7 +299,7 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy") -> Network:
     chosen = get_backend(backend)
     description, arrays = saving.read(path)
     net: Network = saving.checked(path, lambda: Network(**saving.arguments_of(description, arrays)))
-    return net if chosen == net.backend else net.to(chosen)
+    return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
 
 
 def _one_column(P: Array) -> Array:

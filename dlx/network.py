@@ -41,6 +41,7 @@ class Formulas(NamedTuple):
 
     xp: Namespace
     device: Any
+    sum_rows: Callable[[Array], Array]
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
@@ -101,7 +102,7 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array) -> Param
     gradients: list[Layer] = []
     for l in range(len(params) - 1, -1, -1):
         dW = xp.matrix_transpose(trace.As[l]) @ delta
-        db = xp.sum(delta, axis=-2, keepdims=True)
+        db = net.sum_rows(delta)
         gradients.append(Layer(dW, db))
         if l > 0:
             delta = delta @ xp.matrix_transpose(params[l].W)
@@ -214,6 +215,7 @@ def bind(
     return Formulas(
         backend.xp,
         backend.device,
+        backend.sum_rows,
         tuple(bind_hidden(each, backend) for each in hidden),
         *bind_loss(loss, backend, dtype),
         tuple(dropout) or (0.0,) * len(hidden),

@@ -1,5 +1,8 @@
 """Optimizers: arithmetic only. Stopping, printing and validating are the training's.
 
+gradient_descent (alias "sgd"), momentum, nesterov, rmsprop, adagrad, adam, adamw, nadam, lion; "lbfgs" is
+`dlx.lbfgs`. The first argument of each is its learning rate; every other setting is named.
+
 Each is two functions. ``coefficients(t, rate)`` turns the update's number t = 1, 2, ... and the learning rate into
 Python floats on the host, in double precision, so that no array library computes 1 - b2^t in float32. ``bind(xp)``
 gives the elementwise formula ``update(w, g, *slots, *coefficients) -> (w, *slots)`` for one parameter array, its
@@ -205,7 +208,8 @@ def adam(
     The corrections are folded into two numbers, η c2/c1 and ε c2 with c1 = 1 - b1^t and c2 = √(1 - b2^t): the same in
     exact arithmetic, and one pass less.
 
-    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1. The same as torch.optim.Adam and optax.adam.
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1. Without weight_decay the same as optax.adam and as
+    torch.optim.Adam, whose own weight_decay is an L2 penalty.
 
     Examples
     --------

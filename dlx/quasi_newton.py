@@ -93,6 +93,8 @@ class Minimizer:
             self.pairs.clear()
             d = -self.gradient
             here = here._replace(slope=self._dot(self.gradient, d))
+        if not math.isfinite(here.slope):
+            raise OverflowError("the squared gradient is not finite")
         first = 1.0 if self.pairs else min(1.0, 1.0 / float(self.xp.sum(self.xp.abs(self.gradient))))
         found = search(lambda t: self._at(t, d), here, first, self.settings.max_search, self._largest(d))
         if not found.f < self.f:
@@ -202,7 +204,7 @@ def _cubic_minimum(a: Point, b: Point) -> float:
     a, b = (a, b) if a.t <= b.t else (b, a)
     d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
     square = d1 * d1 - a.slope * b.slope
-    if not 0.0 <= square < math.inf:
+    if not square >= 0.0:
         return math.nan
     d2 = math.sqrt(square)
     denominator = b.slope - a.slope + 2.0 * d2

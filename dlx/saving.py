@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,18 @@ def description_of(
         "activation": named,
         "loss": named_loss,
         "classes": None if classes is None else classes.tolist(),
-        "history": history,
+        "history": _numbers(history),
         "dtype": dtype,
     }
+
+
+def _numbers(history: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The history as a file holds it; what a callback may have added must be numbers too."""
+    try:
+        return {str(name): [float(figure) for figure in figures] for name, figures in history.items()}
+    except (TypeError, ValueError, AttributeError) as reason:
+        remedy = "Take out of net.history what is not a list of numbers."
+        checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
 
 
 def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
@@ -88,9 +98,9 @@ def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: 
     entries = {"format": FORMAT, **description}
     text = json.dumps({**entries, "sha256": _digest(entries, contiguous)}, sort_keys=True)
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".dlx-{os.getpid()}-{secrets.token_hex(8)}.tmp")  # other threads may save there too
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(save(contiguous, metadata={KEY: text}))
             file.flush()
             os.fsync(file.fileno())

@@ -1,5 +1,7 @@
 """Learning-rate schedules: functions ``rate(step, steps, losses)``, on the host.
 
+constant, step_decay, exponential, inverse_scaling, cosine, warmup_cosine, one_cycle, reduce_on_plateau.
+
 `step` counts the updates made so far from 0, `steps` is how many the fit plans in all, and `losses` holds the
 watched loss (validation, or else training) of every epoch so far. Pass one as ``learning_rate``; a user's own is any
 such function.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dlx import data, losses, metrics, network
-from dlx.backend import Array
+from dlx.backend import Array, Backend
 from dlx.network import Params
 
 ELEMENTS_AT_ONCE = 1 << 20  # of the widest layer, while predicting
@@ -22,7 +24,9 @@ def scores(net: network.Formulas, params: Params, X: Array, dtype: Any) -> Array
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks)
 
 
-def figure_of_merit(net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None) -> float:
+def figure_of_merit(
+    backend: Backend, net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None
+) -> float:
     """Accuracy or R², as `Network.score` reports it; `Y` (n, K) or class numbers (n, 1), `w` (n,)."""
     xp = net.xp
     if loss.targets == "classes":
@@ -30,11 +34,12 @@ def figure_of_merit(net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array
         return metrics.accuracy(xp, xp.argmax(Z, axis=-1) == right, w)
     if loss.targets == "binary":
         return metrics.accuracy(xp, xp.all((Z >= 0) == (Y >= 0.5), axis=-1), w)
-    return metrics.r2(xp, Y, net.loss.predict(Z), w)
+    host = (None if each is None else backend.to_host(each).astype(np.float64) for each in (Y, net.loss.predict(Z), w))
+    return metrics.r2(np, *host)  # in float32, sums over a million rows would be off
 
 
 def validation_figures(
-    net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, dtype: Any
+    backend: Backend, net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, dtype: Any
 ) -> dict[str, float]:
     """Loss, without penalties, and score of held-out rows."""
     xp, w = net.xp, held.weights
@@ -42,5 +47,5 @@ def validation_figures(
     total = 1.0 if w is None else float(xp.mean(w))
     return {
         "validation_loss": float(network.mean_loss(xp, net.loss.value(Z, Y), w)) / total,
-        "validation_score": figure_of_merit(net, loss, Z, held.Y, None if w is None else w[:, 0]),
+        "validation_score": figure_of_merit(backend, net, loss, Z, held.Y, None if w is None else w[:, 0]),
     }

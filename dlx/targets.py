@@ -28,6 +28,10 @@ def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
     """`y` of the host or of the backend's own library, on the host."""
     if library_of(y) == backend.name != HOST:
         return backend.to_host(y)
+    if isinstance(y, list | tuple) and len({isinstance(each, str) for each in y}) == 2:
+        other = next(each for each in y if not isinstance(each, str))
+        remedy = "Drop missing ones; NumPy would make strings of all of them."
+        checks.reject(name, "hold labels of one kind", f"{other!r} among strings", remedy, TypeError)
     return host_array(as_array(y, name), name)
 
 
@@ -63,6 +67,8 @@ def check(
         checks.reject(name, f"have {n} rows, one for each row of X", f"shape {y.shape}", remedy)
     if y.ndim > 2:
         checks.reject(name, f"have shape ({n},) or ({n}, {outputs})", y.shape, "Flatten its last axes.")
+    if known is not None and known.dtype.kind == "U" and y.ndim == 1 and not holds_strings(y):
+        checks.reject(name, "hold strings, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
     if loss.targets == "classes":
         return _probabilities(y, outputs, name) if y.ndim == 2 else _labels(y, outputs, known, name)
     if loss.targets == "binary" and outputs == 1 and holds_labels(y):
@@ -76,14 +82,15 @@ def check(
     shared = isinstance(loss.settings.get("q"), list) and Y.shape[1] == 1  # one target for every quantile
     if Y.shape[1] != outputs and not shared:
         rule = f"have {outputs} columns to match the last layer"
-        checks.reject(name, rule, f"shape {y.shape}", f"Change layer_dims[-1] or {name}.")
+        remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass {name}.astype(int)."
+        checks.reject(name, rule, f"{y.dtype} of shape {y.shape}", remedy)
     return Targets(Y, np.arange(2) if loss.targets == "binary" and outputs == 1 else None)
 
 
 def _numbers(y: HostArray, name: str) -> HostArray:
     """Finite real numbers in two dimensions."""
     if y.dtype.kind not in "biuf":
-        remedy = f"Convert it with {name}.astype(float)."
+        remedy = f"Convert it with {name}.astype(float); class labels are one a row: {name}.ravel(), none missing."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
     Y = y[:, None] if y.ndim == 1 else y
     if not np.isfinite(Y).all():
@@ -125,7 +132,11 @@ def _labels(y: HostArray, count: int, known: HostArray | None, name: str) -> Tar
     if unknown.any():
         numbered = f"be labels 0..{count - 1} to match the last layer"
         rule = numbered if known is None else "hold labels of the training data"
-        number = f"Number them with np.unique({name}, return_inverse=True); for real targets pass loss='squared_error'."
+        real, number = (
+            "For real targets pass loss='squared_error'",
+            f"np.unique({name}, return_inverse=True) numbers labels",
+        )
+        number = f"{real}; {number}."
         got, remedy = str(y[unknown][0]), number if known is None else "Drop such rows."
         checks.reject(name, rule, repr(got) if y.dtype.kind == "U" else got, remedy)
     labels = places.astype(np.int32)
@@ -189,8 +200,11 @@ def _weight_of_classes(class_weight: Any, classes: HostArray, labels: HostArray)
 
 def to_mean_one(w: HostArray | None, rows: HostArray | None, held_out: HostArray | None) -> HostArray | None:
     """Weights scaled to mean 1 over the rows trained on (all, if None): only their proportions matter."""
-    if w is None or rows is None or held_out is None:
-        return None if w is None else np.asarray(w / w.mean())
+    if w is None:
+        return None
+    w = w / w.max()  # the mean of the largest floats would overflow
+    if rows is None or held_out is None:
+        return np.asarray(w / w.mean())
     for part, text in ((rows, "train on"), (held_out, "hold out")):
         if not w[part].any():
             rule, got = f"leave weight on the rows to {text}", "0 for each of them"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import network, optimizers, quasi_newton
+from dlx import interrupts, network, optimizers, quasi_newton
 from dlx.backend import Array, Backend, Namespace
 from dlx.data import Batch, Rows, gather, row_numbers, some_rows, streams, truth
 from dlx.network import Layer, Params
@@ -119,22 +119,24 @@ def epochs_by_batch(
         keys = _dropout_keys(task, len(firsts), rng)
         order = _order(task, settings, rng)
         losses: list[Array] = []
-        interrupted = False
         try:
-            for batch, first in enumerate(firsts):
-                rate = settings.schedule(t, steps, watched)
-                part = None if order is None else order[first : min(first + settings.batch_size, n)]
-                if streamed and part is not None:
-                    samples, numbers = some_rows(task.rows, part, backend), None
-                else:
-                    samples, numbers = task.rows, part
-                coefficients = optimizer.coefficients(t + 1, rate)
-                shrink = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
-                params, state, loss = step(params, state, samples, numbers, keys[batch], coefficients, shrink)
-                losses.append(loss)
-                t += 1
+            with interrupts.held() as interrupted:
+                for batch, first in enumerate(firsts):
+                    rate = settings.schedule(t, steps, watched)
+                    part = None if order is None else order[first : min(first + settings.batch_size, n)]
+                    if streamed and part is not None:
+                        samples, numbers = some_rows(task.rows, part, backend), None
+                    else:
+                        samples, numbers = task.rows, part
+                    coefficients = optimizer.coefficients(t + 1, rate)
+                    shrink = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
+                    params, state, loss = step(params, state, samples, numbers, keys[batch], coefficients, shrink)
+                    losses.append(loss)
+                    t += 1
+                    if interrupted:
+                        break
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted = [True]
         if losses:
             found = backend.stack_to_host(losses)
             limit = highest_loss(at_zero, float(found[0])) if epoch == 0 else limit
@@ -215,7 +217,11 @@ def epochs_by_lbfgs(task: Task, settings: Settings, params: Params) -> Iterator[
     limit = highest_loss(zero_loss(task), minimizer.f)
     for epoch in range(settings.epochs):
         mean_loss(np.asarray([minimizer.f]), [1], epoch, limit)
-        converged = minimizer.advance()
+        try:
+            converged = minimizer.advance()
+        except OverflowError as reason:
+            text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {REMEDY}"
+            raise DivergenceError(text) from reason
         yield Epoch(unravel(xp, minimizer.x, params), minimizer.f, minimizer.length)
         if converged:
             return

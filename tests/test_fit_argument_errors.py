@@ -171,7 +171,7 @@ def difference(Z, Y):
     return 2 * (Z - Y)
 
 
-SHAPES = "`loss` must return value of shape (n, 1), delta and predict of shape (n, K); got"
+SHAPES = "`loss` must return value of shape (n, 1), delta and predict of shape (n, K), in the dtype of the scores; got"
 OWN = [
     ({**DEEP, "activation": (f, df)}, ValueError, "`activation[0]` must return arrays of the shape and dtype of z")
     for f, df in (

@@ -250,12 +250,12 @@ def test_schedules_act():
     own = fit(batch_size=8, learning_rate=lambda step, steps, losses: np.float64(1e-3) * (step + len(losses)) / steps)
     np.testing.assert_allclose(own.history["learning_rate"], [1e-3 * (3 * e + 2 + e) / 12 for e in range(4)])
     assert all(type(rate) is float for rate in own.history["learning_rate"])
-    assert_close(fit(optimizer=dlx.adam(0.1), learning_rate=1e-9), fit(learning_rate=0.1))
+    assert_close(fit(optimizer=dlx.adam(0.1), learning_rate=1e-3), fit(learning_rate=0.1))
 
 
 def test_reduce_on_plateau_watches_the_loss():
     schedule = schedules.reduce_on_plateau(5.0, factor=0.1, patience=1)
-    net = fit(REAL, optimizer=dlx.gradient_descent(schedule), clip_norm=0.5, epochs=12)
+    net = fit(REAL, optimizer="gradient_descent", learning_rate=schedule, clip_norm=0.5, epochs=12)
     rates, losses = net.history["learning_rate"], net.history["loss"]
     assert rates[0] == 5.0
     assert rates[-1] < 1.0

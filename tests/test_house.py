@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"checks", "backend"},
+    {"checks", "backend", "interrupts"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring"},
@@ -23,7 +23,7 @@ ROOMS = (  # a file imports only from its own room and those above it
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
 HOST_WORK = ["backend", "initializers", "data", "targets", "saving", "training", "arguments", "model", "article"]
-HOST_WORK += ["selftest"]
+HOST_WORK += ["selftest", "fitting", "scoring"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
