@@ -48,7 +48,10 @@ def assert_same(one, other):
     [
         (np.asarray, {}),
         (np.asarray, {"dropout": 0.2}),
-        (np.asarray, {"loss": losses.cross_entropy(label_smoothing=0.1), "optimizer": dlx.momentum(0.1)}),
+        (
+            np.asarray,
+            {"loss": losses.cross_entropy(label_smoothing=0.1), "optimizer": "momentum", "learning_rate": 0.1},
+        ),
         (lambda y: NAMES[y], {"activation": "gelu"}),
         (lambda y: np.eye(10)[y], {"loss": "cross_entropy"}),
     ],
