@@ -37,6 +37,11 @@ class BackendUnavailable(RuntimeError):
     """The array library is installed but cannot compute here; the text holds its own reason."""
 
 
+def unfused(function: Function, name: str) -> Function:
+    """The function itself, for a `fuse` that does nothing."""
+    return function
+
+
 class Backend:
     """An array library on one device.
 

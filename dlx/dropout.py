@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from dlx.backend import Array, Namespace
+from dlx.backend import Array, Fuse, Namespace, unfused
 
 
 def _mix(x: Array) -> Array:
@@ -18,7 +19,19 @@ def _mix(x: Array) -> Array:
     return x * (0x846CA68B - 2**32)
 
 
-def mask(xp: Namespace, key: int, like: Array, rate: float, device: Any = None) -> Array:
+def bind(xp: Namespace, dtype: Any, fuse: Fuse) -> Callable[..., Array]:
+    """The elementwise formula of `mask`: kept(i, j, threshold, scale) of int32 arrays (n, 1) and (1, d)."""
+
+    def kept(i: Array, j: Array, threshold: int, scale: float) -> Array:
+        return xp.astype(_mix(_mix(i) + _mix(j)) >= threshold, dtype) * scale
+
+    fused: Callable[..., Array] = fuse(kept, "dropout")
+    return fused
+
+
+def mask(
+    xp: Namespace, key: int, like: Array, rate: float, device: Any = None, kept: Callable[..., Array] | None = None
+) -> Array:
     """Inverted dropout: 0 with probability `rate`, else 1 / (1 - rate), so that the mean stays 1.
 
     M[i, j] = (h[i, j] >= rate · 2^32 - 2^31) / (1 - rate),  h[i, j] = mix(mix(i xor key) + mix(j)), int32
@@ -32,6 +45,8 @@ def mask(xp: Namespace, key: int, like: Array, rate: float, device: Any = None) 
     rate : float in [0, 1)
     device : object, optional
         That of `like`, which while JAX traces does not know it.
+    kept : function, optional
+        What `bind` gave, for a mask in one kernel where the library can.
 
     Returns
     -------
@@ -40,8 +55,7 @@ def mask(xp: Namespace, key: int, like: Array, rate: float, device: Any = None) 
     Source: Srivastava et al. 2014; inverted, so that prediction needs no change.
     """
     n, d = like.shape[-2:]
-    i = xp.arange(n, dtype=xp.int32, device=device)
-    j = xp.arange(d, dtype=xp.int32, device=device)
-    h = _mix(xp.expand_dims(_mix(i ^ key), axis=1) + xp.expand_dims(_mix(j), axis=0))
+    i = xp.expand_dims(xp.arange(n, dtype=xp.int32, device=device) ^ key, axis=1)
+    j = xp.expand_dims(xp.arange(d, dtype=xp.int32, device=device), axis=0)
     threshold = min(round(rate * 2**32) - 2**31, 2**31 - 1)
-    return xp.astype(h >= threshold, like.dtype) * (1.0 / (1.0 - rate))
+    return (kept or bind(xp, like.dtype, unfused))(i, j, threshold, 1.0 / (1.0 - rate))

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from dlx import checks
 from dlx.activations import Activation, logistic
-from dlx.backend import Array, Function, Fuse, Namespace
+from dlx.backend import Array, Fuse, Namespace, unfused
 
 Targets = Literal["real", "counts", "binary", "classes"]
 
@@ -47,11 +47,6 @@ class Loss(NamedTuple):
     targets: Targets
     bind: Callable[[Namespace, Callable[[Any], Array]], Formulas]
     share: Callable[[Namespace, Fuse], Both] | None = None
-
-
-def unfused(function: Function, name: str) -> Function:
-    """The function itself, for a `fuse` that does nothing."""
-    return function
 
 
 def _scores(Z: Array) -> Array:

@@ -45,6 +45,7 @@ class Formulas(NamedTuple):
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
+    kept: Callable[..., Array]
     dropout: tuple[float, ...]
     l2: float
     l1: float
@@ -82,7 +83,9 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
             break
         Z, a = net.hidden[l].activate(Z, b)
         rate = net.dropout[l]
-        mask = dropout.mask(net.xp, keys[l], a, rate, net.device) if keys is not None and rate > 0 else None
+        mask = None
+        if keys is not None and rate > 0:
+            mask = dropout.mask(net.xp, keys[l], a, rate, net.device, net.kept)
         trace.Zs.append(Z)
         trace.fs.append(a)
         trace.masks.append(mask)
@@ -201,6 +204,11 @@ def bind_loss(loss: losses.Loss, backend: Backend, dtype: str) -> tuple[losses.F
     return formulas, both if loss.share is None else loss.share(backend.xp, backend.fuse)
 
 
+def bind_dropout(backend: Backend, dtype: str) -> Callable[..., Array]:
+    """The formula of dropout's masks."""
+    return dropout.bind(backend.xp, backend.dtype(dtype), backend.fuse)
+
+
 def bind(
     backend: Backend,
     dtype: str,
@@ -218,6 +226,7 @@ def bind(
         backend.sum_rows,
         tuple(bind_hidden(each, backend) for each in hidden),
         *bind_loss(loss, backend, dtype),
+        bind_dropout(backend, dtype),
         tuple(dropout) or (0.0,) * len(hidden),
         l2,
         l1,

@@ -52,6 +52,12 @@ def test_fifty_steps_of_adam_with_dropout_agree(be, on_numpy):
     assert_agree(fit(**HOW, backend=be), on_numpy[0])
 
 
+def test_fifty_steps_in_float32_agree(be):
+    nets = [fit(**HOW | {"dtype": "float32"}, backend=each) for each in (be, "numpy")]
+    assert np.abs(vector(nets[0]) - vector(nets[1])).max() < 1e-5
+    assert nets[0].params[0].W.dtype == be.dtype("float32")
+
+
 @pytest.mark.parametrize("selector", [name for name in SELECTORS if name == "jax"])
 def test_so_they_do_where_nothing_is_compiled(selector):
     how = {"dims": (4, 8, 3), "batch_size": None, "epochs": 50, "dropout": 0.3, "sample_weight": WEIGHT}

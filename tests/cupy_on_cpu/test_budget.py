@@ -35,7 +35,8 @@ def one_step(layers, **options):
     step = training.make_step(task, settings)
     state = optimizers.start(be.xp, optimizer, params)
     numbers = data.row_numbers(np.arange(300), 300, be)[:BATCH]
-    return lambda: step(params, state, rows, numbers, None, optimizer.coefficients(1, 1e-3), None)
+    keys = (-7,) * (layers - 1) if options.get("dropout") else None
+    return lambda: step(params, state, rows, numbers, keys, optimizer.coefficients(1, 1e-3), None)
 
 
 def over_budget(done, layers):
@@ -75,6 +76,11 @@ def test_a_plain_optimizer_is_over_budget(monkeypatch):
 def test_other_steps_copy_nothing_and_wait_for_nothing(options):
     done = counted(one_step(2, **options))
     assert set(over_budget(done, 2)) <= {"launches"}
+
+
+def test_a_mask_of_dropout_is_one_kernel():
+    step = counted(one_step(3, dropout=(0.1, 0.2)))
+    assert step.kernels["dlx_dropout"] == 2
 
 
 def test_an_epoch_is_one_copy_each_way():
