@@ -118,6 +118,7 @@ def objective(net, params, X, Y, weights, keys):
 OTHERS = {name: getattr(np, name) for name in ("arange", "int32", "expand_dims", "astype")}
 COMPLEX = dlx.Backend(types.SimpleNamespace(**vars(oracles.COMPLEX), **OTHERS), name="complex")
 COMPLEX.asarray = lambda x, dtype=None: np.asarray(x)
+COMPLEX.dtype = lambda name: np.dtype(complex)
 
 
 @over(MANY)
