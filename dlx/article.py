@@ -46,7 +46,8 @@ def L_layer_model(
     activation : str, Activation, pair (f, df), or a sequence of one for each of the L layers, the last included
         "none", "relu", "sigmoid" or any other of `dlx.activations`.
     cost : str or Loss
-        Of A_L; any of `dlx.losses`.
+        Of A_L; any of `dlx.losses`. poisson and the cross-entropies bring the link to their scores: with them the last
+        activation must be "none".
     backend : selector, optional
         None follows X.
     dtype : "float32" or "float64", optional
@@ -65,7 +66,7 @@ def L_layer_model(
     ValueError, TypeError
         An argument is wrong; raised before any work.
     DivergenceError
-        The cost became non-finite; names the iteration.
+        The cost became non-finite, which names the iteration, or a weight did.
 
     Notes
     -----
@@ -127,7 +128,7 @@ def L_layer_model(
                 checks.reject("cost", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
             if print_cost:
                 print(f"Cost is {costs[-1]:.6g} on iteration {iteration}")
-        if not all(bool(xp.all(xp.isfinite(each))) for layer in params for each in layer):
+        if not network.all_finite(xp, params):
             got = "a weight that is not after the last iteration"
             checks.reject("params", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
         found = {}

@@ -146,7 +146,7 @@ def row_numbers(rows: HostArray, n: int, backend: Backend) -> Array:
 
 def streams(samples: Rows, backend: Backend) -> bool:
     """Whether X lies on the host and goes to the backend a batch at a time."""
-    return library_of(samples.X) != backend.name
+    return library_of(samples.X) == HOST != backend.name
 
 
 def some_rows(samples: Rows, rows: HostArray, backend: Backend) -> Rows:

@@ -21,7 +21,7 @@ def fit(
     activation: Any = "relu",
     loss: Any = "auto",
     optimizer: Any = "adam",
-    learning_rate: Any = 1e-3,
+    learning_rate: Any = arguments.DEFAULT_RATE,
     batch_size: int | None = 128,
     epochs: int = 100,
     l2: float = 0.0,
@@ -116,6 +116,8 @@ def fit(
         The array library that was asked for is not there or cannot compute.
     DivergenceError
         The loss became non-finite or exploded; names epoch and batch.
+    OutOfMemory
+        Memory does not hold it; names the batch size and what needs how much.
 
     Warns
     -----

@@ -8,8 +8,8 @@ from dlx.backend import Array, Namespace
 def accuracy(xp: Namespace, correct: Array, weights: Array | None = None) -> float:
     """The (weighted) share of correct rows; `correct` is a boolean array (n,), `weights` (n,)."""
     if weights is None:
-        right: int = xp.sum(xp.astype(correct, xp.int32))
-        return int(right) / int(correct.shape[0])  # exact, whatever the working dtype
+        right = int(xp.sum(xp.astype(correct, xp.int32)))
+        return right / int(correct.shape[0])  # exact, whatever the working dtype
     return float(xp.sum(weights * xp.astype(correct, weights.dtype)) / xp.sum(weights))
 
 

@@ -177,6 +177,11 @@ def scores(net: Formulas, params: Params, X: Array) -> Array:
     return Z
 
 
+def all_finite(xp: Namespace, params: Params) -> bool:
+    """Whether every weight and bias is finite; waits for the device."""
+    return all(bool(xp.all(xp.isfinite(each))) for layer in params for each in layer)
+
+
 def bind_hidden(activation: activations.Activation, backend: Backend) -> Hidden:
     """A hidden layer's formulas; a user's own activation may do what no library can fuse."""
     f, df = activation.bind(backend.xp)

@@ -300,8 +300,7 @@ def _is_lower(loss: float, best: float) -> bool:
 
 def _require_finite(task: Task, params: Params, epochs: int) -> None:
     """The loss of the last batch was finite, but its update may have overflowed."""
-    xp = task.net.xp
-    if not all(bool(xp.all(xp.isfinite(each))) for layer in params for each in layer):
+    if not network.all_finite(task.net.xp, params):
         raise DivergenceError(
             f"`params` must stay finite; got a weight that is not after the last batch of epoch {epochs}. " + REMEDY
         )

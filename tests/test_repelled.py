@@ -153,3 +153,14 @@ def test_a_network_changes_dtype_on_its_way(tmp_path, be):
         assert other.dtype == "float32"
         np.testing.assert_allclose(other.predict_proba(X), net.predict_proba(X), atol=1e-6)
     assert net.dtype == "float64"
+
+
+@pytest.mark.parametrize("dtype", ["float16", 3, np.nan])
+def test_a_network_goes_to_no_other_dtype(tmp_path, dtype):
+    net = dlx.Network([(np.eye(3), np.zeros(3))])
+    net.save(tmp_path / "net")
+    for change in (lambda: net.to("numpy", dtype), lambda: dlx.load(tmp_path / "net", dtype=dtype)):
+        with pytest.raises(
+            ValueError, match=rf"^`dtype` must be one of 'float32', 'float64'; got '{dtype}'\. These are"
+        ):
+            change()
