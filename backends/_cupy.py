@@ -30,6 +30,7 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
+    in_place = True
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -72,6 +73,18 @@ class CupyBackend(Backend):
         """One copy from the device; waits for it."""
         found: np.ndarray[Any, Any] = cupy.asnumpy(x)
         return found
+
+    def transpose(self, x: Array) -> Array:
+        """A view, without the cost of a function's call."""
+        return x.mT
+
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """cuBLAS, straight into `out`."""
+        return cupy.matmul(a, b, out=out)
+
+    def sum_rows(self, x: Array, out: Array | None = None) -> Array:
+        """One reduction, straight into `out`."""
+        return cupy.sum(x, axis=-2, keepdims=True, out=out)
 
     def fuse(self, function: Function, name: str) -> Function:
         """cupy.fuse: one kernel, compiled at its first call for each combination of dtypes."""

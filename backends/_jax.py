@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function
+from dlx.backend import Array, Backend, Function, Loop
 
 from . import importing, no_device, unavailable
 
 with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
     import jax
+
+
+SECONDS_AT_ONCE = 0.5  # a call copies its carry, which Ctrl-C must find whole; so not much less
+MOST_LOOPS = 64
+_LOCK = threading.Lock()
+_LOOPS: dict[Hashable, Callable[..., Any]] = {}  # compiled for one fit, ready for the next of the same kind
 
 
 class JaxBackend(Backend):
@@ -84,6 +93,35 @@ class JaxBackend(Backend):
         compiled: Function = jax.jit(function)
         return compiled
 
+    def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
+        """Many steps in one compiled loop; it comes back after a second at most, or a step, for Ctrl-C."""
+        known = None if key is None else (self.selector, key)
+        with _LOCK:
+            many = _LOOPS.get(known) or jax.jit(functools.partial(_steps, step), static_argnames="steps")
+            if known is not None:
+                _LOOPS[known] = many
+            if len(_LOOPS) > MOST_LOOPS:
+                del _LOOPS[next(iter(_LOOPS))]
+        at_once = 1
+
+        def run(carry: Any, constants: Any, inputs: Any, steps: int) -> Iterator[tuple[Any, Array]]:
+            nonlocal at_once
+            first = 0
+            while first < steps:
+                last = min(first + at_once, steps)
+                started = time.perf_counter()
+                carry, outputs = many(carry, constants, inputs, first, last, steps=steps)
+                found = np.asarray(outputs)[first:last]
+                at_once = at_once * 2 if time.perf_counter() - started < SECONDS_AT_ONCE else max(1, at_once // 2)
+                first = last
+                yield carry, found
+
+        return run
+
+    def outputs_to_host(self, outputs: Any) -> np.ndarray[Any, Any]:
+        """Vectors of the host already."""
+        return np.concatenate(outputs)
+
     def describe(self) -> dict[str, str]:
         """Its float32 products are TF32 on recent GPUs unless the precision says otherwise."""
         return {
@@ -92,6 +130,23 @@ class JaxBackend(Backend):
             "default_matmul_precision": jax.config.jax_default_matmul_precision or "default",
             "enable_x64": str(jax.config.jax_enable_x64),
         }
+
+
+def _steps(
+    step: Callable[..., Any], carry: Any, constants: Any, inputs: Any, first: Array, last: Array, steps: int
+) -> Any:
+    """The steps from `first` to before `last`, and a vector with room for the outputs of all."""
+
+    def at(number: Array) -> Any:
+        return jax.tree.map(lambda x: x[number], inputs)
+
+    def body(number: Array, so_far: Any) -> Any:
+        carry, outputs = so_far
+        carry, output = step(carry, constants, at(number))
+        return carry, outputs.at[number].set(output)
+
+    _, output = jax.eval_shape(step, carry, constants, at(0))
+    return jax.lax.fori_loop(first, last, body, (carry, jax.numpy.zeros(steps, output.dtype)))
 
 
 def _device_name(device: Any) -> str:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import contextlib
 import types
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, host_array, library_of, namespace_of
+from dlx.backend import Array, Backend, Function, host_array, library_of, namespace_of
 
 from . import importing, no_device, unavailable
+from ._blocks import in_blocks
 
 with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'."):
     import torch
+
+
+BLOCK = 1 << 17  # elements: fewer do not occupy PyTorch's threads
 
 
 class TorchBackend(Backend):
     """PyTorch tensors on one device, without gradients."""
 
     name = "torch"
+    in_place = True
     float64_hint = "MPS has no float64: pass dtype='float32', or use 'torch:cpu'."
 
     @classmethod
@@ -65,6 +71,30 @@ class TorchBackend(Backend):
         found: np.ndarray[Any, Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
         return found
 
+    def transpose(self, x: Array) -> Array:
+        """A view, without the cost of a function's call."""
+        return x.mT
+
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """PyTorch's own, straight into `out`."""
+        return torch.matmul(a, b, out=out)
+
+    def sum_rows(self, x: Array, out: Array | None = None) -> Array:
+        """PyTorch's own, straight into `out`."""
+        return torch.sum(x, dim=-2, keepdim=True, out=out)
+
+    def fuse(self, function: Function, name: str) -> Function:
+        """On the CPU, over blocks of a long vector that stay in its cache: an optimizer's update of all parameters."""
+
+        def in_cache(first: Array, *rest: Any) -> Any:
+            if len(first.shape) != 1 or first.shape[0] < 2 * BLOCK:
+                return function(first, *rest)
+            arguments = first, *rest
+            return in_blocks(function, arguments, list(map(torch.is_tensor, arguments)), BLOCK, partial(_empty, first))
+
+        fused: Any = in_cache
+        return function if self.device.type != "cpu" else fused
+
     def out_of_memory(self, error: Exception) -> bool:
         """PyTorch has a class for devices, and a sentence for the CPU."""
         on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
@@ -98,6 +128,10 @@ class TorchBackend(Backend):
             "cuda.matmul.allow_tf32": str(torch.backends.cuda.matmul.allow_tf32),
             "cudnn.allow_tf32": str(torch.backends.cudnn.allow_tf32),
         }
+
+
+def _empty(whole: Array, piece: Array) -> Array:
+    return torch.empty(whole.shape, dtype=piece.dtype)
 
 
 def _devices() -> list[str]:

@@ -35,7 +35,7 @@ class Activation(NamedTuple):
 def logistic(xp: Namespace, z: Array) -> Array:
     """σ(z) = 1 / (1 + e^-z), without overflow: the exponential is always of -|z|."""
     e = xp.exp(-xp.abs(z))
-    return xp.where(z >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
+    return xp.where(z >= 0, 1.0, e) / (1.0 + e)
 
 
 def log1p_exp(xp: Namespace, z: Array) -> Array:
@@ -121,7 +121,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
     def bind(xp: Namespace) -> Formulas:
         def f(z: Array) -> Array:
-            return xp.where(z > 0, z, slope * z)
+            return xp.maximum(z, slope * z)  # slope < 1
 
         def df(z: Array, a: Array) -> Array:
             positive = xp.astype(z > 0, z.dtype)

@@ -20,8 +20,8 @@ from dlx import (
     parameters,
     quasi_newton,
     schedules,
+    steps,
     targets,
-    training,
 )
 from dlx.backend import HOST, Array, Backend, library_of
 
@@ -48,7 +48,7 @@ def settings(
     patience: Any,
     clip_norm: Any,
     clip_value: Any,
-) -> training.Settings:
+) -> steps.Settings:
     """How to train."""
     chosen = optimizers.get(optimizer)
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
@@ -61,7 +61,7 @@ def settings(
         checks.reject("learning_rate", "be given once", got, "Leave it out of fit or out of the optimizer.")
     if not isinstance(shuffle, bool | np.bool_):
         checks.reject("shuffle", "be True or False", repr(shuffle), "False keeps the rows' order.", TypeError)
-    return training.Settings(
+    return steps.Settings(
         optimizer=chosen,
         schedule=schedule if own_rate is None else _schedule(own_rate),
         batch_size=_count("batch_size", batch_size, "None takes all rows.") or sys.maxsize,

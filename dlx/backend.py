@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import itertools
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import array_api_compat
@@ -22,6 +23,7 @@ from dlx.checks import reject
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
+Loop = Callable[[Any, Any, Any, int], Iterator[tuple[Any, Array]]]
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; no static type keeps the function's own through an argument
 
 HOST = "numpy"  # the library of the host: its arrays may enter every backend
@@ -59,6 +61,9 @@ class Backend:
 
     name: str = ""
     float64_hint: str = "Use float32."
+    in_place: bool = False  # whether slices and reshapes of an array are views of its memory, which may be written
+    elements_at_once: int = 1 << 20  # of a layer's output, while predicting
+    fewest_rows: int = 1
 
     def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
         self.xp = xp
@@ -128,8 +133,16 @@ class Backend:
         with self.scope():
             return self.to_host(self.xp.stack(list(scalars)))
 
-    def sum_rows(self, x: Array) -> Array:
-        """Σ_i x_i over the rows of (..., n, K), of shape (..., 1, K)."""
+    def transpose(self, x: Array) -> Array:
+        """The last two axes exchanged, a view where there are views."""
+        return self.xp.matrix_transpose(x)
+
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """The matrix product a b; written to `out`, where arrays are written in place."""
+        return a @ b
+
+    def sum_rows(self, x: Array, out: Array | None = None) -> Array:
+        """Σ_i x_i over the rows of (..., n, K), of shape (..., 1, K); `out` as in `product`."""
         return self.xp.sum(x, axis=-2, keepdims=True)
 
     def synchronize(self) -> None:
@@ -152,6 +165,32 @@ class Backend:
         Its arguments are arrays that broadcast together, then numbers; it may write the arrays in place.
         """
         return function
+
+    def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
+        """``step(carry, constants, inputs) -> (carry, output)`` as a loop over the rows of `inputs`.
+
+        ``run(carry, constants, inputs, steps)`` yields (carry, outputs) as often as it may be stopped: here after each
+        step, with its one output; a library that compiles the loop yields after many, with the vector of their outputs.
+        `inputs` are nested tuples of None, vectors of the host, of which a step gets one Python number each, and
+        matrices on the device, of which it gets a row. Equal keys promise equal steps, so that a compiled one is used
+        again; None promises nothing.
+        """
+        compiled = self.compile(step)
+
+        def run(carry: Any, constants: Any, inputs: Any, steps: int) -> Iterator[tuple[Any, Array]]:
+            for _, each in zip(range(steps), _rows(inputs), strict=False):
+                carry, output = compiled(carry, constants, each)
+                yield carry, output
+
+        return run
+
+    def outputs_to_host(self, outputs: Sequence[Array]) -> np.ndarray[Any, Any]:
+        """All outputs that a `loop` has yielded as one NumPy vector, in one transfer."""
+        return self.stack_to_host(outputs)
+
+    def expecting(self, elements: float) -> Self:
+        """This backend, prepared to compute that many elements by fused formulas: it may compile where that repays."""
+        return self
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether `error` says that memory, of the device or of the host, did not suffice."""
@@ -285,6 +324,17 @@ def common_backend(backend: str | types.ModuleType | Backend | None, arrays: Map
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)
     return chosen
+
+
+def _rows(inputs: Any) -> Iterable[Any]:
+    if inputs is None:
+        return itertools.repeat(None)
+    if isinstance(inputs, tuple):
+        return zip(*map(_rows, inputs), strict=False) if inputs else itertools.repeat(())
+    if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
+        numbers: list[float] = inputs.tolist()
+        return numbers
+    return (inputs[row, :] for row in range(inputs.shape[0]))
 
 
 def _short(namespace: str) -> str:

@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from dlx import arguments, checks, data, initializers, losses, memory, network, parameters, scoring, targets, training
+from dlx import (
+    arguments,
+    checks,
+    data,
+    initializers,
+    losses,
+    memory,
+    network,
+    parameters,
+    scoring,
+    steps,
+    targets,
+    training,
+)
 from dlx.backend import Backend, common_backend, get_backend
 from dlx.model import Network
 from dlx.network import Params
@@ -158,6 +171,7 @@ def fit(
     stream = arguments.streaming(stream, X, settings.optimizer)
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
+    chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
     with chosen.scope(), memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected):
@@ -188,7 +202,8 @@ def fit(
 
         for listen in listeners["on_start"]:
             listen(found)
-        task = training.Task(chosen, net, name, rows, train_rows)
+        key = network.kind(name, hidden, loss, rates, l2, l1)
+        task = steps.Task(chosen, net, name, rows, train_rows, key)
         found.params, found.history = training.train(task, settings, found.params, generator, validate, report)
         for listen in listeners["on_end"]:
             listen(found)

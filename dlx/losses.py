@@ -299,7 +299,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
         def terms(z: Array, total: Array, Y: Array, floor: float) -> tuple[Array, Array]:
             log_p = z - xp.log(total)
-            T = keep * Y + floor
+            T = keep * Y + floor if s else Y
             return -T * log_p, xp.exp(log_p) - T
 
         shifted, terms = fuse(exponentials(xp), "softmax"), fuse(terms, "cross_entropy")

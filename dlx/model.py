@@ -12,6 +12,7 @@ import numpy as np
 
 from dlx import activations, checks, data, losses, network, parameters, saving, scoring, targets
 from dlx.backend import (
+    HOST,
     Array,
     Backend,
     BackendNotInstalled,
@@ -22,6 +23,8 @@ from dlx.backend import (
 )
 from dlx.network import Layer, Params
 from dlx.training import History
+
+AT_A_STROKE = 128  # rows; more are computed block by block
 
 
 class Network:
@@ -80,14 +83,18 @@ class Network:
         outputs = 2 if self._one_label else self.layer_dims[-1]
         self.classes = None if classes is None else targets.own_classes(np.array(classes), outputs)
         self.history: History = {} if history is None else history
+        self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
             parameters.require_real(pairs, self.backend, self.dtype, "params")
             self.params: Params = own_params(pairs, self.backend, self.dtype)
 
     @property
     def formulas(self) -> network.Formulas:
-        """The network's formulas on its backend."""
-        return network.bind(self.backend, self.dtype, self.activation, self.loss)
+        """The network's formulas on its backend, bound when they are first needed."""
+        parts = self.backend, self.dtype, self.activation, self.loss
+        if self._bound is None or any(a is not b for a, b in zip(self._bound[0], parts, strict=True)):
+            self._bound = parts, network.bind(*parts)
+        return self._bound[1]
 
     def predict(self, X: Any) -> Array:
         """The label of each row (n,), or for real targets the prediction, (n,) for one output and (n, K) for several.
@@ -209,6 +216,7 @@ class Network:
         """Host arrays and names, so that a pickle loads where the library is absent; own functions as they are."""
         return {
             **self.__dict__,
+            "_bound": None,
             "params": self._host_params(),
             "backend": self.backend.__reduce__(),
             "activation": [saving.described(each) or tuple(each.bind(None)) for each in self.activation],
@@ -243,15 +251,31 @@ class Network:
             return [(np.array(self.backend.to_host(W)), np.array(self.backend.to_host(b))) for W, b in self.params]
 
     def _scores(self, X: Any) -> Array:
+        if self._needs_no_more(X):
+            return network.scores(self.formulas, self.params, X)
         common_backend(self.backend, {"X": X})
         checked = data.features(X, self.backend, self.dtype, self.layer_dims[0])
-        return scoring.scores(self.formulas, self.params, checked, self.backend.dtype(self.dtype))
+        dtype = self.backend.dtype(self.dtype)
+        return scoring.scores(self.backend, self.formulas, self.params, checked, dtype)
+
+    def _needs_no_more(self, X: Any) -> bool:
+        """Whether these are a few good rows as they should be, on a library that has but one device."""
+        W = self.params[0].W
+        return (
+            type(X) is type(W)
+            and self.backend.device is None
+            and X.dtype == W.dtype
+            and X.ndim == 2
+            and X.shape[1] == W.shape[0]
+            and 0 < X.shape[0] <= AT_A_STROKE
+            and data.all_finite(self.backend.xp, X)
+        )
 
     def _labels(self, places: Array, X: Any) -> Array:
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
         if classes is None:
             return self._out(places, X)
-        if classes.dtype.kind in "biu" and library_of(X) == self.backend.name:
+        if classes.dtype.kind in "biu" and library_of(X) == self.backend.name != HOST:
             return self.backend.xp.take(self.backend.asarray(classes), places, axis=0)
         return classes[self.backend.to_host(places)]
 

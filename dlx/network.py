@@ -7,7 +7,7 @@ independent models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,7 +41,9 @@ class Formulas(NamedTuple):
 
     xp: Namespace
     device: Any
-    sum_rows: Callable[[Array], Array]
+    transpose: Callable[[Array], Array]
+    product: Callable[..., Array]
+    sum_rows: Callable[..., Array]
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
@@ -93,22 +95,22 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
     return trace
 
 
-def backward(net: Formulas, params: Params, trace: Trace, delta: Array) -> Params:
+def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Params | None = None) -> Params:
     """The gradients of the loss by every W and b, by the chain rule; `delta` (..., n, K) is its derivative by the
     scores.
 
     dW_l = A_{l-1}ᵀ δ_l,  db_l = Σ_i δ_l,  δ_{l-1} = (δ_l W_lᵀ) · M_{l-1} · f'(Z_{l-1})
 
+    They are written to the arrays `into`, if there are any and the library writes in place.
+
     Source: Rumelhart, Hinton and Williams 1986.
     """
-    xp = net.xp
     gradients: list[Layer] = []
     for l in range(len(params) - 1, -1, -1):
-        dW = xp.matrix_transpose(trace.As[l]) @ delta
-        db = net.sum_rows(delta)
-        gradients.append(Layer(dW, db))
+        W, b = (None, None) if into is None else into[l]
+        gradients.append(Layer(net.product(net.transpose(trace.As[l]), delta, W), net.sum_rows(delta, b)))
         if l > 0:
-            delta = delta @ xp.matrix_transpose(params[l].W)
+            delta = delta @ net.transpose(params[l].W)
             delta = net.hidden[l - 1].chain(delta, trace.Zs[l - 1], trace.fs[l - 1])
             mask = trace.masks[l - 1]
             if mask is not None:
@@ -118,7 +120,7 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array) -> Param
 
 def mean_loss(xp: Namespace, values: Array, weights: Array | None) -> Array:
     """J = 1/n Σ_i w_i value_i, of shape (...,); values (..., n, 1), weights (n, 1) of mean 1 over all training rows."""
-    return xp.mean(values if weights is None else weights * values, axis=(-2, -1))
+    return xp.sum(values if weights is None else weights * values, axis=(-2, -1)) * (1.0 / values.shape[-2])
 
 
 def mean_delta(delta: Array, weights: Array | None) -> Array:
@@ -150,19 +152,30 @@ def penalty_gradient(net: Formulas, W: Array) -> Array | float:
     return gradient
 
 
+def with_penalty(net: Formulas, gradient: Layer, layer: Layer) -> Layer:
+    """∂(J + R) by one layer's parameters, from ∂J, which it consumes."""
+    dW, db = gradient
+    dW += penalty_gradient(net, layer.W)
+    return Layer(dW, db)
+
+
 def loss_and_gradients(
-    net: Formulas, params: Params, X: Array, Y: Array, weights: Array | None, keys: Sequence[int] | None
+    net: Formulas,
+    params: Params,
+    X: Array,
+    Y: Array,
+    weights: Array | None,
+    keys: Sequence[int] | None,
+    into: Params | None = None,
 ) -> tuple[Array, Params]:
-    """J + R and its gradients by every parameter, in one forward and one backward pass."""
+    """J + R and its gradients by every parameter, in one forward and one backward pass; `into` as in `backward`."""
     trace = forward(net, params, X, keys)
     values, delta = net.loss_and_delta(trace.Zs[-1], Y)
     loss = mean_loss(net.xp, values, weights)
-    gradients = backward(net, params, trace, mean_delta(delta, weights))
+    gradients = backward(net, params, trace, mean_delta(delta, weights), into)
     if net.l2 > 0 or net.l1 > 0:
         loss = loss + penalty(net, params)
-        gradients = tuple(
-            Layer(dW + penalty_gradient(net, W), db) for (dW, db), (W, _) in zip(gradients, params, strict=True)
-        )
+        gradients = tuple(map(partial(with_penalty, net), gradients, params))
     return loss, gradients
 
 
@@ -214,6 +227,22 @@ def bind_dropout(backend: Backend, dtype: str) -> Callable[..., Array]:
     return dropout.bind(backend.xp, backend.dtype(dtype), backend.fuse)
 
 
+def kind(
+    dtype: str,
+    hidden: Sequence[activations.Activation],
+    loss: losses.Loss,
+    dropout: Sequence[float],
+    l2: float,
+    l1: float,
+) -> Hashable:
+    """What the formulas of `bind` depend on, beside the backend; None where a user's own code is among them."""
+    own = all(each.bind.__module__ == activations.__name__ and each.name != "custom" for each in hidden)
+    if not own or loss.bind.__module__ != losses.__name__ or loss.name == "custom":
+        return None
+    named = [(each.name, repr(each.settings)) for each in hidden]
+    return dtype, *named, (loss.name, repr(loss.settings)), tuple(dropout), l2, l1
+
+
 def bind(
     backend: Backend,
     dtype: str,
@@ -228,6 +257,8 @@ def bind(
     return Formulas(
         backend.xp,
         backend.device,
+        backend.transpose,
+        backend.product,
         backend.sum_rows,
         tuple(bind_hidden(each, backend) for each in hidden),
         *bind_loss(loss, backend, dtype),

@@ -325,11 +325,28 @@ def lion(
     return Optimizer("lion", settings, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
 
 
+def is_own(optimizer: Optimizer) -> bool:
+    """Whether its formula is one of dlx's, whatever its name."""
+    return optimizer.bind.__module__ == __name__
+
+
 def bind(optimizer: Optimizer, backend: Backend) -> Update:
-    """The update on one backend, fused where it is one of dlx's own and the library can."""
+    """The update on one backend, fused where it is one of dlx's own and the library can.
+
+    Where arrays are written in place, so is a user's own update that returns new ones.
+    """
     update = optimizer.bind(backend.xp)
-    fused: Update = backend.fuse(update, optimizer.name) if optimizer.name in OPTIMIZERS else update
-    return fused
+    if is_own(optimizer):
+        fused: Update = backend.fuse(update, optimizer.name)
+        return fused
+
+    def into_place(w: Array, *rest: Any) -> tuple[Array, ...]:
+        new, *slots = update(w, *rest)
+        if new is not w:
+            w[...] = new
+        return w, *slots
+
+    return into_place if backend.in_place else update
 
 
 def start(xp: Namespace, optimizer: Optimizer, params: Params) -> State:
@@ -371,7 +388,8 @@ def clip_by_norm(xp: Namespace, gradients: Params, limit: float) -> Params:
 
     Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063. The same as optax.clip_by_global_norm.
     """
-    squares = [xp.sum(g * g, axis=(-2, -1), keepdims=True) for layer in gradients for g in layer]
+    axes = (-2, -1) if gradients[0].W.ndim > 1 else -1  # all weights of a network may come as one vector
+    squares = [xp.sum(g * g, axis=axes, keepdims=True) for layer in gradients for g in layer]
     factor = limit / xp.maximum(xp.sqrt(sum(squares[1:], start=squares[0])), limit)
     return tuple(Layer(dW * factor, db * factor) for dW, db in gradients)
 

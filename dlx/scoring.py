@@ -10,13 +10,12 @@ from dlx import data, losses, metrics, network
 from dlx.backend import Array, Backend
 from dlx.network import Params
 
-ELEMENTS_AT_ONCE = 1 << 20  # of the widest layer, while predicting
 
-
-def scores(net: network.Formulas, params: Params, X: Array, dtype: Any) -> Array:
+def scores(backend: Backend, net: network.Formulas, params: Params, X: Array, dtype: Any) -> Array:
     """The scores of all rows, computed over blocks of rows, so that no layer's output is held for all of them."""
     xp = net.xp
-    n, rows = X.shape[0], max(1, ELEMENTS_AT_ONCE // max(max(layer.W.shape[-2:]) for layer in params))
+    widest = max(max(layer.W.shape[-2:]) for layer in params)
+    n, rows = X.shape[0], max(backend.fewest_rows, backend.elements_at_once // widest)
     blocks = [
         network.scores(net, params, xp.astype(X[first : min(first + rows, n), :], dtype, copy=False))
         for first in range(0, n, rows)
@@ -43,7 +42,7 @@ def validation_figures(
 ) -> dict[str, float]:
     """Loss, without penalties, and score of held-out rows."""
     xp, w = net.xp, held.weights
-    Z, Y = scores(net, params, held.X, dtype), data.truth(net.xp, held.Y, held.classes, dtype)
+    Z, Y = scores(backend, net, params, held.X, dtype), data.truth(net.xp, held.Y, held.classes, dtype)
     total = 1.0 if w is None else float(xp.mean(w))
     return {
         "validation_loss": float(network.mean_loss(xp, net.loss.value(Z, Y), w)) / total,

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import interrupts, network, optimizers, quasi_newton
-from dlx.backend import Array, Backend, Namespace
-from dlx.data import Batch, Rows, gather, row_numbers, some_rows, streams, truth
+from dlx import interrupts, network, optimizers, quasi_newton, steps, storage
+from dlx.backend import Array
+from dlx.data import Batch, gather, truth
 from dlx.network import Layer, Params
-from dlx.schedules import Schedule
+from dlx.steps import Settings, Task
 
 HostArray = np.ndarray[Any, Any]
 History = dict[str, list[float]]
@@ -29,42 +29,6 @@ class DivergenceError(ArithmeticError):
     """The loss or the weights became non-finite, or the loss exploded; no model is returned."""
 
 
-class Task(NamedTuple):
-    """What is trained on what: `chosen` are the numbers of the rows that are trained on, None for all of them."""
-
-    backend: Backend
-    net: network.Formulas
-    dtype: str
-    rows: Rows
-    chosen: HostArray | None
-
-    @property
-    def size(self) -> int:
-        """How many rows are trained on."""
-        return int(self.rows.X.shape[0]) if self.chosen is None else len(self.chosen)
-
-    def numbers(self) -> HostArray:
-        """The numbers of the rows that are trained on."""
-        return np.arange(self.size) if self.chosen is None else self.chosen
-
-    def to_device(self, numbers: HostArray) -> Array:
-        """Row numbers on the device."""
-        return row_numbers(numbers, self.rows.X.shape[0], self.backend)
-
-
-class Settings(NamedTuple):
-    """How it is trained."""
-
-    optimizer: optimizers.Optimizer | quasi_newton.LBFGS
-    schedule: Schedule
-    batch_size: int
-    epochs: int
-    shuffle: bool
-    patience: int | None
-    clip_norm: float | None
-    clip_value: float | None
-
-
 class Epoch(NamedTuple):
     """What an epoch leaves: parameters that the next one may consume, its mean loss, its last rate or step length."""
 
@@ -73,93 +37,39 @@ class Epoch(NamedTuple):
     rate: float
 
 
-def make_step(task: Task, settings: Settings) -> Callable[..., tuple[Params, optimizers.State, Array]]:
-    """One update as a pure function of arrays and numbers, a straight line without any wait for the device."""
-    net, xp, optimizer = task.net, task.net.xp, settings.optimizer
-    assert isinstance(optimizer, optimizers.Optimizer)
-    update = optimizers.bind(optimizer, task.backend)
-    dtype = task.backend.dtype(task.dtype)
-
-    def step(
-        params: Params,
-        state: optimizers.State,
-        samples: Rows,
-        numbers: Array | None,
-        keys: Sequence[int] | None,
-        coefficients: tuple[float, ...],
-        shrink: float | None,
-    ) -> tuple[Params, optimizers.State, Array]:
-        X, Y, weights = gather(xp, samples, numbers, dtype)
-        loss, gradients = network.loss_and_gradients(net, params, X, Y, weights, keys)
-        if settings.clip_value is not None:
-            gradients = optimizers.clip_by_value(xp, gradients, settings.clip_value)
-        if settings.clip_norm is not None:
-            gradients = optimizers.clip_by_norm(xp, gradients, settings.clip_norm)
-        params, state = optimizers.step(update, params, gradients, state, coefficients, shrink)
-        return params, state, loss
-
-    return step
-
-
 def epochs_by_batch(
     task: Task, settings: Settings, params: Params, rng: np.random.Generator, watched: list[float]
 ) -> Iterator[Epoch]:
     """Epochs of a first-order optimizer; Ctrl-C ends them after the updates so far, which are an epoch too."""
     optimizer, backend, n = settings.optimizer, task.backend, task.size
     assert isinstance(optimizer, optimizers.Optimizer)
-    step = backend.compile(make_step(task, settings))
-    state = optimizers.start(task.net.xp, optimizer, params)
-    firsts = range(0, n, settings.batch_size)
-    sizes = [min(settings.batch_size, n - first) for first in firsts]
-    steps = settings.epochs * len(firsts)
+    step, carry, params_in = steps.make_step(task, settings, params)
+    key = None if task.key is None or not optimizers.is_own(optimizer) else (task.key, steps.kind(settings))
+    run = backend.loop(step, key)
+    sizes = [min(settings.batch_size, n - first) for first in range(0, n, settings.batch_size)]
     at_zero, limit = zero_loss(task), math.inf
-    streamed = streams(task.rows, backend)
-    rate, t = 0.0, 0
     for epoch in range(settings.epochs):
-        keys = _dropout_keys(task, len(firsts), rng)
-        order = _order(task, settings, rng)
+        keys = steps.dropout_keys(task, len(sizes), rng)
+        order = steps.order(task, settings, rng)
+        first = epoch * len(sizes)
+        rates = [settings.schedule(first + t, settings.epochs * len(sizes), watched) for t in range(len(sizes))]
+        tables = keys, *steps.numbers(task, settings, first, rates)
         losses: list[Array] = []
         try:
             with interrupts.held() as interrupted:
-                for batch, first in enumerate(firsts):
-                    rate = settings.schedule(t, steps, watched)
-                    part = None if order is None else order[first : min(first + settings.batch_size, n)]
-                    if streamed and part is not None:
-                        samples, numbers = some_rows(task.rows, part, backend), None
-                    else:
-                        samples, numbers = task.rows, part
-                    coefficients = optimizer.coefficients(t + 1, rate)
-                    shrink = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
-                    params, state, loss = step(params, state, samples, numbers, keys[batch], coefficients, shrink)
+                for done in steps.chained(run, carry, steps.groups(task, settings, order, tables, len(sizes))):
+                    carry, loss = done
                     losses.append(loss)
-                    t += 1
                     if interrupted:
                         break
         except KeyboardInterrupt:
             interrupted = [True]
         if losses:
-            found = backend.stack_to_host(losses)
+            found = backend.outputs_to_host(losses)
             limit = highest_loss(at_zero, float(found[0])) if epoch == 0 else limit
-            yield Epoch(params, mean_loss(found, sizes, epoch, limit), rate)
+            yield Epoch(params_in(carry), mean_loss(found, sizes, epoch, limit), rates[len(found) - 1])
         if interrupted:
             raise KeyboardInterrupt
-
-
-def _dropout_keys(task: Task, batches: int, rng: np.random.Generator) -> Sequence[Sequence[int] | None]:
-    """For each batch of an epoch a key for each hidden layer, or None where nothing is dropped."""
-    if not any(rate > 0 for rate in task.net.dropout):
-        return [None] * batches
-    keys: list[list[int]] = rng.integers(-(2**31), 2**31, (batches, len(task.net.dropout))).tolist()
-    return keys
-
-
-def _order(task: Task, settings: Settings, rng: np.random.Generator) -> Array | None:
-    """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows."""
-    one_batch, streamed = settings.batch_size >= task.size, streams(task.rows, task.backend)
-    if one_batch and task.chosen is None and not streamed:
-        return None
-    numbers = rng.permutation(task.numbers()) if settings.shuffle and not one_batch else task.numbers()
-    return numbers if streamed else task.to_device(numbers)
 
 
 def zero_loss(task: Task) -> float:
@@ -210,10 +120,10 @@ def epochs_by_lbfgs(task: Task, settings: Settings, params: Params) -> Iterator[
     compiled = backend.compile(objective)
 
     def evaluate(x: Array) -> tuple[float, Array]:
-        loss, gradients = compiled(unravel(xp, x, params), batch)
-        return float(loss), ravel(xp, gradients)
+        loss, gradients = compiled(storage.unravel(xp, x, params), batch)
+        return float(loss), storage.ravel(xp, gradients)
 
-    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(xp, params))
+    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, storage.ravel(xp, params))
     limit = highest_loss(zero_loss(task), minimizer.f)
     for epoch in range(settings.epochs):
         mean_loss(np.asarray([minimizer.f]), [1], epoch, limit)
@@ -222,26 +132,9 @@ def epochs_by_lbfgs(task: Task, settings: Settings, params: Params) -> Iterator[
         except OverflowError as reason:
             text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {REMEDY}"
             raise DivergenceError(text) from reason
-        yield Epoch(unravel(xp, minimizer.x, params), minimizer.f, minimizer.length)
+        yield Epoch(storage.unravel(xp, minimizer.x, params), minimizer.f, minimizer.length)
         if converged:
             return
-
-
-def ravel(xp: Namespace, params: Params) -> Array:
-    """All parameters as one vector."""
-    return xp.concat([xp.reshape(each, (-1,)) for layer in params for each in layer])
-
-
-def unravel(xp: Namespace, x: Array, like: Params) -> Params:
-    """The vector `x` as parameters of the shapes of `like`."""
-    layers, end = [], 0
-    for layer in like:
-        parts = []
-        for each in layer:
-            start, end = end, end + math.prod(each.shape)
-            parts.append(xp.reshape(x[start:end], tuple(each.shape)))
-        layers.append(Layer(*parts))
-    return tuple(layers)
 
 
 def train(

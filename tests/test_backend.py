@@ -283,3 +283,99 @@ def test_a_broken_third_party_hides_no_other_backend(acme, tmp_path, entry):
     assert "acme" in backends.known_backends()
     assert "acme" not in dlx.available_backends()
     assert "numpy" in dlx.available_backends()
+
+
+# -- loops --
+
+
+def tally(carry, constants, inputs):
+    """Adds to the carry what a step is given: a row, numbers of the host in nested tuples, constants."""
+    row, (first, (second,)), nothing = inputs
+    assert nothing is None
+    carry = carry + row * first + constants
+    return carry, second * 1.0 + carry[0]
+
+
+def run_tally(be, steps, stop=None, key=None, step=tally):
+    rows = be.asarray(np.arange(steps * 2.0).reshape(steps, 2), "float32")
+    firsts, seconds = np.linspace(0, 1, steps, dtype="f4"), np.arange(steps, dtype="f4")
+    run = be.loop(step, key)
+    carry, outputs = be.asarray([0.0, 1.0], "float32"), []
+    for done in run(carry, be.asarray([1.0, 2.0], "float32"), (rows, (firsts, (seconds,)), None), steps):
+        carry, output = done
+        outputs.append(output)
+        if stop is not None and len(outputs) == stop:
+            break
+    return be.to_host(be.asarray(carry)), be.outputs_to_host(outputs)
+
+
+def expected_tally(steps):
+    carry, outputs = np.array([0.0, 1.0]), []
+    for k in range(steps):
+        carry = carry + np.array([2 * k, 2 * k + 1]) * np.linspace(0, 1, steps)[k] + np.array([1.0, 2.0])
+        outputs.append(k + carry[0])
+    return carry, np.array(outputs)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 37])
+def test_a_loop_is_its_steps_one_after_the_other(be, steps):
+    carry, outputs = run_tally(be, steps)
+    expected_carry, expected = expected_tally(steps)
+    np.testing.assert_allclose(carry, expected_carry, rtol=1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5)
+
+
+def test_a_loop_may_be_left(be):
+    _, outputs = run_tally(be, 37, stop=2)
+    done = len(outputs)
+    assert done in (2, 3)  # JAX makes one step, then two at a time, and so on
+    np.testing.assert_allclose(outputs, expected_tally(37)[1][:done], rtol=1e-5)
+
+
+def test_a_loop_needs_no_inputs(be):
+    run = be.loop(lambda carry, constants, inputs: (carry + 1.0, carry * 2.0))
+    *_, (carry, _) = run(be.asarray(0.0, "float32"), None, (None, ()), 5)
+    assert float(carry) == 5.0
+
+
+if "jax" in INSTALLED:
+
+    def test_equal_loops_are_compiled_once():
+        be, traced = dlx.get_backend("jax"), []
+
+        def counted(*arguments):
+            traced.append(1)
+            return tally(*arguments)
+
+        first = run_tally(be, 9, key="tally", step=counted)
+        once = len(traced)
+        assert once > 0
+        np.testing.assert_array_equal(run_tally(be, 9, key="tally", step=counted)[0], first[0])
+        assert len(traced) == once
+        for key in ("another", None, None):
+            run_tally(be, 9, key=key, step=counted)
+            assert len(traced) > once
+            once = len(traced)
+
+    def test_old_loops_are_forgotten(monkeypatch):
+        module = importlib.import_module("dlx.backends._jax")
+        monkeypatch.setattr(module, "MOST_LOOPS", 3)
+        monkeypatch.setattr(module, "_LOOPS", {})
+        for key in range(9):
+            dlx.get_backend("jax").loop(tally, key)
+        assert [key for _, key in module._LOOPS] == [6, 7, 8]
+
+    def test_two_fits_of_one_kind_trace_once(monkeypatch):
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((50, 4)).astype("float32"), rng.integers(0, 3, 50)
+        traced, inner = [], dlx.network.loss_and_gradients
+        monkeypatch.setattr(dlx.network, "loss_and_gradients", lambda *rest: (traced.append(1), inner(*rest))[1])
+        options = {"epochs": 2, "batch_size": 20, "rng": 0, "backend": "jax", "l2": 0.0123}
+        first = dlx.fit(X, y, (4, 6, 3), **options)
+        once = len(traced)
+        assert once > 0
+        second = dlx.fit(X, y, (4, 6, 3), **options)
+        assert len(traced) == once
+        np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+        dlx.fit(X, y, (4, 6, 3), **options, activation="tanh")
+        assert len(traced) > once

@@ -222,9 +222,9 @@ def test_the_first_value_that_is_not_finite_is_named_across_blocks(be, elements,
 def test_finite_values_pass_the_extremes_too(be, elements, monkeypatch):
     monkeypatch.setattr(data, "CHECKED_AT_ONCE", elements)
     seen, isfinite = [], be.xp.isfinite
-    monkeypatch.setattr(be.xp, "isfinite", lambda x: (seen.append(x.shape[0]), isfinite(x))[1])
+    monkeypatch.setattr(be.xp, "isfinite", lambda x: (seen.append(x.shape), isfinite(x))[1])
     X = np.full((10, 4), np.finfo("f8").max)
     X[::2] *= -1
     data.require_finite(be.asarray(X), be, "X")
     rows = max(1, elements // 4)
-    assert seen == [min(rows, 10 - first) for first in range(0, 10, rows)]
+    assert seen == [(), *((min(rows, 10 - first), 4) for first in range(0, 10, rows))]  # the sum of all, then blocks

@@ -9,7 +9,7 @@ import pytest
 
 import dlx
 from conftest import SELECTORS, read_only
-from dlx import data, network, training
+from dlx import data, network, steps
 from dlx.backend import Backend
 
 N, DIMS = 45, (4, 8, 6, 3)
@@ -188,17 +188,17 @@ if importlib.util.find_spec("torch"):
             be.xp.zeros((1, 3), dtype=be.xp.int32, device="meta"),
         )
         made = dlx.optimizers.get(optimizer)
-        settings = training.Settings(made, dlx.schedules.constant(0.1), 10, 1, True, None, 1.0, 0.1)
+        settings = steps.Settings(made, dlx.schedules.constant(0.1), 10, 1, True, None, 1.0, 0.1)
         params = tuple(
             network.Layer(be.xp.zeros(s, device="meta"), be.xp.zeros((1, s[1]), device="meta"))
             for s in ((4, 8), (8, 6), (6, 3))
         )
-        state = dlx.optimizers.start(be.xp, made, params)
-        step = training.make_step(training.Task(be, net, "float32", rows, None), settings)
+        task = steps.Task(be, net, "float32", rows, None)
+        step, carry, params_in = steps.make_step(task, settings, params)
         numbers = be.xp.zeros(10, dtype=be.xp.int32, device="meta")
         with be.scope():
-            params, state, loss = step(params, state, rows, numbers, [1, 2], made.coefficients(1, 0.1), 0.9)
+            carry, loss = step(carry, rows, (numbers, [1, 2], made.coefficients(1, 0.1), 0.9))
         assert tuple(loss.shape) == ()
-        assert params[0].W.shape == (4, 8)
+        assert params_in(carry)[0].W.shape == (4, 8)
         with pytest.raises((RuntimeError, NotImplementedError)):
             float(loss)

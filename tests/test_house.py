@@ -15,19 +15,19 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"checks", "backend", "interrupts"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
-    {"optimizers", "quasi_newton", "scoring"},
-    {"training", "memory"},
+    {"optimizers", "quasi_newton", "scoring", "storage"},
+    {"steps", "training", "memory"},
     {"saving", "arguments"},
     {"model"},
     {"fitting", "article", "selftest", "__main__", "__init__"},
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
 HOST_WORK = ["backend", "initializers", "data", "targets", "saving", "training", "arguments", "model", "article"]
-HOST_WORK += ["selftest", "fitting", "scoring"]
+HOST_WORK += ["selftest", "fitting", "scoring", "steps"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
-LIBRARIES = {"_strict": "array_api_strict", "_numpy": "threadpoolctl"}  # otherwise _torch: torch and so on
+LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}}  # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")
 MOST_LINES = 300
 
@@ -89,7 +89,7 @@ def violations(folder, name, source):
     if (lines := source.count("\n") - docstring_lines(tree)) > MOST_LINES:
         found.append(f"{lines} lines")
     if folder == "backends":
-        foreign -= {"numpy", LIBRARIES.get(name, name.removeprefix("_"))}
+        foreign -= {"numpy"} | LIBRARIES.get(name, {name.removeprefix("_")})
         found += [f"imports dlx.{room}" for room in rooms(tree) if room not in ("backend", "backends")]
     else:
         foreign -= GUESTS.get(name, set())

@@ -128,12 +128,14 @@ def test_a_score_of_probabilities_and_of_a_constant():
 
 @pytest.mark.parametrize("elements", [1, 13, 30, 1 << 20])
 def test_blocks_of_rows_give_what_one_gives(elements, be, monkeypatch):
-    monkeypatch.setattr(scoring, "ELEMENTS_AT_ONCE", elements)
+    monkeypatch.setattr(type(be), "elements_at_once", elements)
+    monkeypatch.setattr(type(be), "fewest_rows", 1)
     seen, inner = [], scoring.network.scores
     monkeypatch.setattr(
         scoring.network, "scores", lambda net, params, X: (seen.append(X.shape[0]), inner(net, params, X))[1]
     )
     net = network(backend=be)
+    monkeypatch.setattr(dlx.model, "AT_A_STROKE", 0)
     np.testing.assert_allclose(net.predict_proba(X), scipy.special.softmax(scores(), axis=1), rtol=1e-12)
     rows = max(1, elements // 6)
     assert seen == [min(rows, 11 - first) for first in range(0, 11, rows)]

@@ -11,7 +11,7 @@ import test_dropout
 
 import dlx
 import oracles
-from dlx import activations, losses, network, optimizers, training
+from dlx import activations, losses, network, optimizers, storage
 from dlx.network import Layer
 
 NUMPY = dlx.get_backend("numpy")
@@ -144,7 +144,7 @@ def test_gradients_by_automatic_differentiation(case, library):
 
     def of_vector(xp, array):
         net = case.bind(be)
-        return be.compile(lambda x: objective(net, training.unravel(xp, x, params), *rest, case.keys))
+        return be.compile(lambda x: objective(net, storage.unravel(xp, x, params), *rest, case.keys))
 
     value, gradient = oracles.AUTODIFF[library](of_vector, np.concatenate([each.ravel() for each in case.sample()[0]]))
     loss, found = gradients_of(case)

@@ -8,8 +8,7 @@ import pytest
 import sklearn.datasets
 
 import dlx
-from dlx import network, training
-from dlx.network import Layer
+from dlx import training
 
 N = 40
 X = 100.0 * np.random.default_rng(1).standard_normal((N, 3))
@@ -148,19 +147,3 @@ def test_the_loss_of_zero_scores_is_over_all_rows_trained_on(y, block, be, monke
     dlx.fit(np.ones((45, 2)), y, (2, 3), loss="cross_entropy", sample_weight=w, validation=0.2, backend=be, rng=0)
     with be.scope():
         assert training.zero_loss(seen[0]) == pytest.approx(np.log(3), rel=1e-6)  # of whatever label and weight
-
-
-# -- parameters as one vector --
-
-
-def test_ravel_and_unravel_are_inverse(be, rng):
-    shapes = [((2, 3), (1, 3)), ((3, 1), (1, 1)), ((1, 4), (1, 4))]
-    host = [tuple(rng.standard_normal(shape) for shape in pair) for pair in shapes]
-    params = tuple(Layer(be.asarray(W), be.asarray(b)) for W, b in host)
-    x = training.ravel(be.xp, params)
-    np.testing.assert_array_equal(be.to_host(x), np.concatenate([each.ravel() for pair in host for each in pair]))
-    back = training.unravel(be.xp, x, params)
-    assert all(isinstance(layer, network.Layer) for layer in back)
-    for layer, pair in zip(back, host, strict=True):
-        for found, expected in zip(layer, pair, strict=True):
-            np.testing.assert_array_equal(be.to_host(found), expected, strict=True)

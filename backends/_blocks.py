@@ -1,0 +1,36 @@
+"""An elementwise formula computed over pieces of its arguments that stay in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def in_blocks(
+    formula: Callable[..., Any],
+    arguments: Sequence[Any],
+    sliced: Sequence[bool],
+    rows: int,
+    empty: Callable[[Any], Any],
+) -> Any:
+    """The formula on so many rows at a time of the arguments that are `sliced`; the first of them has all rows.
+
+    A result that is one of the arguments was written in place; of any other the pieces are copied into a new array,
+    for which ``empty(piece)`` makes room.
+    """
+    n = next(x for x, is_sliced in zip(arguments, sliced, strict=True) if is_sliced).shape[0]
+    whole: list[Any] = []
+    created: list[bool] = []
+    results: Any = ()
+    for first in range(0, n, rows):
+        part = [x[first : first + rows] if is_sliced else x for x, is_sliced in zip(arguments, sliced, strict=True)]
+        results = formula(*part)
+        pieces = results if isinstance(results, tuple) else (results,)
+        if not whole:
+            own = [next((k for k, piece in enumerate(part) if piece is each), None) for each in pieces]
+            whole = [empty(each) if k is None else arguments[k] for k, each in zip(own, pieces, strict=True)]
+            created = [k is None for k in own]
+        for x, piece, is_new in zip(whole, pieces, created, strict=True):
+            if is_new:
+                x[first : first + rows] = piece
+    return tuple(whole) if isinstance(results, tuple) else whole[0]
