@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+import host  # noqa: F401, before NumPy
 import numpy as np
 
 

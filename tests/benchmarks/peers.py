@@ -1,0 +1,156 @@
+"""The work items on dlx, its peers and the bare matrix products: seconds an epoch, interleaved in one run.
+
+    python tests/benchmarks/peers.py [--items ABCD] [--rounds 5] [--rows N] [--only NAME ...] [--output FOLDER]
+    python tests/benchmarks/peers.py --first     # whole processes that train item A for one epoch
+
+Run it alone: other work on the same cores falsifies every figure. Each round trains every contender anew for four
+epochs and drops the first, which compiles; the table holds medians over rounds and epochs. The losses after it are
+printed beside, for who learns less does less. Writes peers.json and peers.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from items import ITEMS, data  # first, for it prepares the environment of NumPy
+from contenders import CONTENDERS, JUDGED  # isort: skip
+from host import facts
+
+import numpy as np
+
+EPOCHS = 4
+WITHIN = 0.25  # of the median loss: how far anyone's may lie from it
+LEARNT = 0.02  # or below this, where all have learnt the data
+COLOURS = {"products": "0.7", "dlx": "tab:blue"}
+
+
+def measure(names: list[str], items: str, rounds: int, rows: int | None) -> dict[str, dict[str, dict[str, Any]]]:
+    """By item and contender: the median seconds an epoch, those of the quartiles, and the loss afterwards."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for letter in items:
+        item = ITEMS[letter]
+        X, y = (each[:rows] for each in data(item))
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        losses: dict[str, float] = {}
+        for _ in range(rounds):
+            for name in names:
+                outcome = CONTENDERS[name](item, X, y, EPOCHS)
+                seconds[name] += outcome.seconds[1:]
+                if outcome.probabilities is not None:
+                    right = outcome.probabilities[np.arange(len(X[:JUDGED])), y[:JUDGED]]
+                    losses[name] = float(-np.mean(np.log(np.maximum(right, 1e-30))))
+        table[letter] = {
+            name: {
+                "median": statistics.median(each),
+                "quartiles": [float(q) for q in np.quantile(each, (0.25, 0.75))],
+                "loss": losses.get(name),
+            }
+            for name, each in seconds.items()
+        }
+        judge(letter, losses)
+        show(letter, table[letter])
+    return table
+
+
+def judge(letter: str, losses: dict[str, float]) -> None:
+    """Say who did not learn what the others learnt."""
+    middle = statistics.median(losses.values()) if losses else 0.0
+    for name, loss in losses.items():
+        if abs(loss - middle) > max(WITHIN * middle, LEARNT):
+            print(f"{letter}: {name} ends at a loss of {loss:.4f}, the median at {middle:.4f}", file=sys.stderr)
+
+
+def show(letter: str, row: dict[str, dict[str, Any]]) -> None:
+    """One item as lines."""
+    best = row.get("products alone", next(iter(row.values())))["median"]
+    item = ITEMS[letter]
+    print(f"\n{letter}: {'-'.join(map(str, item.dims))}, batch {item.batch}, {item.rows} rows")
+    for name, found in row.items():
+        loss = "" if found["loss"] is None else f"loss {found['loss']:.4f}"
+        low, high = found["quartiles"]
+        print(
+            f"  {name:<20} {found['median']:.4f} s  ({low:.4f} to {high:.4f})  {found['median'] / best:5.2f} x  {loss}",
+            flush=True,
+        )
+
+
+def markdown(table: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The table as the README shows it."""
+    names = list(next(iter(table.values())))
+    lines = ["| seconds an epoch | " + " | ".join(table) + " |", "|---|" + "---|" * len(table)]
+    for name in names:
+        lines.append(f"| {name} | " + " | ".join(f"{row[name]['median']:.3f}" for row in table.values()) + " |")
+    return "\n".join(lines)
+
+
+def draw(table: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
+    """Bars: each contender's time as a multiple of the bare products'."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(table), figsize=(3.2 * len(table), 3.4), sharey=True, layout="constrained")
+    for ax, (letter, row) in zip(np.atleast_1d(axes), table.items(), strict=True):
+        names = list(row)[::-1]
+        unit = row.get("products alone", row[names[-1]])["median"]
+        colours = [COLOURS.get(name.split()[0], "tab:orange") for name in names]
+        bars = ax.barh(names, [row[name]["median"] / unit for name in names], color=colours)
+        ax.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        ax.set_title(f"{letter}: {'-'.join(map(str, ITEMS[letter].dims))}", fontsize=9)
+        ax.set_xlim(0, 1.2 * max(row[name]["median"] / unit for name in names))
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Time of an epoch, in multiples of its matrix products alone (NumPy)", fontsize=10)
+    figure.savefig(path, dpi=80)
+
+
+def first_calls(names: list[str], letter: str = "A") -> dict[str, list[float]]:
+    """Seconds of whole processes that import, train one epoch and end: the first, and the next two."""
+    found: dict[str, list[float]] = {}
+    for name in names:
+        for _ in range(3):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, __file__, "--process", name, letter], check=True, stdout=subprocess.DEVNULL)
+            found.setdefault(name, []).append(time.perf_counter() - started)
+        print(f"  {name:<20} " + "  ".join(f"{each:.2f} s" for each in found[name]), flush=True)
+    return found
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", default="".join(ITEMS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="fewer rows, for a trial")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--first", action="store_true", help="time whole processes instead")
+    parser.add_argument("--process", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=Path("."))
+    chosen = parser.parse_args()
+    if chosen.process:
+        name, letter = chosen.process
+        CONTENDERS[name](ITEMS[letter], *data(ITEMS[letter]), 1)
+        return 0
+    if chosen.first:
+        found: Any = first_calls(chosen.only)
+    else:
+        found = measure(chosen.only, chosen.items, chosen.rounds, chosen.rows)
+        print("\n" + markdown(found))
+        draw(found, chosen.output / "peers.png")
+    result = {"facts": facts(), "seconds of a process" if chosen.first else "seconds an epoch": found}
+    print(json.dumps(result["facts"], indent=1))
+    path = chosen.output / ("first.json" if chosen.first else "peers.json")
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
