@@ -20,7 +20,7 @@ with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
 
 
 SECONDS_AT_ONCE = 0.5  # a call copies its carry, which Ctrl-C must find whole; so not much less
-MOST_LOOPS = 64
+MOST_LOOPS = 16  # each holds tens of megabytes of machine code and its compiler's leftovers
 _LOCK = threading.Lock()
 _LOOPS: dict[Hashable, Callable[..., Any]] = {}  # compiled for one fit, ready for the next of the same kind
 
@@ -95,18 +95,14 @@ class JaxBackend(Backend):
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """Many steps in one compiled loop; it comes back after a second at most, or a step, for Ctrl-C."""
-        known = None if key is None else (self.selector, key)
-        with _LOCK:
-            many = _LOOPS.get(known) or jax.jit(functools.partial(_steps, step), static_argnames="steps")
-            if known is not None:
-                _LOOPS[known] = many
-            if len(_LOOPS) > MOST_LOOPS:
-                del _LOOPS[next(iter(_LOOPS))]
+        alone = _compiled(step) if key is None else None
         at_once = 1
 
         def run(carry: Any, constants: Any, inputs: Any, steps: int) -> Iterator[tuple[Any, Array]]:
             nonlocal at_once
             first = 0
+            kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
+            many = alone or _shared((self.selector, key, kinds, steps), step)
             while first < steps:
                 last = min(first + at_once, steps)
                 started = time.perf_counter()
@@ -130,6 +126,20 @@ class JaxBackend(Backend):
             "default_matmul_precision": jax.config.jax_default_matmul_precision or "default",
             "enable_x64": str(jax.config.jax_enable_x64),
         }
+
+
+def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    many: Callable[..., Any] = jax.jit(functools.partial(_steps, step), static_argnames="steps")
+    return many
+
+
+def _shared(known: Hashable, step: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop that was compiled for an equal key and equal shapes, or a new one; the oldest are let go."""
+    with _LOCK:
+        _LOOPS[known] = many = _LOOPS.pop(known, None) or _compiled(step)
+        if len(_LOOPS) > MOST_LOOPS:
+            del _LOOPS[next(iter(_LOOPS))]
+    return many
 
 
 def _steps(

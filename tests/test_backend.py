@@ -361,9 +361,11 @@ if "jax" in INSTALLED:
         module = importlib.import_module("dlx.backends._jax")
         monkeypatch.setattr(module, "MOST_LOOPS", 3)
         monkeypatch.setattr(module, "_LOOPS", {})
-        for key in range(9):
-            dlx.get_backend("jax").loop(tally, key)
-        assert [key for _, key in module._LOOPS] == [6, 7, 8]
+        for key in (0, 1, 2, 3, 0, 4, 5, 0):
+            run_tally(dlx.get_backend("jax"), 2, key=key)
+        assert [key for _, key, *_ in module._LOOPS] == [4, 5, 0]
+        run_tally(dlx.get_backend("jax"), 3, key=0)  # of other shapes, so another loop
+        assert [key for _, key, *_ in module._LOOPS] == [5, 0, 0]
 
     def test_two_fits_of_one_kind_trace_once(monkeypatch):
         rng = np.random.default_rng(0)
