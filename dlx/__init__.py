@@ -1,5 +1,8 @@
 """Fully connected neural networks, written once against the Python Array API standard."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dlx import activations, initializers, losses, optimizers, schedules
 from dlx.activations import Activation
 from dlx.article import L_layer_model
@@ -31,6 +34,9 @@ from dlx.quasi_newton import LBFGS, lbfgs
 from dlx.saving import FileError
 from dlx.training import DivergenceError
 
+if TYPE_CHECKING:
+    from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn
+
 __all__ = [
     "LBFGS",
     "Activation",
@@ -42,6 +48,8 @@ __all__ = [
     "L_layer_model",
     "Layer",
     "Loss",
+    "MLPClassifier",
+    "MLPRegressor",
     "Network",
     "Optimizer",
     "OutOfMemory",
@@ -51,6 +59,7 @@ __all__ = [
     "adamw",
     "available_backends",
     "fit",
+    "from_sklearn",
     "get_backend",
     "gradient_descent",
     "initializers",
@@ -66,3 +75,17 @@ __all__ = [
     "schedules",
 ]
 __version__ = "0.1.0"
+
+_WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn")
+
+
+def __getattr__(name: str) -> Any:
+    """The names that need scikit-learn, which is optional, when they are first asked for."""
+    if name not in _WITH_SKLEARN:
+        raise AttributeError(f"module 'dlx' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module("dlx.estimators"), name)
+    except ModuleNotFoundError as reason:
+        if str(reason.name).partition(".")[0] != "sklearn":
+            raise
+        raise ImportError(f"dlx.{name} needs scikit-learn; run: pip install 'dlx-nn[sklearn]'") from reason

@@ -31,6 +31,11 @@ class Activation(NamedTuple):
     init: str
     bind: Callable[[Namespace], Formulas]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
+        own = self.bind.__module__ == __name__ and self.name in ACTIVATIONS
+        return (_named, (self.name, dict(self.settings))) if own else (Activation, tuple(self))
+
 
 def logistic(xp: Namespace, z: Array) -> Array:
     """σ(z) = 1 / (1 + e^-z), without overflow: the exponential is always of -|z|."""
@@ -375,3 +380,8 @@ def get(activation: Any, name: str = "activation") -> Activation:
         return Activation("custom", {}, "he_normal", lambda xp: formulas)
     remedy = "A user's own is a pair of functions: f(z) and df(z, a)."
     return ACTIVATIONS[checks.choice(name, activation, ACTIVATIONS, remedy)]()
+
+
+def _named(name: str, settings: Mapping[str, float]) -> Activation:
+    """The activation of that name and those settings."""
+    return ACTIVATIONS[name](**settings)

@@ -132,6 +132,13 @@ def require_finite(X: Array, backend: Backend, name: str) -> None:
             checks.reject(name, f"be finite in {dtype_name(X)}", got, remedy)
 
 
+def center_and_scale(xp: Namespace, X: Array) -> tuple[Array, Array]:
+    """The mean and the standard deviation of each column, (1, d); where all its values are one, the latter is 1."""
+    mean = xp.mean(X, axis=0, keepdims=True)
+    squares = xp.mean((X - mean) * (X - mean), axis=0, keepdims=True)
+    return mean, xp.where(squares > 0, xp.sqrt(squares), xp.ones_like(squares))
+
+
 def truth(xp: Namespace, Y: Array, classes: Array | None, dtype: Any) -> Array:
     """Targets (n, K): class numbers become rows of probabilities."""
     return Y if classes is None else xp.astype(classes == Y, dtype)
@@ -151,16 +158,28 @@ def row_numbers(rows: HostArray, n: int, backend: Backend) -> Array:
     return backend.asarray(rows, "int32" if n < 2**31 else "int64")
 
 
+def compressed(X: Any) -> bool:
+    """Whether `X` is a matrix of SciPy's that holds what is not zero alone."""
+    return hasattr(X, "toarray") and hasattr(X, "nnz")
+
+
 def streams(samples: Rows, backend: Backend) -> bool:
-    """Whether X lies on the host and goes to the backend a batch at a time."""
-    return library_of(samples.X) == HOST != backend.name
+    """Whether X lies on the host, or is sparse, and goes to the backend a batch at a time."""
+    return compressed(samples.X) or library_of(samples.X) == HOST != backend.name
+
+
+def block(X: Array, first: int, last: int, backend: Backend) -> Array:
+    """Those rows on the backend, dense."""
+    return backend.asarray(X[first:last].toarray()) if compressed(X) else X[first:last, :]
 
 
 def some_rows(samples: Rows, rows: HostArray, backend: Backend) -> Rows:
     """Those rows on the backend, copied."""
     numbers = row_numbers(rows, samples.X.shape[0], backend)
     Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in (samples.Y, samples.weights))
-    if streams(samples, backend):
+    if compressed(samples.X):
+        X = backend.asarray(samples.X[rows].toarray())
+    elif streams(samples, backend):
         X = backend.asarray(np.take(samples.X, rows, axis=0))  # CuPy takes it through pinned memory, without waiting
     else:
         X = backend.xp.take(samples.X, numbers, axis=0)

@@ -18,6 +18,7 @@ from dlx import checks
 
 HostArray = np.ndarray[Any, Any]
 Initializer = Callable[[np.random.Generator, int, int], HostArray]
+Pairs = list[tuple[HostArray, HostArray]]
 
 
 def _normal(rng: np.random.Generator, d_in: int, d_out: int, std: float) -> HostArray:
@@ -123,9 +124,7 @@ def get(init: Any) -> Initializer | None:
     return None if name == "auto" else INITIALIZERS[name]
 
 
-def draw(
-    init: Initializer | None, rng: np.random.Generator, layer_dims: Sequence[int], names: Sequence[str]
-) -> list[tuple[HostArray, HostArray]]:
+def draw(init: Initializer | None, rng: np.random.Generator, layer_dims: Sequence[int], names: Sequence[str]) -> Pairs:
     """``(W, b)`` of every layer; `names` are the initialisers that the hidden layers' activations ask for."""
     layers = []
     for d_in, d_out, name in zip(layer_dims[:-1], layer_dims[1:], [*names, "glorot_uniform"], strict=True):
@@ -139,3 +138,26 @@ def draw(
             )
         layers.append((W, np.zeros((1, d_out))))
     return layers
+
+
+BY_SKLEARN = {"identity": 6.0, "sigmoid": 2.0, "tanh": 6.0, "relu": 6.0}  # activations, and their factors
+
+
+def as_scikit_learn(state: np.random.RandomState, layer_dims: Sequence[int], names: Sequence[str]) -> Pairs:
+    """W and b ~ U(-a, a), a = sqrt(factor / (d_in + d_out)), drawn in the order of scikit-learn's MLP.
+
+    The factor is 2 for the logistic sigmoid and 6 otherwise; the last layer has that of the last activation, `names`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [(W, b)] = as_scikit_learn(np.random.RandomState(0), (2, 1), [])
+    >>> W.shape, b.shape
+    ((2, 1), (1, 1))
+    """
+    pairs = []
+    for d_in, d_out, name in zip(layer_dims[:-1], layer_dims[1:], [*names, *names[-1:]] or ["relu"], strict=True):
+        limit = math.sqrt(BY_SKLEARN[name] / (d_in + d_out))
+        W = state.uniform(-limit, limit, (d_in, d_out))
+        pairs.append((W, state.uniform(-limit, limit, (1, d_out))))
+    return pairs

@@ -48,6 +48,11 @@ class Loss(NamedTuple):
     bind: Callable[[Namespace, Callable[[Any], Array]], Formulas]
     share: Callable[[Namespace, Fuse], Both] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
+        own = self.bind.__module__ == __name__ and self.name in LOSSES
+        return (_named, (self.name, dict(self.settings))) if own else (Loss, tuple(self))
+
 
 def _scores(Z: Array) -> Array:
     return Z
@@ -57,10 +62,19 @@ def _sum(xp: Namespace, terms: Array) -> Array:
     return xp.sum(terms, axis=-1, keepdims=True)
 
 
-def squared_error() -> Loss:
-    """Squared error, summed over outputs, with no half.
+def squared_error(half: bool = False) -> Loss:
+    """Squared error, summed over outputs; with no half, unless it is asked for.
 
-    value = Σ_k (Z_k - Y_k)²,  delta = 2 (Z - Y),  predict = Z
+    value = Σ_k (Z_k - Y_k)²,  delta = 2 (Z - Y),  predict = Z;  half of value and delta, if `half`
+
+    Parameters
+    ----------
+    half : bool, default False
+
+    Raises
+    ------
+    TypeError
+        `half` is not True or False.
 
     Source: the article's cost, whose own gradient is -2 (Y - A).
 
@@ -73,16 +87,20 @@ def squared_error() -> Loss:
     (array([[5.]]), array([[ 2., -4.]]))
     """
 
+    if not isinstance(half, bool):
+        checks.reject("half", "be True or False", checks.shown(half), "True halves value and slope.", TypeError)
+
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         def value(Z: Array, Y: Array) -> Array:
-            return _sum(xp, (Z - Y) * (Z - Y))
+            total = _sum(xp, (Z - Y) * (Z - Y))
+            return 0.5 * total if half else total
 
         def delta(Z: Array, Y: Array) -> Array:
-            return 2.0 * (Z - Y)
+            return Z - Y if half else 2.0 * (Z - Y)
 
         return Formulas(value, delta, _scores)
 
-    return Loss("squared_error", {}, "real", bind)
+    return Loss("squared_error", {"half": True} if half else {}, "real", bind)
 
 
 def absolute_error() -> Loss:
@@ -366,3 +384,8 @@ def get(loss: Any) -> Loss:
         return Loss("custom", {}, "real", lambda xp, array: formulas)
     remedy = "A user's own is a tuple of functions: value(Z, Y), delta(Z, Y) and perhaps predict(Z)."
     return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()
+
+
+def _named(name: str, settings: Mapping[str, Any]) -> Loss:
+    """The loss of that name and those settings."""
+    return LOSSES[name](**settings)

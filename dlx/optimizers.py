@@ -39,6 +39,11 @@ class Optimizer(NamedTuple):
     coefficients: Callable[[int, float], tuple[float, ...]]
     bind: Callable[[Namespace], Update]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One of dlx's own is pickled by its name: its formula is a function that no pickle can hold."""
+        given = {**self.settings, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+        return (_named, (self.name, given)) if is_own(self) else (Optimizer, tuple(self))
+
 
 def _decay(weight_decay: float) -> float:
     return checks.number("weight_decay", weight_decay, low=0, remedy="Use 1e-2, or 0 for none.")
@@ -150,8 +155,7 @@ def rmsprop(
 
         return update
 
-    settings = {"beta": beta, "eps": eps}
-    return Optimizer("rmsprop", settings, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+    return Optimizer("rmsprop", {"beta": beta, "eps": eps}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
 
 
 def adagrad(
@@ -321,8 +325,7 @@ def lion(
 
         return update
 
-    settings = {"b1": b1, "b2": b2}
-    return Optimizer("lion", settings, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
+    return Optimizer("lion", {"b1": b1, "b2": b2}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
 
 
 def is_own(optimizer: Optimizer) -> bool:
@@ -407,3 +410,8 @@ def get(optimizer: Any) -> Optimizer | quasi_newton.LBFGS:
     if isinstance(optimizer, Optimizer | quasi_newton.LBFGS):
         return optimizer
     return OPTIMIZERS[checks.choice("optimizer", optimizer, OPTIMIZERS, "Or pass an object: dlx.adam(1e-3).")]()
+
+
+def _named(name: str, settings: Mapping[str, Any]) -> Any:
+    """The optimizer of that name and those settings."""
+    return OPTIMIZERS[name](**settings)

@@ -19,6 +19,7 @@ class LBFGS(NamedTuple):
     history: int
     max_search: int
     tolerance: float
+    max_evaluations: float = math.inf
 
 
 class Point(NamedTuple):
@@ -30,7 +31,9 @@ class Point(NamedTuple):
     gradient: Array
 
 
-def lbfgs(*, history: int = 10, max_search: int = 25, tolerance: float = 1e-7) -> LBFGS:
+def lbfgs(
+    *, history: int = 10, max_search: int = 25, tolerance: float = 1e-7, max_evaluations: float = math.inf
+) -> LBFGS:
     """Limited-memory BFGS for the whole data set at once; an epoch is one iteration, and no learning rate is needed.
 
     x ← x + t d,  d = -H g,  with H built from the last `history` pairs s = Δx, y = Δg (two-loop recursion) from
@@ -45,6 +48,8 @@ def lbfgs(*, history: int = 10, max_search: int = 25, tolerance: float = 1e-7) -
         The most evaluations in one line search.
     tolerance : float >= 0
         Stop when the largest element of the gradient is this small.
+    max_evaluations : int >= 1, or inf
+        Stop when loss and gradient were computed so often: no line search begins after that, and none exceeds it.
 
     Numerics
     --------
@@ -67,25 +72,30 @@ def lbfgs(*, history: int = 10, max_search: int = 25, tolerance: float = 1e-7) -
         checks.integer("history", history, low=1, remedy="Use 10, for example."),
         checks.integer("max_search", max_search, low=1, remedy="Use 25, for example."),
         checks.number("tolerance", tolerance, low=0, remedy="Use 1e-7, for example."),
+        max_evaluations
+        if max_evaluations == math.inf
+        else checks.integer("max_evaluations", max_evaluations, low=1, remedy="Use 15000, or math.inf."),
     )
 
 
 class Minimizer:
     """The iteration, one `advance` at a time, so that training can validate and stop in between.
 
-    `x` is the point reached, `f` and `gradient` the value and gradient there.
+    `x` is the point reached, `f` and `gradient` the value and gradient there, `evaluations` how many it took.
     """
 
     def __init__(self, xp: Namespace, settings: LBFGS, evaluate: Evaluate, x: Array) -> None:
         self.xp, self.settings, self.evaluate = xp, settings, evaluate
         self.x = x
         self.f, self.gradient = evaluate(x)
+        self.evaluations = 1
         self.pairs: list[tuple[Array, Array, float]] = []  # (s, y, sᵀy)
         self.length = 0.0  # of the last step, in units of its direction
 
     def advance(self) -> bool:
         """One iteration: direction, line search, new pair; True if there is nothing more to gain."""
-        if self._largest(self.gradient) <= self.settings.tolerance:
+        left = self.settings.max_evaluations - self.evaluations
+        if left < 1 or self._largest(self.gradient) <= self.settings.tolerance:
             return True
         d = self._direction()
         here = Point(0.0, self.f, self._dot(self.gradient, d), self.gradient)
@@ -96,7 +106,8 @@ class Minimizer:
         if not math.isfinite(here.slope):
             raise OverflowError("the squared gradient is not finite")
         first = 1.0 if self.pairs else min(1.0, 1.0 / float(self.xp.sum(self.xp.abs(self.gradient))))
-        found = search(lambda t: self._at(t, d), here, first, self.settings.max_search, self._largest(d))
+        most = int(min(self.settings.max_search, left))
+        found = search(lambda t: self._at(t, d), here, first, most, self._largest(d))
         if not found.f < self.f:
             return True
         s, y = found.t * d, found.gradient - self.gradient
@@ -124,6 +135,7 @@ class Minimizer:
 
     def _at(self, t: float, d: Array) -> Point:
         f, gradient = self.evaluate(self.x + t * d)
+        self.evaluations += 1
         return Point(t, f, self._dot(gradient, d), gradient)
 
     def _dot(self, a: Array, b: Array) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlx import data, losses, metrics, network
+from dlx.activations import log1p_exp
 from dlx.backend import Array, Backend
 from dlx.network import Params
 
@@ -17,10 +18,21 @@ def scores(backend: Backend, net: network.Formulas, params: Params, X: Array, dt
     widest = max(max(layer.W.shape[-2:]) for layer in params)
     n, rows = X.shape[0], max(backend.fewest_rows, backend.elements_at_once // widest)
     blocks = [
-        network.scores(net, params, xp.astype(X[first : min(first + rows, n), :], dtype, copy=False))
+        network.scores(net, params, xp.astype(data.block(X, first, min(first + rows, n), backend), dtype, copy=False))
         for first in range(0, n, rows)
     ]
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks)
+
+
+def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
+    """The logarithm of the link, straight from the scores: none is -inf where a probability is too small for a float.
+
+    log softmax(Z) = Z - max Z - log Σ_k e^{Z_k - max Z};  log σ(Z) = -log(1 + e^-Z)
+    """
+    if loss.targets == "classes":
+        z = Z - xp.max(Z, axis=-1, keepdims=True)
+        return z - xp.log(xp.sum(xp.exp(z), axis=-1, keepdims=True))
+    return -log1p_exp(xp, -Z)
 
 
 def figure_of_merit(

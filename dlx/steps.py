@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +18,16 @@ from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 
 HostArray = np.ndarray[Any, Any]
+
+
+class Draws(Protocol):
+    """What a training draws from: a `numpy.random.Generator`, or what stands for one."""
+
+    def permutation(self, x: Any, /) -> Any:
+        """The rows' numbers in another order."""
+
+    def integers(self, low: int, high: int, size: Any, /) -> Any:
+        """Numbers low <= x < high: dropout keys."""
 
 
 class Task(NamedTuple):
@@ -74,14 +84,25 @@ class Carry(NamedTuple):
     state: optimizers.State
 
 
+class Start(NamedTuple):
+    """Where a training goes on beside its parameters: the optimizer's slots, layer by layer, and its updates so far.
+
+    The layout does not depend on the backend's. L-BFGS has no slots, and counts evaluations.
+    """
+
+    slots: optimizers.State
+    updates: int
+
+
 def make_step(
-    task: Task, settings: Settings, params: Params
+    task: Task, settings: Settings, params: Params, slots: optimizers.State | None = None
 ) -> tuple[Callable[[Any, Rows, Any], tuple[Any, Array]], Any, Callable[[Any], Params]]:
     """One update as a pure function of arrays and numbers, a straight line without any wait for the device.
 
     Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the parameters in a carry. The
     inputs are the rows' numbers or None, dropout keys or None, the optimizer's coefficients, and a factor of all
     weights or None. The step of a backend that writes in place has buffers of its own, and `params` are copied.
+    The optimizer starts with those `slots`, or with zeros.
     """
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
     assert isinstance(optimizer, optimizers.Optimizer)
@@ -104,13 +125,14 @@ def make_step(
         return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:])), loss
 
     if not task.backend.in_place:
-        return pure, Carry(params, optimizers.start(xp, optimizer, params)), lambda carry: carry.params
+        state = optimizers.start(xp, optimizer, params) if slots is None else slots
+        return pure, Carry(params, state), lambda carry: carry.params
 
     own, slopes = storage.together(task.backend, params), storage.together(task.backend, params)
-    for view, layer in zip(own.layers, params, strict=True):
-        W, b = view  # of zeros: an assignment would be a copy that counts as a transfer on a GPU
-        W += layer.W
-        b += layer.b
+    storage.add(own.layers, params)
+    vectors = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
+    for k, vector in enumerate(vectors if slots is not None else []):
+        storage.add(storage.views(xp, vector, params), tuple(Layer(W[k], b[k]) for W, b in slots or ()))
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
     def in_place(slots: Sequence[Array], samples: Rows, inputs: Any) -> tuple[Sequence[Array], Array]:
@@ -124,7 +146,15 @@ def make_step(
             weights *= shrink
         return update(own.vector, g, *slots, *coefficients)[1:], loss
 
-    return in_place, [xp.zeros_like(own.vector) for _ in range(optimizer.slots)], lambda slots: own.layers
+    return in_place, vectors, lambda slots: own.layers
+
+
+def slots_of(task: Task, carry: Any, params: Params) -> optimizers.State:
+    """The optimizer's slots in a carry of `make_step`, layer by layer; the next step may consume them."""
+    if isinstance(carry, Carry):
+        return carry.state
+    each = [storage.views(task.net.xp, vector, params) for vector in carry]
+    return tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(len(params)))
 
 
 def chained(run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Any, int]]) -> Iterator[tuple[Carry, Array]]:
@@ -142,7 +172,7 @@ def kind(settings: Settings) -> Hashable:
     return optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
 
 
-def dropout_keys(task: Task, batches: int, rng: np.random.Generator) -> tuple[HostArray, ...] | None:
+def dropout_keys(task: Task, batches: int, rng: Draws) -> tuple[HostArray, ...] | None:
     """For each hidden layer the keys of an epoch's batches, or None where nothing is dropped."""
     if not any(rate > 0 for rate in task.net.dropout):
         return None
@@ -162,7 +192,7 @@ def numbers(
     return tuple(np.asarray(each, task.dtype) for each in zip(*coefficients, strict=True)), shrink
 
 
-def order(task: Task, settings: Settings, rng: np.random.Generator) -> Array | None:
+def order(task: Task, settings: Settings, rng: Draws) -> Array | None:
     """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows."""
     one_batch, streamed = settings.batch_size >= task.size, streams(task.rows, task.backend)
     if one_batch and task.chosen is None and not streamed:

@@ -42,14 +42,36 @@ def together(backend: Backend, like: Params) -> Together:
     An elementwise update of the vector is one call, however many layers there are. Between the views may lie zeros
     that no view shows, for each starts at a multiple of `ALIGNED` elements.
     """
-    starts = [0]
-    shapes = [tuple(each.shape) for part in zip(*like, strict=True) for each in part]
-    for shape in shapes:
-        starts.append(starts[-1] + -(-math.prod(shape) // ALIGNED) * ALIGNED)
+    starts = _starts(like)
     vector = backend.xp.zeros(starts[-1], dtype=like[0].W.dtype, device=backend.device)
-    views = [
-        backend.xp.reshape(vector[start : start + math.prod(shape)], shape)
-        for start, shape in zip(starts, shapes, strict=False)
+    return Together(views(backend.xp, vector, like), vector[: starts[len(like)]], vector)
+
+
+def views(xp: Namespace, vector: Array, like: Params) -> Params:
+    """The layers of the shapes of `like` in a vector that is laid out as that of `together`."""
+    found = [
+        xp.reshape(vector[start : start + math.prod(shape)], shape)
+        for start, shape in zip(_starts(like), _shapes(like), strict=False)
     ]
-    layers = tuple(Layer(*pair) for pair in zip(views[: len(like)], views[len(like) :], strict=True))
-    return Together(layers, vector[: starts[len(like)]], vector)
+    return tuple(Layer(*pair) for pair in zip(found[: len(like)], found[len(like) :], strict=True))
+
+
+def add(to: Params, given: Params) -> None:
+    """to ← to + given, in place: into zeros, a copy that does not count as a transfer on a GPU."""
+    for view, layer in zip(to, given, strict=True):
+        W, b = view
+        W += layer.W
+        b += layer.b
+
+
+def _shapes(like: Params) -> list[tuple[int, ...]]:
+    """Of all weights, then of all biases."""
+    return [tuple(each.shape) for part in zip(*like, strict=True) for each in part]
+
+
+def _starts(like: Params) -> list[int]:
+    """Where each of `_shapes` begins in the vector, and at last its length."""
+    starts = [0]
+    for shape in _shapes(like):
+        starts.append(starts[-1] + -(-math.prod(shape) // ALIGNED) * ALIGNED)
+    return starts

@@ -14,7 +14,7 @@ from dlx import interrupts, network, optimizers, quasi_newton, steps, storage
 from dlx.backend import Array
 from dlx.data import Batch, gather, truth
 from dlx.network import Layer, Params
-from dlx.steps import Settings, Task
+from dlx.steps import Settings, Start, Task
 
 HostArray = np.ndarray[Any, Any]
 History = dict[str, list[float]]
@@ -30,20 +30,30 @@ class DivergenceError(ArithmeticError):
 
 
 class Epoch(NamedTuple):
-    """What an epoch leaves: parameters that the next one may consume, its mean loss, its last rate or step length."""
+    """What an epoch leaves: parameters that the next one may consume, its mean loss, its last rate or step length.
+
+    With `end`, another training goes on from here; the next epoch may consume that too.
+    """
 
     params: Params
     loss: float
     rate: float
+    end: Start | None = None
 
 
 def epochs_by_batch(
-    task: Task, settings: Settings, params: Params, rng: np.random.Generator, watched: list[float]
+    task: Task,
+    settings: Settings,
+    params: Params,
+    rng: steps.Draws,
+    watched: list[float],
+    start: Start | None = None,
 ) -> Iterator[Epoch]:
     """Epochs of a first-order optimizer; Ctrl-C ends them after the updates so far, which are an epoch too."""
     optimizer, backend, n = settings.optimizer, task.backend, task.size
     assert isinstance(optimizer, optimizers.Optimizer)
-    step, carry, params_in = steps.make_step(task, settings, params)
+    slots, before = (None, 0) if start is None else start
+    step, carry, params_in = steps.make_step(task, settings, params, slots)
     key = None if task.key is None or not optimizers.is_own(optimizer) else (task.key, steps.kind(settings))
     run = backend.loop(step, key)
     sizes = [min(settings.batch_size, n - first) for first in range(0, n, settings.batch_size)]
@@ -51,8 +61,8 @@ def epochs_by_batch(
     for epoch in range(settings.epochs):
         keys = steps.dropout_keys(task, len(sizes), rng)
         order = steps.order(task, settings, rng)
-        first = epoch * len(sizes)
-        rates = [settings.schedule(first + t, settings.epochs * len(sizes), watched) for t in range(len(sizes))]
+        first, planned = before + epoch * len(sizes), before + settings.epochs * len(sizes)
+        rates = [settings.schedule(first + t, planned, watched) for t in range(len(sizes))]
         tables = keys, *steps.numbers(task, settings, first, rates)
         losses: list[Array] = []
         try:
@@ -67,7 +77,9 @@ def epochs_by_batch(
         if losses:
             found = backend.outputs_to_host(losses)
             limit = highest_loss(at_zero, float(found[0])) if epoch == 0 else limit
-            yield Epoch(params_in(carry), mean_loss(found, sizes, epoch, limit), rates[len(found) - 1])
+            reached = params_in(carry)
+            end = Start(steps.slots_of(task, carry, reached), first + len(found))
+            yield Epoch(reached, mean_loss(found, sizes, epoch, limit), rates[len(found) - 1], end)
         if interrupted:
             raise KeyboardInterrupt
 
@@ -132,7 +144,8 @@ def epochs_by_lbfgs(task: Task, settings: Settings, params: Params) -> Iterator[
         except OverflowError as reason:
             text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {REMEDY}"
             raise DivergenceError(text) from reason
-        yield Epoch(storage.unravel(xp, minimizer.x, params), minimizer.f, minimizer.length)
+        end = Start((), minimizer.evaluations)
+        yield Epoch(storage.unravel(xp, minimizer.x, params), minimizer.f, minimizer.length, end)
         if converged:
             return
 
@@ -141,14 +154,18 @@ def train(
     task: Task,
     settings: Settings,
     params: Params,
-    rng: np.random.Generator,
+    rng: steps.Draws,
     validate: Callable[[Params], dict[str, float]],
     report: Callable[[Params, History], bool],
+    start: Start | None = None,
+    keep: Callable[[Start], None] | None = None,
 ) -> tuple[Params, History]:
     """Epochs until the last, until `patience` ends, until `report` says stop, or until Ctrl-C.
 
     Consumes `params`. `validate` gives an epoch's figures, `report` shows the history so far. Returns the last
     weights, or with `patience` those of the best epoch by the watched loss: the validation's, or else the training's.
+    With `start`, which is consumed too, it goes on where another training ended; `keep` is given the like after
+    each epoch.
     """
     history: History = {}
     watched: list[float] = []
@@ -156,7 +173,7 @@ def train(
     if isinstance(settings.optimizer, quasi_newton.LBFGS):
         epochs = epochs_by_lbfgs(task, settings, params)
     else:
-        epochs = epochs_by_batch(task, settings, params, rng, watched)
+        epochs = epochs_by_batch(task, settings, params, rng, watched, start)
     interrupted = False
     started = time.perf_counter()
     try:
@@ -167,6 +184,8 @@ def train(
             for name, figure in figures.items():
                 history.setdefault(name, []).append(figure)
             watched.append(figures.get("validation_loss", epoch.loss))
+            if keep is not None and epoch.end is not None:
+                keep(epoch.end)
             if settings.patience is not None and (best_epoch < 0 or _is_lower(watched[-1], watched[best_epoch])):
                 best = tuple(Layer(*(task.backend.copy(each) for each in layer)) for layer in params)
                 best_epoch = len(watched) - 1

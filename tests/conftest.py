@@ -5,6 +5,7 @@ import os
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # read when jax is first imported; float64 is what tests compute in
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # read when scipy is first imported; scikit-learn's dispatch needs it
 
 import numpy as np
 import pytest

@@ -16,17 +16,27 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
-    {"steps", "training", "memory"},
+    {"steps", "training", "memory", "stopping"},
     {"saving", "arguments"},
     {"model"},
-    {"fitting", "article", "selftest", "__main__", "__init__"},
+    {"fitting", "article", "selftest"},
+    {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
+    {"estimator_watch"},
+    {"estimator_base"},
+    {"estimators"},
+    {"__init__", "__main__"},
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
 HOST_WORK = ["backend", "initializers", "data", "targets", "saving", "training", "arguments", "model", "article"]
 HOST_WORK += ["selftest", "fitting", "scoring", "steps"]
+WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
+WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
+HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
+for name in WITH_SKLEARN:
+    GUESTS[name] = GUESTS.get(name, set()) | {"sklearn"}
 LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}}  # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")
 MOST_LINES = 300

@@ -1,0 +1,309 @@
+"""What both scikit-learn estimators have in common: a training over `fit`'s parts, scores, and how they are pickled."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from dlx import (
+    arguments,
+    checks,
+    conversion,
+    data,
+    estimator_data,
+    estimator_pickles,
+    estimator_settings,
+    memory,
+    network,
+    optimizers,
+    parameters,
+    scoring,
+    steps,
+    stopping,
+    targets,
+    training,
+)
+from dlx.backend import (
+    HOST,
+    Array,
+    Backend,
+    backend_of,
+    common_backend,
+    library_of,
+)
+from dlx.estimator_callbacks import CallbackSupport, Hooks
+from dlx.estimator_pickles import each_slot
+from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch
+from dlx.model import own_params
+from dlx.network import Layer, Params
+
+HostArray = np.ndarray[Any, Any]
+LINKS = {"classes": "softmax", "binary": "logistic", "counts": "exp", "real": "identity"}
+
+
+class Base(CallbackSupport, BaseEstimator):
+    """The training and the scores of both estimators; what their targets are, they say themselves."""
+
+    _parameter_constraints = estimator_settings.CONSTRAINTS
+    _standards: tuple[Any, Any] = (None, None)  # of inputs and of targets
+    _multilabel = False
+    _in_parts = False  # whether the last training was by partial_fit
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
+        """All epochs."""
+        self._validate_params()
+        first = not hasattr(self, "coefs_") or not self.warm_start
+        if (validation[0] is None) != (validation[1] is None):
+            checks.reject("X_val", "come with y_val", "one of them", "Pass both to fit.")
+        given = self._given(X, y, sample_weight, first, part=False)
+        held_out = None if validation[0] is None else self._given(*validation, first=False, part=True)
+        self._in_parts = False
+        self._train(given, held_out, first, part=False)
+
+    def _fit_part(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """One epoch."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: it has nothing to validate on.")
+        first = not hasattr(self, "coefs_")
+        given = self._given(X, y, sample_weight, first, part=True)
+        self._in_parts = True
+        self._train(given, None, first, part=True)
+
+    def _train(self, given: Given, held_out: Given | None, first: bool, part: bool) -> None:
+        """All epochs, or one where only a `part` of the data is given; the first weights are drawn, or go on."""
+        state = check_random_state(self.random_state)
+        plan = self._plan(given)
+        if first:
+            self._forget()
+        if not part or not hasattr(self, "_draws"):
+            self._draws = estimator_settings.Draws(state)
+        pairs = estimator_settings.initial(self, plan.dims, plan.hidden, state) if first else self._pairs(plan.dims)
+        rows = held_rows = None
+        if self.early_stopping and held_out is None:
+            labels = self._labels_to_split(given.Y)
+            rows, held_rows = estimator_data.split(given.X.shape[0], self.validation_fraction, labels, state)
+        n = given.X.shape[0] if rows is None else len(rows)
+        rule = self._rule(part and not first)
+        settings = estimator_settings.settings(self, n, rule, self.t_, part)
+        plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
+        size = 8 if plan.dtype == "float64" else 4
+        expected = memory.needs(given.X.shape, plan.dims, settings.batch_size, settings.optimizer, size)
+        with plan.backend.scope(), memory.explained(plan.backend, min(settings.batch_size, n), expected):
+            parameters.require_real(list(pairs), plan.backend, plan.dtype, "init")
+            X = estimator_data.placed(given.X, plan.backend, plan.dtype, dense=estimator_settings.is_lbfgs(self))
+            if first:
+                inputs = estimator_data.standard(X, rows, plan.backend) if self.standardize else None
+                self._standards = inputs, self._standard_of_targets(given.Y, rows, plan)
+            samples, total = self._samples(given._replace(X=X), rows, held_rows, plan)
+            held = self._held(given, held_out, samples, held_rows, plan)
+            task = self._task(plan, settings, samples, rows, self.alpha / total)
+            hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs)
+            watch = Watch(self, plan, task.net, held, rule, hooks)
+            start = None if first else self._start(plan, settings)
+            params = own_params(pairs, plan.backend, plan.dtype)
+            try:
+                params, _ = training.train(
+                    task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
+                )
+            except training.DivergenceError as reason:
+                params = watch.after(reason)
+            self._finish(plan, settings, watch, params, n)
+            hooks.close(lambda: self._fitted(plan, params))
+        if not part:
+            self._warn_unless_converged(settings, watch)
+
+    def _given(self, X: Any, y: Any, sample_weight: Any, first: bool, part: bool) -> Given:
+        """Rows, by scikit-learn's checks."""
+        checked, Y = self._targets(X, y, first, part)
+        return Given(X, y, checked, Y, estimator_data.sample_weights(sample_weight, checked))
+
+    def _plan(self, given: Given) -> Plan:
+        """The network for these rows, and where it is trained: where X lies, unless `backend` says otherwise."""
+        sizes = estimator_settings.hidden_sizes(self)
+        hidden = parameters.hidden_activations(self.activation, len(sizes))
+        loss = self._loss()
+        dims = (given.X.shape[1], *sizes, self._outputs(given.Y, loss))
+        backend = common_backend(self.backend, {"X": given.X})
+        dtype = data.working_dtype(self.dtype, given.X)
+        backend.dtype(dtype)
+        self._hidden, self._fitted_loss = hidden, loss
+        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), LINKS[loss.targets]
+        return Plan(backend, dtype, dims, hidden, loss, library_of(given.X) == backend.name != HOST)
+
+    def _forget(self) -> None:
+        """Attributes that grow from one training to the next."""
+        self.t_, self.n_iter_ = 0, 0
+        self.loss_curve_: list[float] = []
+        self.validation_loss_curve_: list[float] | None = None
+        self.validation_scores_: list[float] | None = None
+        self.best_loss_: float | None = None
+        self.best_validation_score_: float | None = None
+        for name in ("_optimizer", "_draws", "_no_improvement_count"):
+            self.__dict__.pop(name, None)
+
+    def _pairs(self, dims: tuple[int, ...]) -> list[tuple[Any, Any]]:
+        """The weights so far, if they are of these widths."""
+        pairs = parameters.as_pairs(list(zip(self.coefs_, self.intercepts_, strict=True)), "coefs_")
+        if parameters.layer_dims(pairs) != dims:
+            remedy = "Set warm_start=False, or clone the estimator."
+            got = f"{parameters.layer_dims(pairs)} before and {dims} now"
+            checks.reject("hidden_layer_sizes", "stay what it was where a training goes on", got, remedy)
+        return pairs
+
+    def _rule(self, goes_on: bool) -> stopping.Plateau:
+        """When the training ends; in `partial_fit` the epochs before count too."""
+        rule = stopping.Plateau(
+            self.tol, self.n_iter_no_change, float(self.learning_rate_init), estimator_settings.adapts(self)
+        )
+        if goes_on and hasattr(self, "_optimizer"):
+            rule.rate = self._optimizer.learning_rate
+        if goes_on and self.best_loss_ is not None:
+            rule.best, rule.count = -self.best_loss_, self._no_improvement_count
+        return rule
+
+    def _samples(
+        self, given: Given, rows: HostArray | None, held_rows: HostArray | None, plan: Plan
+    ) -> tuple[data.Rows, float]:
+        """Rows on the backend, and the sum of the weights of those that are trained on."""
+        inputs, outputs = self._standards
+        Y = given.Y if outputs is None else (given.Y - outputs.mean) / outputs.scale
+        target = targets.check(Y, plan.loss, plan.dims[-1], given.X.shape[0])
+        weights = self._weights(target, given.weights, plan.backend)
+        part = weights if weights is None or rows is None else weights[rows]
+        total = float(given.X.shape[0] if rows is None else len(rows)) if part is None else float(part.sum())
+        weights = targets.to_mean_one(weights, rows, held_rows)
+        X = estimator_data.standardized(given.X, inputs, plan.backend, plan.dtype)
+        return targets.place(target, weights, X, plan.backend, plan.dtype), total
+
+    def _weights(self, target: targets.Targets, weights: HostArray | None, backend: Backend) -> HostArray | None:
+        """Weights of rows and of their classes, (n, 1)."""
+        class_weight = getattr(self, "class_weight", None)
+        if class_weight is not None:
+            target = target._replace(classes=np.asarray(self.classes_))
+        found = targets.weights(weights, class_weight, target, backend)
+        return found if found is None or weights is None else found * weights.max()
+
+    def _held(
+        self, given: Given, held_out: Given | None, samples: data.Rows, rows: HostArray | None, plan: Plan
+    ) -> Held | None:
+        """The rows to validate on: the user's own, or those held back."""
+        if held_out is not None:
+            X = estimator_data.placed(held_out.X, plan.backend, plan.dtype)
+            return Held(held_out.raw_X, held_out.raw_y, self._samples(held_out._replace(X=X), None, None, plan)[0])
+        if rows is None:
+            return None
+        raw = (given.raw_X, given.raw_y) if self.scoring is not None else ()
+        X, y = (_safe_indexing(each, rows) for each in raw) if raw else (None, None)
+        return Held(X, y, data.some_rows(samples, rows, plan.backend))
+
+    def _task(
+        self, plan: Plan, settings: steps.Settings, samples: data.Rows, rows: HostArray | None, l2: float
+    ) -> steps.Task:
+        """What is trained on what."""
+        backend, dtype, _, hidden, loss, _ = plan
+        rates = arguments.dropout_rates(self.dropout, len(hidden), settings.optimizer)
+        net = network.bind(backend, dtype, hidden, loss, dropout=rates, l2=l2)
+        key = network.kind(dtype, hidden, loss, rates, l2, 0.0)
+        return steps.Task(backend, net, dtype, samples, rows, key)
+
+    def _start(self, plan: Plan, settings: steps.Settings) -> steps.Start | None:
+        """Where the optimizer goes on: with warm_start and in partial_fit it keeps its momenta."""
+        kept = getattr(self, "_optimizer", None)
+        if kept is None or kept.slots is None or not isinstance(settings.optimizer, optimizers.Optimizer):
+            return None
+        if any(len(slot) != settings.optimizer.slots for layer in kept.slots for slot in layer):
+            return None  # of another solver
+        backend = plan.backend
+        return steps.Start(each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype))), kept.updates)
+
+    def _fitted(self, plan: Plan, params: Params) -> dict[str, Any]:
+        """The weights as attributes: where X lies."""
+        return {
+            "coefs_": [_leave(each.W, plan) for each in params],
+            "intercepts_": [_leave(plan.backend.xp.reshape(each.b, (-1,)), plan) for each in params],
+        }
+
+    def _finish(self, plan: Plan, settings: steps.Settings, watch: Watch, params: Params, n: int) -> None:
+        """The fitted attributes."""
+        history, stochastic = watch.history, isinstance(settings.optimizer, optimizers.Optimizer)
+        self.__dict__.update(self._fitted(plan, params if watch.best is None else watch.best))
+        self.n_iter_, self.loss_ = len(history["loss"]), history["loss"][-1]
+        self.loss_curve_ = [*self.loss_curve_, *history["loss"]]
+        if "validation_loss" in history:
+            self.validation_loss_curve_ = [*(self.validation_loss_curve_ or []), *history["validation_loss"]]
+            self.validation_scores_ = [*(self.validation_scores_ or []), *history["validation_score"]]
+            self.best_validation_score_ = max(
+                (s for s in self.validation_scores_ if not math.isnan(s)), default=math.nan
+            )
+        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
+        self.t_ += n * self.n_iter_ if stochastic else 0
+        self._no_improvement_count = watch.rule.count
+        if stochastic and watch.end is not None:
+            slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
+            rate = settings.schedule(watch.end.updates, watch.end.updates + 1, history["loss"])
+            self._optimizer = Optimizing(slots, watch.end.updates, rate)
+
+    def _warn_unless_converged(self, settings: steps.Settings, watch: Watch) -> None:
+        lbfgs = not isinstance(settings.optimizer, optimizers.Optimizer)
+        exhausted = lbfgs and watch.end is not None and watch.end.updates >= self.max_fun
+        if exhausted or (self.n_iter_ == settings.epochs and not watch.stopped):
+            warnings.warn(
+                f"Maximum of iterations reached: the training has not converged after {self.n_iter_}. Raise max_iter"
+                f"{' or max_fun' if lbfgs else ''}, scale the data, or raise tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _scores(self, X: Any, method: str) -> tuple[Array, network.Formulas, Backend, bool]:
+        """The scores of all rows, formulas, backend, and whether results stay there."""
+        check_is_fitted(self, "coefs_")
+        W = self.coefs_[0]
+        if estimator_data.dispatches():
+            estimator_data.require_same_place(X, W, f"{type(self).__name__}.{method}()")
+        X = estimator_data.features(self, X, reset=False)
+        backend = common_backend(self.backend, {"X": X}) if library_of(W) == HOST else backend_of(W)
+        dtype = data.dtype_name(W)
+        with backend.scope():
+            params = tuple(
+                Layer(backend.asarray(W, dtype), backend.xp.reshape(backend.asarray(b, dtype), (1, -1)))
+                for W, b in zip(self.coefs_, self.intercepts_, strict=True)
+            )
+            net = network.bind(backend, dtype, self._hidden, self._fitted_loss)
+            inputs = estimator_data.placed(X, backend, dtype)
+            inputs = estimator_data.standardized(inputs, self._standards[0], backend, dtype)
+            Z = scoring.scores(backend, net, params, inputs, backend.dtype(dtype))
+        return Z, net, backend, library_of(X) == backend.name
+
+    def _out(self, array: Array, backend: Backend, stays: bool) -> Array:
+        return array if stays else backend.to_host(array)
+
+    def to_sklearn(self) -> Any:
+        """scikit-learn's own estimator with the same predictions; see `dlx.conversion.to_sklearn`."""
+        return conversion.to_sklearn(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Host arrays and names; see `dlx.estimator_pickles`."""
+        return estimator_pickles.plain(super().__getstate__(), self.warm_start or self._in_parts)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """On the backend of its name, or on NumPy with a warning where that one cannot compute."""
+        super().__setstate__(estimator_pickles.restored(state))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = self.backend is None
+        return tags
+
+
+def _leave(x: Array, plan: Plan) -> Array:
+    """An array of the training, where the user has it."""
+    return x if plan.stays else plan.backend.to_host(x)

@@ -1,0 +1,123 @@
+"""Data as scikit-learn's users pass them, checked by scikit-learn's own rules, and the way back to them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn import get_config
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+
+from dlx import data
+from dlx.backend import HOST, Backend, backend_of, library_of
+
+HostArray = np.ndarray[Any, Any]
+
+
+def dispatches() -> bool:
+    """Whether scikit-learn lets arrays of other libraries stay where they are."""
+    return bool(get_config()["array_api_dispatch"])
+
+
+def features(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
+    """X, or X and y, by scikit-learn's checks: dense, CSR or CSC, floating, finite; `est` learns the columns' names."""
+    dtypes: list[Any] = [np.float64, np.float32]
+    if dispatches() and library_of(X) not in (None, HOST):
+        backend = backend_of(X)
+        offered = backend.xp.__array_namespace_info__().dtypes(kind="real floating", device=backend.device)
+        dtypes = [offered[name] for name in ("float64", "float32") if name in offered]
+    if est.dtype is not None:
+        dtypes = [each for each in dtypes if str(each).endswith((est.dtype, f"{est.dtype}'>"))]
+    return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
+
+
+def require_same_place(X: Any, W: Any, name: str) -> None:
+    """Where arrays stay where they are, a prediction is asked for where the weights lie."""
+    found, wanted = backend_of(X if library_of(X) else np.empty(0)), backend_of(W)
+    if found != wanted:
+        raise ValueError(
+            f"Inputs passed to {name} must use the same namespace and the same device as those passed to fit(); "
+            f"got {found.selector}, and {wanted.selector} before. Move X there."
+        )
+
+
+def on_host(y: Any) -> Any:
+    """Targets and weights are worked on where scikit-learn is at home."""
+    return y if library_of(y) in (None, HOST) else backend_of(y).to_host(y)
+
+
+def real_targets(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:
+    """X and real targets (n, K)."""
+    X, y = features(est, X, on_host(y), multi_output=True, y_numeric=True, reset=reset)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    return X, y if y.dtype.kind == "f" else y.astype(np.float64)
+
+
+def labels(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:
+    """X and labels (n,), or several labels a row, (n, K)."""
+    X, y = features(est, X, on_host(y), multi_output=True, reset=reset)
+    y = y.toarray() if data.compressed(y) else y
+    return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def sample_weights(sample_weight: Any, X: Any) -> HostArray | None:
+    """Weights (n,) in double precision."""
+    if sample_weight is None:
+        return None
+    rows = np.empty((X.shape[0], 1))  # X may lie on a device, where weights are not needed yet
+    found: HostArray = _check_sample_weight(on_host(sample_weight), rows, dtype=np.float64, ensure_non_negative=True)
+    return found
+
+
+def split(n: int, share: float, labels: HostArray | None, state: np.random.RandomState) -> tuple[HostArray, HostArray]:
+    """Row numbers to train on and to validate on, by scikit-learn's own split; labels keep their proportions.
+
+    Several classes are drawn without regard to proportions where one of them has too few rows for both sides.
+    """
+    if labels is not None and len(np.unique(labels)) > 2:
+        held = int(np.ceil(share * n))
+        counts = np.unique(labels, return_counts=True)[1]
+        if counts.min() < 2 or min(held, n - held) < len(counts):
+            labels = None
+    rows, held_rows = train_test_split(np.arange(n), random_state=state, test_size=share, stratify=labels)
+    if len(held_rows) < 2:
+        raise ValueError(
+            f"The validation set is too small: {len(held_rows)} of {n} rows. Raise validation_fraction, or pass more."
+        )
+    return rows, held_rows
+
+
+class Standard(NamedTuple):
+    """What standardises the columns of inputs, and of real targets: (x - mean) / scale, (1, d) on the host each."""
+
+    mean: HostArray
+    scale: HostArray
+
+
+def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
+    """Of those rows (all, if None) of inputs on the backend; sparse ones keep their zeros, and so their mean."""
+    if data.compressed(X):
+        part = X if rows is None else X[rows]
+        squares = np.asarray(part.multiply(part).mean(axis=0)).reshape(1, -1)
+        return Standard(np.zeros_like(squares), np.where(squares > 0, np.sqrt(squares), 1.0))
+    part = X if rows is None else backend.xp.take(X, data.row_numbers(rows, X.shape[0], backend), axis=0)
+    return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend.xp, part)))
+
+
+def standardized(X: Any, by: Standard | None, backend: Backend, dtype: str) -> Any:
+    """Inputs on the backend, in units of their standard deviations."""
+    if by is None:
+        return X
+    if data.compressed(X):
+        return X.multiply(1.0 / by.scale).tocsr()
+    mean, scale = (backend.asarray(each, dtype) for each in by)
+    return (X - mean) / scale
+
+
+def placed(X: Any, backend: Backend, dtype: str, dense: bool = False) -> Any:
+    """Inputs on the backend; sparse ones stay on the host, from where they go there block by block, unless `dense`."""
+    if not data.compressed(X):
+        return backend.asarray(X, dtype)
+    return backend.asarray(X.toarray(), dtype) if dense else X.tocsr().astype(dtype, copy=False)

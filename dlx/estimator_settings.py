@@ -1,0 +1,184 @@
+"""What the parameters of the scikit-learn estimators mean in dlx's own words."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+
+from dlx import (
+    arguments,
+    checks,
+    initializers,
+    losses,
+    optimizers,
+    quasi_newton,
+    schedules,
+    steps,
+    stopping,
+)
+from dlx.activations import Activation
+
+Pairs = list[tuple[Any, Any]]
+BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
+    make.__name__: make
+    for make in (
+        schedules.step_decay,
+        schedules.exponential,
+        schedules.inverse_scaling,
+        schedules.cosine,
+        schedules.warmup_cosine,
+        schedules.one_cycle,
+        schedules.reduce_on_plateau,
+    )
+}
+RATES = ("constant", "invscaling", "adaptive")
+FLAT = 2.2e-9  # SciPy's default of "ftol", with which scikit-learn's lbfgs stops
+CONSTRAINTS: dict[str, Any] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [str, Activation, tuple, list],
+    "solver": [StrOptions({*optimizers.OPTIMIZERS}), optimizers.Optimizer, quasi_newton.LBFGS],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({*RATES, *BY_NAME}), callable],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="left")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean", StrOptions({"score", "loss"})],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {math.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "loss": [str, losses.Loss, tuple],
+    "backend": "no_validation",
+    "dtype": [StrOptions({"float32", "float64"}), None],
+    "dropout": [Interval(Real, 0, 1, closed="left"), tuple, list],
+    "n_layers": [Interval(Integral, 0, None, closed="left"), None],
+    "width": [Interval(Integral, 1, None, closed="left"), None],
+    "init": [str, callable, list, tuple],
+    "standardize": ["boolean"],
+    "scoring": [str, callable, HasMethods("_score"), None],
+}
+
+
+def hidden_sizes(est: Any) -> list[int]:
+    """The widths of the hidden layers: `hidden_layer_sizes`, or `n_layers` times `width`."""
+    sizes = est.hidden_layer_sizes
+    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if est.n_layers is not None or est.width is not None:
+        if sizes != [100]:
+            got, remedy = f"{sizes} beside n_layers or width", "Leave out one of them."
+            checks.reject("hidden_layer_sizes", "be given alone", got, remedy)
+        return [100 if est.width is None else int(est.width)] * (1 if est.n_layers is None else int(est.n_layers))
+    remedy = "Each is the width of a hidden layer; () is a linear model."
+    return [checks.integer("hidden_layer_sizes", each, low=1, remedy=remedy) for each in sizes]
+
+
+def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool) -> steps.Settings:
+    """How to train on `n` rows, `before` of which were seen in earlier trainings."""
+    batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
+    if batch_size > n:
+        warnings.warn(
+            f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.", stacklevel=5
+        )
+        batch_size = n
+    chosen = optimizer(est)
+    planned = est.max_iter * -(-n // batch_size)
+    own = getattr(chosen, "learning_rate", None)
+    return arguments.settings(
+        chosen,
+        arguments.DEFAULT_RATE if own is not None else rate(est, n, rule, before, planned, incremental),
+        batch_size,
+        1 if incremental else est.max_iter,
+        est.shuffle,
+        None,
+        None,
+        None,
+    )
+
+
+def optimizer(est: Any) -> optimizers.Optimizer | quasi_newton.LBFGS:
+    """What `solver` names, with the parameters that scikit-learn's three have."""
+    if not isinstance(est.solver, str):
+        return optimizers.get(est.solver)
+    if est.solver == "adam":
+        return optimizers.adam(b1=est.beta_1, b2=est.beta_2, eps=est.epsilon)
+    if est.solver == "sgd" and est.momentum > 0:
+        make = optimizers.nesterov if est.nesterovs_momentum else optimizers.momentum
+        return make(beta=est.momentum)
+    if est.solver == "lbfgs":
+        return quasi_newton.lbfgs(tolerance=est.tol, max_evaluations=int(est.max_fun))
+    return optimizers.get(est.solver)
+
+
+def is_lbfgs(est: Any) -> bool:
+    """Whether all rows are taken at once."""
+    return est.solver == "lbfgs" or isinstance(est.solver, quasi_newton.LBFGS)
+
+
+def adapts(est: Any) -> bool:
+    """Whether the learning rate is divided by 5 where the training would end; as in scikit-learn, not with "adam"."""
+    return bool(est.solver != "adam" and isinstance(est.learning_rate, str) and est.learning_rate == "adaptive")
+
+
+def rate(est: Any, n: int, rule: stopping.Plateau, before: int, planned: int, incremental: bool) -> Any:
+    """What `learning_rate` names."""
+    if callable(est.learning_rate) or est.learning_rate in BY_NAME:
+        named = BY_NAME.get(est.learning_rate) if isinstance(est.learning_rate, str) else None
+        schedule = est.learning_rate if named is None else named(est.learning_rate_init)
+        return stopping.over(schedule, planned) if incremental else schedule
+    if est.solver == "adam" or est.learning_rate == "constant":
+        return float(est.learning_rate_init)
+    if est.learning_rate == "adaptive":
+        return rule.schedule
+    return stopping.by_samples(est.learning_rate_init, est.power_t, before, n)
+
+
+class Draws:
+    """The generator of a training: batches in scikit-learn's order, drawn from the like `random_state`.
+
+    scikit-learn shuffles the order of the epoch before.
+    """
+
+    def __init__(self, state: np.random.RandomState) -> None:
+        self.state = state
+        self.places: np.ndarray[Any, Any] = np.arange(0)
+
+    def permutation(self, x: Any, /) -> Any:
+        """The rows' numbers in the next epoch's order."""
+        if len(self.places) != len(x):
+            self.places = np.arange(len(x))
+        self.places = self.places[self.state.permutation(len(x))]
+        return x[self.places]
+
+    def integers(self, low: int, high: int, size: Any, /) -> Any:
+        """Dropout keys."""
+        return self.state.randint(low, high, size, dtype=np.int64)
+
+
+def initial(est: Any, dims: Sequence[int], hidden: Sequence[Activation], state: np.random.RandomState) -> Pairs:
+    """The first weights: scikit-learn's own draw from `random_state`, another that `init` names, or arrays."""
+    if not isinstance(est.init, str) or est.init != "auto":
+        found = arguments.initializer(est.init, dims)
+        if isinstance(found, list):
+            return found
+        generator = np.random.default_rng(state.randint(2**31 - 1))
+        return initializers.draw(found, generator, dims, [each.init for each in hidden])
+    if any(each.name not in initializers.BY_SKLEARN for each in hidden):
+        generator = np.random.default_rng(state.randint(2**31 - 1))
+        return initializers.draw(None, generator, dims, [each.init for each in hidden])
+    return initializers.as_scikit_learn(state, dims, [each.name for each in hidden])

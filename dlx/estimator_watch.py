@@ -1,0 +1,128 @@
+"""What an estimator looks at after each epoch of its training, and when it ends it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+
+from dlx import data, estimator_settings, losses, network, optimizers, scoring, stopping, training
+from dlx.activations import Activation
+from dlx.backend import Backend
+from dlx.estimator_callbacks import Hooks
+from dlx.network import Layer, Params
+from dlx.steps import Start
+
+
+class Diverged(training.DivergenceError, ValueError):
+    """`DivergenceError`, as the kind of error that scikit-learn's users catch."""
+
+
+class Plan(NamedTuple):
+    """A network to be trained, and where; `stays`: whether X lies on the backend's device, where weights stay too."""
+
+    backend: Backend
+    dtype: str
+    dims: tuple[int, ...]
+    hidden: tuple[Activation, ...]
+    loss: losses.Loss
+    stays: bool
+
+
+class Given(NamedTuple):
+    """Rows as the user gave them, and checked; `weights` (n,) or None."""
+
+    raw_X: Any
+    raw_y: Any
+    X: Any
+    Y: data.HostArray
+    weights: data.HostArray | None
+
+
+class Optimizing(NamedTuple):
+    """Where the optimizer stands after a training; `slots` is None where they were not kept."""
+
+    slots: optimizers.State | None
+    updates: int
+    learning_rate: float
+
+
+class Held(NamedTuple):
+    """Rows to validate on: as the user gave them, for a scorer, and on the backend."""
+
+    X: Any
+    y: Any
+    rows: data.Rows
+
+
+class Watch:
+    """One training as the estimator `est` sees it: its best weights, its optimizer's end, whether a rule stopped it."""
+
+    def __init__(
+        self, est: Any, plan: Plan, net: network.Formulas, held: Held | None, rule: stopping.Plateau, hooks: Hooks
+    ) -> None:
+        self.est, self.plan, self.net, self.held, self.rule, self.hooks = est, plan, net, held, rule, hooks
+        self.scorer: Callable[..., float] | None = None if est.scoring is None else check_scoring(est, est.scoring)
+        self.best: Params | None = None
+        self.end: Start | None = None
+        self.history: training.History = {}
+        self.stopped = False
+
+    def validate(self, params: Params) -> dict[str, float]:
+        """An epoch's figures of the rows held out; the scorer, if there is one, sees the estimator as it then is."""
+        if self.held is None:
+            return {}
+        backend, dtype, _, _, loss, _ = self.plan
+        figures = scoring.validation_figures(backend, self.net, loss, params, self.held.rows, backend.dtype(dtype))
+        if self.scorer is not None:
+            vars(self.est).update(self.est._fitted(self.plan, params))
+            figures["validation_score"] = float(self.scorer(self.est, self.held.X, self.held.y))
+        return figures
+
+    def keep(self, end: Start) -> None:
+        """Where the optimizer stands."""
+        self.end = end
+
+    def report(self, params: Params, history: training.History) -> bool:
+        """Whether the epoch that has just ended is the last."""
+        est, self.history = self.est, history
+        done, loss = len(history["loss"]), history["loss"][-1]
+        if est.verbose:
+            print(f"Iteration {done}, loss = {loss:.8f}")
+            if self.held is not None:
+                print(f"Validation score: {history['validation_score'][-1]:f}")
+        if est.early_stopping:
+            by_loss = est.early_stopping == "loss"
+            figure = -history["validation_loss"][-1] if by_loss else history["validation_score"][-1]
+            if self.best is None or figure > self.rule.best:
+                copy = self.plan.backend.copy
+                self.best = tuple(Layer(copy(W), copy(b)) for W, b in params)
+            self.stopped = self.rule.ends(figure)
+        elif not estimator_settings.is_lbfgs(est):
+            self.stopped = self.rule.ends(-loss)
+        if estimator_settings.is_lbfgs(est):
+            self.stopped |= stopping.flat(history["loss"], estimator_settings.FLAT)
+        if est.verbose and self.stopped:
+            what = "Validation figure" if est.early_stopping else "Training loss"
+            print(f"{what} did not improve by more than tol={est.tol:f} any longer. Stopping.")
+        self.stopped |= self.hooks.epoch(lambda: est._fitted(self.plan, params), self.stopped or done == est.max_iter)
+        return self.stopped
+
+    def after(self, reason: training.DivergenceError) -> Params:
+        """The best weights before the training diverged, with a warning; without any, the error."""
+        if self.best is None:
+            raise Diverged(
+                "training diverged (Solver produced non-finite parameter weights. The input data may contain large "
+                f"values and need to be preprocessed.): {reason}"
+            ) from reason
+        for figures in self.history.values():
+            figures.append(math.nan)
+        warnings.warn(
+            f"training diverged; the best weights before are kept. {reason}", ConvergenceWarning, stacklevel=6
+        )
+        self.stopped = True
+        return self.best
