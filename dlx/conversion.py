@@ -62,6 +62,7 @@ def to_sklearn(est: Any) -> Any:
         )
     else:
         mlp.loss = "poisson" if est._fitted_loss.name == "poisson" else "squared_error"
+    mlp._no_improvement_count = est._no_improvement_count
     mlp.n_outputs_ = pairs[-1][0].shape[1]
     mlp.out_activation_ = est.out_activation_ if mlp.n_outputs_ > 1 or not is_classifier(est) else "logistic"
     mlp.coefs_, mlp.intercepts_ = [W for W, _ in pairs], [b for _, b in pairs]

@@ -55,6 +55,7 @@ class Base(CallbackSupport, BaseEstimator):
     _parameter_constraints = estimator_settings.CONSTRAINTS
     _standards: tuple[Any, Any] = (None, None)  # of inputs and of targets
     _multilabel = False
+    _no_improvement_count = 0
     _in_parts = False  # whether the last training was by partial_fit
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:

@@ -116,13 +116,22 @@ def optimizer(est: Any) -> optimizers.Optimizer | quasi_newton.LBFGS:
     if not isinstance(est.solver, str):
         return optimizers.get(est.solver)
     if est.solver == "adam":
-        return optimizers.adam(b1=est.beta_1, b2=est.beta_2, eps=est.epsilon)
+        return _epsilon_hat(optimizers.adam(b1=est.beta_1, b2=est.beta_2, eps=est.epsilon))
     if est.solver == "sgd" and est.momentum > 0:
         make = optimizers.nesterov if est.nesterovs_momentum else optimizers.momentum
         return make(beta=est.momentum)
     if est.solver == "lbfgs":
         return quasi_newton.lbfgs(tolerance=est.tol, max_evaluations=int(est.max_fun))
     return optimizers.get(est.solver)
+
+
+def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
+    """Adam with the ε that the paper calls ε̂, as in scikit-learn: it is not corrected for the first updates."""
+
+    def coefficients(t: int, rate: float) -> tuple[float, ...]:
+        return adam.coefficients(t, rate)[0], adam.settings["eps"]
+
+    return adam._replace(coefficients=coefficients)
 
 
 def is_lbfgs(est: Any) -> bool:
