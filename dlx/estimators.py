@@ -524,7 +524,7 @@ def from_sklearn(mlp: Any, backend: Any = None) -> Any:
     >>> import dlx, numpy as np
     >>> from sklearn.neural_network import MLPRegressor
     >>> X, y = np.linspace(-1, 1, 20)[:, None], np.linspace(0, 1, 20)
-    >>> theirs = MLPRegressor((4,), solver="lbfgs", random_state=0).fit(X, y)
+    >>> theirs = MLPRegressor(hidden_layer_sizes=(4,), solver="lbfgs", random_state=0).fit(X, y)
     >>> bool(np.allclose(dlx.from_sklearn(theirs).predict(X), theirs.predict(X)))
     True
     """

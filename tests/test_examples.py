@@ -72,6 +72,13 @@ def test_digits_with_few_epochs_and_another_picture(tmp_path):
 
 
 @example
+def test_grid_search(tmp_path):
+    said = run("grid_search", tmp_path)
+    assert len(re.findall(r"^ +0\.\d{4} ", said, re.MULTILINE)) == 16
+    assert number(r"accuracy on 360 held-out images: (0\.\d{4})\n", said) >= 0.95
+
+
+@example
 def test_article(tmp_path):
     said = run("article", tmp_path)
     right = dict(re.findall(r"^([-\d]+ +\w+) .* ([\d.]+)% ", said, re.MULTILINE))
