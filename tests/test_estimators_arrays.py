@@ -1,6 +1,7 @@
 """The estimators among others: arrays of every library, data frames, searches, pipelines, pickles, callbacks."""
 
 import copy
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -284,6 +285,18 @@ def test_the_scoring_monitor_of_scikit_learn():
     rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert len(rows) == 5
     assert rows[-1]["accuracy"] == clf.score(X, Y)
+
+
+def test_the_progress_bar_of_scikit_learn(capsys):
+    """It draws with rich; where that is missing, scikit-learn says so."""
+    callback = pytest.importorskip("sklearn.callback")
+    if importlib.util.find_spec("rich") is None:
+        with pytest.raises(ImportError, match="rich"):
+            callback.ProgressBar()
+        return
+    clf = MLPClassifier(**PLAIN | {"max_iter": 3}).set_callbacks(callback.ProgressBar()).fit(X, Y)
+    assert clf.n_iter_ == 3
+    assert "MLPClassifier" in capsys.readouterr().out
 
 
 def test_a_callback_stops_the_training():
