@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +24,16 @@ def dispatches() -> bool:
 def features(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
     """X, or X and y, by scikit-learn's checks: dense, CSR or CSC, floating, finite; `est` learns the columns' names."""
     dtypes: list[Any] = [np.float64, np.float32]
+    scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if dispatches() and library_of(X) not in (None, HOST):
         backend = backend_of(X)
+        scope = backend.scope()  # what is copied stays on the device
         offered = backend.xp.__array_namespace_info__().dtypes(kind="real floating", device=backend.device)
         dtypes = [offered[name] for name in ("float64", "float32") if name in offered]
     if est.dtype is not None:
-        dtypes = [each for each in dtypes if str(each).endswith((est.dtype, f"{est.dtype}'>"))]
-    return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
+        dtypes = [each for each in dtypes if getattr(each, "__name__", str(each)).endswith(est.dtype)]
+    with scope:
+        return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
 
 
 def require_same_place(X: Any, W: Any, name: str) -> None:
