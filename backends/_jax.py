@@ -101,8 +101,10 @@ class JaxBackend(Backend):
         def run(carry: Any, constants: Any, inputs: Any, steps: int) -> Iterator[tuple[Any, Array]]:
             nonlocal at_once
             first = 0
+            precision = jax.tree.leaves(carry)[0].dtype
+            inputs = jax.tree.map(lambda x: x.astype(precision) if x.dtype.kind == "f" else x, inputs)
             kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
-            many = alone or _shared((self.selector, key, kinds, steps), step)
+            many = alone or _shared((type(self), self.selector, key, kinds, steps), step)
             while first < steps:
                 last = min(first + at_once, steps)
                 started = time.perf_counter()

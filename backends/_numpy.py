@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import warnings
 from typing import Any, Self
@@ -78,16 +78,18 @@ class NumpyBackend(Backend):
 
     def expecting(self, elements: float) -> Self:
         """One that compiles, if numba is installed and so much work repays it."""
-        if self.compiles is not None or elements < REPAYS_COMPILING or importlib.util.find_spec("numba") is None:
+        if self.compiles is not None or elements < REPAYS_COMPILING:
             return self
         try:
             importlib.import_module("numba")
         except Exception as reason:  # numba refuses releases of NumPy that are newer than itself
-            warnings.warn(
-                f"numba is installed but cannot be imported, so that training is slower: {reason}", stacklevel=4
-            )
+            if not (isinstance(reason, ModuleNotFoundError) and reason.name == "numba"):
+                text = f"numba is installed but cannot be imported, so that training is slower: {reason}"
+                warnings.warn(text, stacklevel=4)
             return self
-        return type(self)(self.xp, self.device, self.name, compiles=True)
+        found = copy.copy(self)
+        found.compiles = True
+        return found
 
     def describe(self) -> dict[str, str]:
         """Its BLAS decides its speed, and the threads of the BLAS."""

@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +82,10 @@ class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
         own = np.result_type(*[each.dtype for each in (yes, no) if _is_array(each)] or [np.float64])
         return self._line(f"({_as(yes, own)} if {_as(condition, None)} else {_as(no, own)})", own)
 
+    def __bool__(self) -> bool:
+        """A loop has no branches."""
+        raise Untraceable("a branch")
+
     def astype(self, dtype: Any, copy: bool = True) -> Symbol:
         """The line of a conversion."""
         return self._line(_as(self, np.dtype(dtype), cast=True), np.dtype(dtype))
@@ -110,13 +115,14 @@ class Loop(NamedTuple):
     """A formula's source as a function of its arguments and of the new arrays, and where its results lie.
 
     `places` holds for each result the number of the argument that it is written to, or None for a new array; `created`
-    are the dtypes of those; `passes` counts the ufuncs.
+    are the dtypes of those; `passes` counts the ufuncs; `single` tells one result from a tuple of one.
     """
 
     source: str
     places: tuple[int | None, ...]
     created: tuple[Any, ...]
     passes: int
+    single: bool
 
     @property
     def repays_blocks(self) -> bool:
@@ -137,8 +143,8 @@ def traced(formula: Formula, name: str, dtypes: Sequence[Any], patterns: Sequenc
         for k, (dtype, pattern) in enumerate(zip(dtypes, patterns, strict=True))
     ]
     before = [symbol.text for symbol in symbols]
-    results = formula(*symbols)
-    results = results if isinstance(results, tuple) else (results,)
+    found = formula(*symbols)
+    results = found if isinstance(found, tuple) else (found,)
     places = tuple(next((k for k, symbol in enumerate(symbols) if symbol is each), None) for each in results)
     created = [each for each, place in zip(results, places, strict=True) if place is None]
     if not all(map(_is_array, created)):
@@ -153,7 +159,8 @@ def traced(formula: Formula, name: str, dtypes: Sequence[Any], patterns: Sequenc
         f"for {index} in range({shaped}.shape[{axis}]):" for axis, index in enumerate("ij"[: 1 + (new == "full")])
     ]
     source = [
-        f'"""The formula {name} as one loop; written by dlx."""',
+        # with the dtypes, so that those of two do not share a file, nor the index that numba keeps beside it
+        f'"""The formula {name} as one loop of {", ".join(map(str, dtypes))}; written by dlx."""',
         "import numba",
         "import numpy as np",
         '@numba.njit(error_model="numpy", nogil=True, cache=True)',
@@ -161,30 +168,54 @@ def traced(formula: Formula, name: str, dtypes: Sequence[Any], patterns: Sequenc
         *("    " * depth + line for depth, line in enumerate(ranges, start=1)),
         *("    " * (1 + len(ranges)) + line for line in [*loads, *lines, *stores]),
     ]
-    return Loop("\n".join(source) + "\n", places, tuple(each.dtype for each in created), len(lines))
+    return Loop(
+        "\n".join(source) + "\n", places, tuple(each.dtype for each in created), len(lines), results is not found
+    )
+
+
+def compiled(name: str, loop: Loop, arguments: Sequence[Any]) -> Formula:
+    """The loop as machine code, from the cache on disk if it was compiled before for the like of these arguments."""
+    none = [x[:0] if isinstance(x, np.ndarray) else x for x in arguments]
+    shape = next(x.shape for x in none if isinstance(x, np.ndarray))
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        function = _from_file(folder, name, loop.source)
+        function(*none, *(np.empty(shape, dtype) for dtype in loop.created))  # compiles, saves or reads
+    except (OSError, RuntimeError):  # no folder to write to, or no room
+        return _in_memory(name, loop.source)
+    except Exception as reason:  # numba's words for a damaged file are EOFError, ValueError, UnpicklingError ...
+        warnings.warn(
+            f"what was compiled cannot be read from the cache below {folder.parent}, so that loops are compiled anew; "
+            f"delete {folder} and numba's files beside it: {type(reason).__name__}: {reason}",
+            stacklevel=2,
+        )
+        return _in_memory(name, loop.source)
+    return function
 
 
 @functools.cache
-def compiled(name: str, source: str) -> Formula:
-    """The loop as machine code, from the cache on disk if it was compiled before."""
-    try:
-        return _from_file(name, source)
-    except (OSError, RuntimeError):  # no folder to write to: compiled for this process alone
-        scope: dict[str, Any] = {}
-        exec(source.replace("cache=True", "cache=False"), scope)
-        function: Formula = scope[name]
-        return function
+def _in_memory(name: str, source: str) -> Formula:
+    """The function, compiled for this process alone."""
+    scope: dict[str, Any] = {}
+    exec(source.replace("cache=True", "cache=False"), scope)
+    function: Formula = scope[name]
+    return function
 
 
-def _from_file(name: str, source: str) -> Formula:
+@functools.cache
+def _from_file(folder: Path, name: str, source: str) -> Formula:
     """The function from a file of its own, beside which numba keeps what it compiles."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
-    if not path.exists() or path.read_text("utf-8") != source:
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".py", delete=False, encoding="utf-8") as file:
-            file.write(source)
-        os.replace(file.name, path)  # another process may be doing the same
+    if not path.exists() or path.read_bytes() != source.encode():
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        try:
+            with open(handle, "wb") as file:
+                file.write(source.encode())
+            os.replace(temporary, path)  # another process may be doing the same
+        except OSError:
+            os.unlink(temporary)
+            raise
     spec = importlib.util.spec_from_file_location(f"dlx_loop_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -196,9 +227,9 @@ def _from_file(name: str, source: str) -> Formula:
 
 
 def cache_folder() -> Path:
-    """Where compiled loops are kept: in NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache."""
-    known = [os.environ.get(name) for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
-    return Path(next(filter(None, known), None) or Path.home() / ".cache") / "dlx"
+    """Where compiled loops are kept: in NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache; it may be deleted."""
+    known = [os.environ.get(name, "") for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
+    return Path(next(filter(os.path.isabs, known), None) or Path.home() / ".cache") / "dlx"
 
 
 def layout(arguments: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[int, ...]] | None:
@@ -257,10 +288,10 @@ def _way(formula: Formula, name: str, compiles: bool, arguments: Sequence[Any]) 
         return formula
     try:
         loop = traced(formula, name, dtypes, patterns)
-    except TypeError:  # Untraceable, or what a symbol cannot do
+    except Exception:  # Untraceable, or whatever follows from what a symbol cannot do
         return formula
     if compiles and loop.repays_compiling and size * loop.passes > WORK_OF_A_CALL:
-        return functools.partial(_run, compiled(name, loop.source), loop, shape)
+        return functools.partial(_run, compiled(name, loop, arguments), loop, shape)
     if loop.repays_blocks and size >= FITS_IN_CACHE:
         return functools.partial(_in_blocks, formula, [each not in ("number", "row") for each in patterns], shape)
     return formula
@@ -276,4 +307,4 @@ def _run(function: Formula, loop: Loop, shape: tuple[int, ...], *arguments: Any)
     function(*arguments, *created)
     fresh = iter(created)
     results = tuple(next(fresh) if place is None else arguments[place] for place in loop.places)
-    return results if len(results) > 1 else results[0]
+    return results[0] if loop.single else results

@@ -33,8 +33,7 @@ class Activation(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
-        own = self.bind.__module__ == __name__ and self.name in ACTIVATIONS
-        return (_named, (self.name, dict(self.settings))) if own else (Activation, tuple(self))
+        return (_named, (self.name, dict(self.settings))) if is_own(self) else (Activation, tuple(self))
 
 
 def logistic(xp: Namespace, z: Array) -> Array:
@@ -380,6 +379,11 @@ def get(activation: Any, name: str = "activation") -> Activation:
         return Activation("custom", {}, "he_normal", lambda xp: formulas)
     remedy = "A user's own is a pair of functions: f(z) and df(z, a)."
     return ACTIVATIONS[checks.choice(name, activation, ACTIVATIONS, remedy)]()
+
+
+def is_own(activation: Activation) -> bool:
+    """Whether its formulas are those of dlx's that it is named after."""
+    return checks.is_made_by(ACTIVATIONS, activation)
 
 
 def _named(name: str, settings: Mapping[str, float]) -> Activation:

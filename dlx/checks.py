@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 
@@ -76,3 +76,11 @@ def _bounds(low: float, high: float, above: bool, below: bool) -> str:
     lower = "" if low == -math.inf else f" {'>' if above else '>='} {low:g}"
     upper = "" if high == math.inf else f" {'<' if below else '<='} {high:g}"
     return " and".join(part for part in (lower, upper) if part)
+
+
+def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any) -> bool:
+    """Whether the formulas of `part` are those that its maker of that name gives for these settings."""
+    if part.name not in makers:
+        return False
+    own: Any = makers[part.name](**part.settings).bind
+    return own.__code__ is getattr(part.bind, "__code__", None)

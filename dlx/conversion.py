@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,16 @@ SHAPES = ("n_layers_", "n_outputs_", "out_activation_", "n_features_in_", "featu
 def fill(est: Any, mlp: Any) -> None:
     """The weights and fitted attributes of scikit-learn's estimator for a dlx one."""
     est._forget()
-    est.__dict__.update({name: getattr(mlp, name) for name in (*SHARED, *SHAPES) if hasattr(mlp, name)})
+    est.__dict__.update(fitted(mlp))
     est.coefs_, est.intercepts_ = [W.copy() for W in mlp.coefs_], [b.copy() for b in mlp.intercepts_]
     est._multilabel = is_classifier(mlp) and mlp._label_binarizer.y_type_.startswith("multilabel")
     est._hidden = parameters.hidden_activations(mlp.activation, len(mlp.coefs_) - 1)
     est._fitted_loss = est._loss()
+
+
+def fitted(est: Any) -> dict[str, Any]:
+    """The fitted attributes that both kinds of estimators have, copied."""
+    return {name: copy.copy(getattr(est, name)) for name in (*SHARED, *SHAPES) if hasattr(est, name)}
 
 
 def to_sklearn(est: Any) -> Any:
@@ -53,7 +59,9 @@ def to_sklearn(est: Any) -> Any:
     known = make().get_params()
     mlp = make(**{name: value for name, value in est.get_params().items() if name in known and _is_theirs(name, value)})
     mlp.set_params(activation=THEIRS[names.pop()], hidden_layer_sizes=tuple(W.shape[1] for W in est.coefs_[:-1]))
-    vars(mlp).update({name: getattr(est, name) for name in (*SHARED, *SHAPES) if hasattr(est, name)})
+    vars(mlp).update(fitted(est))
+    if not mlp.early_stopping and mlp.best_loss_ is None:  # for early stopping on the loss, which it does not know
+        mlp.best_loss_ = min(mlp.loss_curve_, default=np.inf)
     pairs = folded(est)
     if is_classifier(est):
         pairs = _one_column(pairs) if len(est.classes_) == 2 and not est._multilabel else pairs

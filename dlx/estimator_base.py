@@ -41,7 +41,7 @@ from dlx.backend import (
 )
 from dlx.estimator_callbacks import CallbackSupport, Hooks
 from dlx.estimator_pickles import each_slot
-from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch
+from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch, all_or_nothing
 from dlx.model import own_params
 from dlx.network import Layer, Params
 
@@ -64,19 +64,21 @@ class Base(CallbackSupport, BaseEstimator):
         first = not hasattr(self, "coefs_") or not self.warm_start
         if (validation[0] is None) != (validation[1] is None):
             checks.reject("X_val", "come with y_val", "one of them", "Pass both to fit.")
-        given = self._given(X, y, sample_weight, first, part=False)
-        held_out = None if validation[0] is None else self._given(*validation, first=False, part=True)
-        self._in_parts = False
-        self._train(given, held_out, first, part=False)
+        with all_or_nothing(self):
+            given = self._given(X, y, sample_weight, first, part=False)
+            held_out = None if validation[0] is None else self._given(*validation, first=False, part=True)
+            self._in_parts = False
+            self._train(given, held_out, first, part=False)
 
     def _fit_part(self, X: Any, y: Any, sample_weight: Any) -> None:
         """One epoch."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: it has nothing to validate on.")
         first = not hasattr(self, "coefs_")
-        given = self._given(X, y, sample_weight, first, part=True)
-        self._in_parts = True
-        self._train(given, None, first, part=True)
+        with all_or_nothing(self):
+            given = self._given(X, y, sample_weight, first, part=True)
+            self._in_parts = True
+            self._train(given, None, first, part=True)
 
     def _train(self, given: Given, held_out: Given | None, first: bool, part: bool) -> None:
         """All epochs, or one where only a `part` of the data is given; the first weights are drawn, or go on."""
@@ -180,6 +182,9 @@ class Base(CallbackSupport, BaseEstimator):
         weights = self._weights(target, given.weights, plan.backend)
         part = weights if weights is None or rows is None else weights[rows]
         total = float(given.X.shape[0] if rows is None else len(rows)) if part is None else float(part.sum())
+        if not total > 0:
+            got, remedy = f"{total:g}, class weights included", "Scale the weights up."
+            checks.reject("sample_weight", "have a sum above 0", got, remedy)
         weights = targets.to_mean_one(weights, rows, held_rows)
         X = estimator_data.standardized(given.X, inputs, plan.backend, plan.dtype)
         return targets.place(target, weights, X, plan.backend, plan.dtype), total

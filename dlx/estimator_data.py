@@ -114,8 +114,9 @@ def standardized(X: Any, by: Standard | None, backend: Backend, dtype: str) -> A
     """Inputs on the backend, in units of their standard deviations."""
     if by is None:
         return X
-    if data.compressed(X):
+    if data.compressed(X) and not by.mean.any():
         return X.multiply(1.0 / by.scale).tocsr()
+    X = placed(X, backend, dtype, dense=True)  # what is centred is sparse no more
     mean, scale = (backend.asarray(each, dtype) for each in by)
     return (X - mean) / scale
 

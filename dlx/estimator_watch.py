@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from sklearn.exceptions import ConvergenceWarning
@@ -78,6 +79,8 @@ class Watch:
             return {}
         backend, dtype, _, _, loss, _ = self.plan
         figures = scoring.validation_figures(backend, self.net, loss, params, self.held.rows, backend.dtype(dtype))
+        if not self.est._multilabel and len(getattr(self.est, "classes_", "01")) == 1:
+            figures["validation_score"] = 1.0  # the one class there is
         if self.scorer is not None:
             vars(self.est).update(self.est._fitted(self.plan, params))
             figures["validation_score"] = float(self.scorer(self.est, self.held.X, self.held.y))
@@ -126,3 +129,15 @@ class Watch:
         )
         self.stopped = True
         return self.best
+
+
+@contextlib.contextmanager
+def all_or_nothing(est: Any) -> Iterator[None]:
+    """What fails inside leaves the estimator as it was before."""
+    before = dict(est.__dict__)
+    try:
+        yield
+    except BaseException:
+        est.__dict__.clear()
+        est.__dict__.update(before)
+        raise

@@ -26,7 +26,7 @@ from dlx.backend import Array
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
 from dlx.estimator_data import Standard
-from dlx.estimator_watch import Plan
+from dlx.estimator_watch import Plan, all_or_nothing
 
 
 def _takes_parts(est: Any) -> bool:
@@ -220,8 +220,9 @@ class MLPClassifier(ClassifierMixin, Base):
         if self.class_weight == "balanced":
             got, remedy = "'balanced'", "A part does not know the whole: name a weight for each label."
             checks.reject("class_weight", "be a dict in partial_fit", got, remedy)
-        _check_partial_fit_first_call(self, classes)
-        self._fit_part(X, y, sample_weight)
+        with all_or_nothing(self):
+            _check_partial_fit_first_call(self, classes)
+            self._fit_part(X, y, sample_weight)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -233,10 +234,10 @@ class MLPClassifier(ClassifierMixin, Base):
             if self._fitted_loss.targets == "classes":
                 places = backend.xp.argmax(Z, axis=-1)
             else:
-                places = backend.xp.astype(Z[:, 0] > 0, backend.xp.int32)
+                places = backend.xp.astype(Z[:, 0] > 0, backend.xp.int32) * (len(self.classes_) - 1)
             if stays and self.classes_.dtype.kind in "biuf":
                 return backend.xp.take(backend.asarray(self.classes_), places, axis=0)
-            return self.classes_[np.minimum(backend.to_host(places), len(self.classes_) - 1)]
+            return self.classes_[backend.to_host(places)]
 
     def decision_function(self, X: Any) -> Array:
         """The scores before the link: (n,) for two classes, above 0 for the second; otherwise one for each, (n, K)."""
@@ -271,10 +272,17 @@ class MLPClassifier(ClassifierMixin, Base):
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
             raise ValueError("Multioutput target data is not supported: y must hold one label a row, or 0 and 1 alone.")
-        self._multilabel = kind == "multilabel-indicator"
-        if self._multilabel:
+        several = kind == "multilabel-indicator"
+        if first:
+            self._multilabel = several
+        elif several != self._multilabel:
+            was, now = ("several labels", "one label") if self._multilabel else ("one label", "several labels")
+            raise ValueError(f"`y` must stay what it was in the first call: {was} a row; got {now} a row.")
+        if several:
             if first and not part:
                 self.classes_ = np.arange(y.shape[1])
+            elif y.shape[1] != len(self.classes_):
+                raise ValueError(f"`y` must have {len(self.classes_)} columns, one a label; got {y.shape[1]}.")
             return X, (y != 0).astype(np.int8)
         classes = unique_labels(y)
         if first and not part:

@@ -8,6 +8,7 @@ of shape (d_in, d_out). Biases start at zero.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,10 @@ def _uniform(rng: np.random.Generator, d_in: int, d_out: int, variance: float) -
     """A uniform draw from [-a, a] has variance a²/3."""
     limit = math.sqrt(3.0 * variance)
     return rng.uniform(-limit, limit, (d_in, d_out))
+
+
+def _full(rng: np.random.Generator, d_in: int, d_out: int, value: float) -> HostArray:
+    return np.full((d_in, d_out), value)
 
 
 def glorot_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
@@ -82,12 +87,7 @@ def normal(std: float = 0.01) -> Initializer:
     >>> dlx.initializers.normal()(np.random.default_rng(0), 1, 1).round(6)
     array([[0.001257]])
     """
-    std = checks.number("std", std, low=0, remedy="Use 0.01, for example.")
-
-    def draw(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-        return _normal(rng, d_in, d_out, std)
-
-    return draw
+    return functools.partial(_normal, std=checks.number("std", std, low=0, remedy="Use 0.01, for example."))
 
 
 def constant(value: float) -> Initializer:
@@ -99,12 +99,7 @@ def constant(value: float) -> Initializer:
     >>> dlx.initializers.constant(0.5)(None, 1, 2)
     array([[0.5, 0.5]])
     """
-    value = checks.number("value", value, remedy="Use 0.1, for example.")
-
-    def fill(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-        return np.full((d_in, d_out), value)
-
-    return fill
+    return functools.partial(_full, value=checks.number("value", value, remedy="Use 0.1, for example."))
 
 
 INITIALIZERS: Mapping[str, Initializer] = {

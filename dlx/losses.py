@@ -50,8 +50,7 @@ class Loss(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
-        own = self.bind.__module__ == __name__ and self.name in LOSSES
-        return (_named, (self.name, dict(self.settings))) if own else (Loss, tuple(self))
+        return (_named, (self.name, dict(self.settings))) if is_own(self) else (Loss, tuple(self))
 
 
 def _scores(Z: Array) -> Array:
@@ -384,6 +383,11 @@ def get(loss: Any) -> Loss:
         return Loss("custom", {}, "real", lambda xp, array: formulas)
     remedy = "A user's own is a tuple of functions: value(Z, Y), delta(Z, Y) and perhaps predict(Z)."
     return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()
+
+
+def is_own(loss: Loss) -> bool:
+    """Whether its formulas are those of dlx's that it is named after."""
+    return checks.is_made_by(LOSSES, loss)
 
 
 def _named(name: str, settings: Mapping[str, Any]) -> Loss:

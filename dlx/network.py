@@ -207,7 +207,7 @@ def bind_hidden(activation: activations.Activation, backend: Backend) -> Hidden:
         delta *= df(Z, a)
         return delta
 
-    if activation.name == "custom":
+    if not activations.is_own(activation):
         return Hidden(activate, chain)
     return Hidden(backend.fuse(activate, activation.name), backend.fuse(chain, f"{activation.name}_chain"))
 
@@ -236,8 +236,8 @@ def kind(
     l1: float,
 ) -> Hashable:
     """What the formulas of `bind` depend on, beside the backend; None where a user's own code is among them."""
-    own = all(each.bind.__module__ == activations.__name__ and each.name != "custom" for each in hidden)
-    if not own or loss.bind.__module__ != losses.__name__ or loss.name == "custom":
+    own = all(map(activations.is_own, hidden))
+    if not own or not losses.is_own(loss):
         return None
     named = [(each.name, repr(each.settings)) for each in hidden]
     return dtype, *named, (loss.name, repr(loss.settings)), tuple(dropout), l2, l1

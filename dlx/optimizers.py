@@ -329,27 +329,15 @@ def lion(
 
 
 def is_own(optimizer: Optimizer) -> bool:
-    """Whether its formula is one of dlx's, whatever its name."""
-    return optimizer.bind.__module__ == __name__
+    """Whether its formula is the one of dlx's that it is named after."""
+    return checks.is_made_by(OPTIMIZERS, optimizer)
 
 
 def bind(optimizer: Optimizer, backend: Backend) -> Update:
-    """The update on one backend, fused where it is one of dlx's own and the library can.
-
-    Where arrays are written in place, so is a user's own update that returns new ones.
-    """
+    """The update on one backend, fused where it is one of dlx's own and the library can."""
     update = optimizer.bind(backend.xp)
-    if is_own(optimizer):
-        fused: Update = backend.fuse(update, optimizer.name)
-        return fused
-
-    def into_place(w: Array, *rest: Any) -> tuple[Array, ...]:
-        new, *slots = update(w, *rest)
-        if new is not w:
-            w[...] = new
-        return w, *slots
-
-    return into_place if backend.in_place else update
+    fused: Update = backend.fuse(update, optimizer.name) if is_own(optimizer) else update
+    return fused
 
 
 def start(xp: Namespace, optimizer: Optimizer, params: Params) -> State:

@@ -124,7 +124,7 @@ def make_step(
         loss, gradients = gradients_of(carry.params, samples, inputs, None)
         return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:])), loss
 
-    if not task.backend.in_place:
+    if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
         state = optimizers.start(xp, optimizer, params) if slots is None else slots
         return pure, Carry(params, state), lambda carry: carry.params
 
@@ -188,8 +188,8 @@ def numbers(
     assert isinstance(optimizer, optimizers.Optimizer)
     coefficients = [optimizer.coefficients(t + 1 + k, rate) for k, rate in enumerate(rates)]
     decay = optimizer.weight_decay
-    shrink = np.asarray([1.0 - rate * decay for rate in rates], task.dtype) if decay else None
-    return tuple(np.asarray(each, task.dtype) for each in zip(*coefficients, strict=True)), shrink
+    shrink = np.asarray([1.0 - rate * decay for rate in rates]) if decay else None
+    return tuple(np.asarray(each, np.float64) for each in zip(*coefficients, strict=True)), shrink
 
 
 def order(task: Task, settings: Settings, rng: Draws) -> Array | None:

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
@@ -216,3 +217,76 @@ def test_a_pickled_partial_fit_goes_on_as_if_it_had_not_been():
     stored = MLPRegressor(**plain).partial_fit(X_REAL, Y_REAL).partial_fit(X_REAL, Y_REAL)
     stored = pickle.loads(pickle.dumps(stored)).partial_fit(X_REAL, Y_REAL).partial_fit(X_REAL, Y_REAL)
     assert same(straight, stored)
+
+
+# -- attacks that got through once --
+
+
+def test_one_class_is_predicted_whatever_its_labels():
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    for labels in (np.zeros(40, int), np.ones(40, bool), np.full(40, 7)):
+        clf = dlx.MLPClassifier((4,), max_iter=3, random_state=0, early_stopping=True, n_iter_no_change=9)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            clf.fit(X, labels)
+        np.testing.assert_array_equal(clf.predict(X), labels)
+        assert set(clf.validation_scores_) == {1.0}
+
+
+def test_sparse_rows_are_standardised_like_dense_ones():
+    rng = np.random.default_rng(0)
+    X = 10 * rng.standard_normal((80, 3)) + 50
+    y = (X[:, 0] > 50).astype(int)
+    clf = dlx.MLPClassifier((4,), solver="lbfgs", standardize=True, random_state=0).fit(X, y)
+    np.testing.assert_allclose(clf.predict_proba(scipy.sparse.csr_matrix(X)), clf.predict_proba(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(part):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), rng.integers(0, 2, 60)
+    clf = dlx.MLPClassifier((4,), random_state=0)
+    clf.partial_fit(X, y, classes=[0, 1])
+    before, expected = dict(vars(clf)), clf.predict_proba(X)
+    again = clf.partial_fit if part else clf.fit
+    bad = np.column_stack([y, 1 - y]) if part else np.array(list("abc"))[np.arange(60) % 3]
+    clf.set_params(class_weight=None if part else {9: 1.0})
+    with pytest.raises(ValueError, match="several labels a row" if part else "`class_weight` must"):
+        again(X, bad)
+    clf.set_params(class_weight=None)
+    assert vars(clf).keys() == before.keys()
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+    clf.fit(X, y)
+
+
+def test_several_labels_a_row_keep_their_number():
+    X, Y = np.zeros((6, 2)), np.array([[0, 1, 1], [1, 0, 1]] * 3)
+    with pytest.raises(ValueError, match="`y` must have 2 columns, one a label; got 3"):
+        dlx.MLPClassifier((4,)).partial_fit(X, Y, classes=[0, 1])
+
+
+def test_estimators_of_both_kinds_share_no_list():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), rng.integers(0, 2, 60)
+    ours = dlx.MLPClassifier((4,), max_iter=500, n_iter_no_change=1, tol=1.0, early_stopping="loss", random_state=0)
+    ours.fit(X, y)
+    epochs = len(ours.loss_curve_)
+    theirs = ours.to_sklearn().partial_fit(X, y)
+    assert (len(ours.loss_curve_), len(theirs.loss_curve_)) == (epochs, epochs + 1)
+    back = dlx.from_sklearn(theirs)
+    theirs.partial_fit(X, y)
+    assert len(back.loss_curve_) == epochs + 1
+
+
+def test_initialisers_can_be_pickled():
+    for init in (dlx.initializers.normal(0.1), dlx.initializers.constant(0.0)):
+        clf = pickle.loads(pickle.dumps(dlx.MLPClassifier(init=init)))
+        draw = np.random.default_rng
+        np.testing.assert_array_equal(clf.init(draw(0), 2, 3), init(draw(0), 2, 3))
+
+
+def test_weights_that_vanish_are_refused():
+    X, y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
+    clf = dlx.MLPClassifier((2,), class_weight={0: 1e-200, 1: 1e-200})
+    with pytest.raises(ValueError, match="`sample_weight` must have a sum above 0; got 0, class weights included"):
+        clf.fit(X, y, np.full(4, 1e-200))

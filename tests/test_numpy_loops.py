@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -103,8 +104,9 @@ def test_every_way_gives_the_bits_of_the_plain_formula(case, shape, compiles, mo
     plain = list(arguments(kinds, shape, case[1], np.random.default_rng(0)))
     fused = list(arguments(kinds, shape, case[1], np.random.default_rng(0)))
     with np.errstate(all="ignore"):
-        expected = as_tuple(function(*plain))
-        found = as_tuple(loops.fused(function, case[0], compiles)(*fused))
+        expected, found = function(*plain), loops.fused(function, case[0], compiles)(*fused)
+    assert isinstance(found, tuple) == isinstance(expected, tuple)
+    expected, found = as_tuple(expected), as_tuple(found)
     assert len(found) == len(expected)
     for x, y in itertools.chain(zip(found, expected, strict=True), zip(fused, plain, strict=True)):
         if isinstance(y, np.ndarray):
@@ -135,8 +137,15 @@ def test_small_arrays_are_left_to_the_plain_formula():
 
 @pytest.mark.parametrize(
     "function",
-    [lambda a, b: a + np.sum(b), lambda a, b: np.clip(a, 0, 1), lambda a, b: np.float64(3.0), lambda a, b: a[0] * b],
-    ids=["reduction", "clip", "number", "index"],
+    [
+        lambda a, b: a + np.sum(b),
+        lambda a, b: np.clip(a, 0, 1),
+        lambda a, b: np.float64(3.0),
+        lambda a, b: a[0] * b,
+        lambda a, b: a / b.shape[-1],
+        lambda a, b: a * 2 if a > 3 else a,
+    ],
+    ids=["reduction", "clip", "number", "index", "shape", "branch"],
 )
 def test_what_cannot_be_traced_is_computed_as_it_is(function):
     given = np.ones((600, 250)), np.ones((600, 250))
@@ -210,6 +219,23 @@ def test_loops_are_compiled_once_and_read_from_the_cache_afterwards(tmp_path):
 
 
 @compiled_too
+@pytest.mark.parametrize("damage", [b"", b"garbage"])
+def test_a_damaged_cache_is_said_and_done_without(tmp_path, damage):
+    folder = str(tmp_path)
+    _, _, loss = fit_in_a_process(NUMBA_CACHE_DIR=folder)
+    kept = [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]
+    assert len(kept) >= 6
+    for path in kept:
+        path.write_bytes(damage)
+    run = subprocess.run(
+        [sys.executable, "-c", FIT], cwd=ROOT, env={**os.environ, "NUMBA_CACHE_DIR": folder}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert f"cannot be read from the cache below {tmp_path}" in run.stderr
+    assert json.loads(run.stdout.splitlines()[-1])[2] == loss
+
+
+@compiled_too
 def test_without_a_folder_for_the_cache_loops_are_compiled_all_the_same(tmp_path):
     (tmp_path / "file").write_text("no folder")
     kernels, _, loss = fit_in_a_process(NUMBA_CACHE_DIR=str(tmp_path / "file"))
@@ -245,7 +271,7 @@ class Unfused(type(NUMPY)):
 
 def test_only_much_work_is_compiled(monkeypatch):
     assert NUMPY.expecting(1e6) is NUMPY
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)  # as if it were not installed
     assert NUMPY.expecting(1e12) is NUMPY
 
 
@@ -258,10 +284,47 @@ def test_much_work_is_compiled_where_numba_is():
 
 
 def test_a_numba_that_cannot_be_imported_is_said_and_done_without(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setitem(sys.modules, "numba", None)
+    def refuses(name):
+        raise ImportError("Numba needs NumPy 2.3 or less")
+
+    monkeypatch.setattr(importlib, "import_module", refuses)
     with pytest.warns(UserWarning, match="numba is installed but cannot be imported, so that training is slower"):
         assert NUMPY.expecting(1e12) is NUMPY
+
+
+@pytest.mark.parametrize("optimizer", [name for name in optimizers.OPTIMIZERS if name != "lbfgs"])
+@pytest.mark.parametrize("compiles", WAYS)
+def test_every_optimizer_trains_a_network_large_enough_for_it(optimizer, compiles, monkeypatch):
+    monkeypatch.setattr(loops, "FITS_IN_CACHE", 1 << 13)
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 100)).astype("float32"), rng.integers(0, 3, 60)
+    options = {"optimizer": optimizer, "epochs": 3, "batch_size": 25, "rng": 0}
+    found = dlx.fit(X, y, (100, 200, 3), **options, backend=type(NUMPY)(NUMPY.xp, compiles=compiles))
+    plain = dlx.fit(X, y, (100, 200, 3), **options, backend=Unfused(NUMPY.xp))
+    assert found.history["loss"] == plain.history["loss"]
+    for layer, other in zip(found.params, plain.params, strict=True):
+        np.testing.assert_array_equal(layer.W, other.W)
+        np.testing.assert_array_equal(layer.b, other.b)
+
+
+def scaled_relu(xp):
+    """A user's own activation, which looks at its array."""
+    return activations.Formulas(
+        lambda z: xp.maximum(z, 0.0) / z.shape[-1], lambda z, a: xp.astype(z > 0, z.dtype) / z.shape[-1]
+    )
+
+
+@pytest.mark.parametrize("compiles", WAYS)
+@pytest.mark.parametrize("name", ["scaled_relu", "my act", "relu"])
+def test_a_users_own_activation_is_never_traced(name, compiles):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 5)), rng.integers(0, 3, 60)
+    own = dlx.Activation(name, {}, "he_normal", scaled_relu)
+    losses_found = [
+        dlx.fit(X, y, (5, 300, 3), activation=own, epochs=2, rng=0, backend=backend).history["loss"]
+        for backend in (type(NUMPY)(NUMPY.xp, compiles=compiles), Unfused(NUMPY.xp))
+    ]
+    assert losses_found[0] == losses_found[1]
 
 
 def test_dropout_is_traced_as_integers_of_32_bits():

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 import dlx
 from dlx import network, storage
@@ -95,3 +96,34 @@ def test_two_optimizers_of_one_name_are_not_taken_for_each_other(be):
     first, second, third = (be.to_host(net.params[0].W) for net in nets)
     assert np.abs(first - second).max() > 1e-6
     assert np.abs(second - third).max() > 1e-6
+
+
+OWN = {
+    "keeps the last gradient": lambda w, g, prev, rate: (w - rate * (2.0 * g - prev), g),
+    "keeps the last weights": lambda w, g, prev, rate: (w - rate * g + 0.5 * (w - prev), w),
+    "looks at its array": lambda w, g, prev, rate: (w - rate * g * float(w.shape[0] > 1), prev),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_users_own_optimizer_is_given_one_parameter_at_a_time(name, be):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 4)), rng.standard_normal(50)
+    options = {"optimizer": own(OWN[name]), "batch_size": 16, "epochs": 5, "learning_rate": 0.01, "rng": 0}
+    found = dlx.fit(X, y, (4, 6, 3, 1), **options, backend=be, dtype="float64")
+    rng = np.random.default_rng(0)  # the same by hand, a pure update of each array
+    plain = dlx.get_backend("numpy")
+    pure = type("Pure", (type(plain),), {"in_place": False})(plain.xp)
+    expected = dlx.fit(X, y, (4, 6, 3, 1), **options, backend=pure, dtype="float64")
+    np.testing.assert_allclose(found.history["loss"], expected.history["loss"], rtol=1e-10)
+
+
+@pytest.mark.parametrize(("first", "second"), [("tanh", "sigmoid"), ("relu", "softplus")])
+def test_losses_of_one_name_are_not_taken_for_each_other(first, second, be):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 4)), rng.uniform(0.1, 0.9, 50)
+    found = []
+    for name in (first, second):
+        loss = dlx.losses.through(dlx.activations.get(name), dlx.losses.squared_error())._replace(name="mine")
+        found.append(dlx.fit(X, y, (4, 3, 1), loss=loss, epochs=2, rng=0, backend=be, dtype="float64").history["loss"])
+    assert found[0] != found[1]

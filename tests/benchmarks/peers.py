@@ -55,7 +55,7 @@ def measure(names: list[str], items: str, rounds: int, rows: int | None) -> dict
             for name, each in seconds.items()
         }
         judge(letter, losses)
-        show(letter, table[letter])
+        show(letter, table[letter], len(X))
     return table
 
 
@@ -67,11 +67,11 @@ def judge(letter: str, losses: dict[str, float]) -> None:
             print(f"{letter}: {name} ends at a loss of {loss:.4f}, the median at {middle:.4f}", file=sys.stderr)
 
 
-def show(letter: str, row: dict[str, dict[str, Any]]) -> None:
+def show(letter: str, row: dict[str, dict[str, Any]], rows: int) -> None:
     """One item as lines."""
     best = row.get("products alone", next(iter(row.values())))["median"]
     item = ITEMS[letter]
-    print(f"\n{letter}: {'-'.join(map(str, item.dims))}, batch {item.batch}, {item.rows} rows")
+    print(f"\n{letter}: {'-'.join(map(str, item.dims))}, batch {item.batch}, {rows} rows")
     for name, found in row.items():
         loss = "" if found["loss"] is None else f"loss {found['loss']:.4f}"
         low, high = found["quartiles"]
@@ -126,29 +126,34 @@ def first_calls(names: list[str], letter: str = "A") -> dict[str, list[float]]:
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", default="".join(ITEMS))
+    parser.add_argument("--items", default="".join(ITEMS), help="letters of work items")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, help="fewer rows, for a trial")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--first", action="store_true", help="time whole processes instead")
+    parser.add_argument("--first", action="store_true", help="time whole processes instead, three of each, on all rows")
     parser.add_argument("--process", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, default=Path("."))
+    parser.add_argument("--output", type=Path, default=Path("."), help="the folder to write to; by default this one")
     chosen = parser.parse_args()
+    if not set(chosen.items) <= ITEMS.keys() or chosen.rounds < 1:
+        parser.error(f"--items takes letters of {''.join(ITEMS)}, and --rounds a number >= 1")
     if chosen.process:
         name, letter = chosen.process
         CONTENDERS[name](ITEMS[letter], *data(ITEMS[letter]), 1)
         return 0
+    chosen.output.mkdir(parents=True, exist_ok=True)
     if chosen.first:
         found: Any = first_calls(chosen.only)
     else:
         found = measure(chosen.only, chosen.items, chosen.rounds, chosen.rows)
         print("\n" + markdown(found))
-        draw(found, chosen.output / "peers.png")
-    result = {"facts": facts(), "seconds of a process" if chosen.first else "seconds an epoch": found}
+    settings = {} if chosen.first else {"rounds": chosen.rounds, "rows": chosen.rows or "all"}
+    result = {"facts": facts() | settings, "seconds of a process" if chosen.first else "seconds an epoch": found}
     print(json.dumps(result["facts"], indent=1))
     path = chosen.output / ("first.json" if chosen.first else "peers.json")
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {path}")
+    if not chosen.first:
+        draw(found, chosen.output / "peers.png")
     return 0
 
 
