@@ -8,6 +8,7 @@ import sys
 import cupy
 import numpy as np
 import pytest
+import sklearn
 
 import dlx
 from cupy_on_cpu import emulate
@@ -63,3 +64,34 @@ print([float(np.abs(each.predict_proba(X) - P).max()) for each in (saved, pickle
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert max(json.loads(done.stdout)) < 1e-6
+
+
+@pytest.mark.parametrize("given", ["NumPy arrays", "CuPy arrays"])
+def test_an_estimator_trained_on_cupy_loads_where_cupy_is_not_installed(given, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 5)).astype("float32")
+    y = (X[:, 0] > 0).astype(int)
+    stays = given == "CuPy arrays"
+    with sklearn.config_context(array_api_dispatch=stays):
+        clf = dlx.MLPClassifier(
+            (8,), solver="lbfgs", max_iter=20, tol=0.1, random_state=0, backend=None if stays else "cupy"
+        ).fit(cupy.asarray(X) if stays else X, y)
+        P = clf.predict_proba(cupy.asarray(X) if stays else X)
+    assert isinstance(P, cupy.ndarray if stays else np.ndarray)
+    (tmp_path / "clf.pickle").write_bytes(pickle.dumps(clf))
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "P.npy", cupy.asnumpy(P))
+    script = """
+import pickle, sys, warnings
+sys.modules["cupy"] = None  # as if it were not installed
+import numpy as np
+X, P = np.load("X.npy"), np.load("P.npy")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    clf = pickle.load(open("clf.pickle", "rb"))
+assert any("on numpy, not on cupy" in str(each.message) for each in caught), caught
+print(float(np.abs(clf.predict_proba(X) - P).max()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-6
