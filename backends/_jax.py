@@ -98,15 +98,16 @@ class JaxBackend(Backend):
         alone = _compiled(step) if key is None else None
         at_once = 1
 
-        def run(carry: Any, constants: Any, inputs: Any, steps: int) -> Iterator[tuple[Any, Array]]:
+        def run(
+            carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
+        ) -> Iterator[tuple[Any, Array]]:
             nonlocal at_once
-            first = 0
             precision = jax.tree.leaves(carry)[0].dtype
             inputs = jax.tree.map(lambda x: x.astype(precision) if x.dtype.kind == "f" else x, inputs)
             kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
             many = alone or _shared((type(self), self.selector, key, kinds, steps), step)
             while first < steps:
-                last = min(first + at_once, steps)
+                last = min(first + min(at_once, most or at_once), steps)
                 started = time.perf_counter()
                 carry, outputs = many(carry, constants, inputs, first, last, steps=steps)
                 found = np.asarray(outputs)[first:last]

@@ -13,6 +13,7 @@ from dlx.backend import (
     available_backends,
     get_backend,
 )
+from dlx.divergence import DivergenceError
 from dlx.fitting import fit
 from dlx.losses import Loss
 from dlx.memory import OutOfMemory
@@ -32,7 +33,7 @@ from dlx.optimizers import (
 )
 from dlx.quasi_newton import LBFGS, lbfgs
 from dlx.saving import FileError
-from dlx.training import DivergenceError
+from dlx.version import __version__
 
 if TYPE_CHECKING:
     from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn
@@ -53,6 +54,7 @@ __all__ = [
     "Network",
     "Optimizer",
     "OutOfMemory",
+    "__version__",
     "activations",
     "adagrad",
     "adam",
@@ -74,7 +76,6 @@ __all__ = [
     "rmsprop",
     "schedules",
 ]
-__version__ = "0.1.0"
 
 _WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import arguments, checks, data, losses, network, optimizers, parameters, targets, training
+from dlx import arguments, checks, data, divergence, losses, network, optimizers, parameters, targets
 from dlx.backend import Array, Backend, common_backend
 from dlx.model import own_params
 
@@ -125,12 +125,12 @@ def L_layer_model(
             costs.append(float(value))
             if not math.isfinite(costs[-1]):
                 got = f"{costs[-1]} on iteration {iteration}"
-                checks.reject("cost", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
+                checks.reject("cost", "stay finite", got, "Lower learning_rate.", divergence.DivergenceError)
             if print_cost:
                 print(f"Cost is {costs[-1]:.6g} on iteration {iteration}")
         if not network.all_finite(xp, params):
             got = "a weight that is not after the last iteration"
-            checks.reject("params", "stay finite", got, "Lower learning_rate.", training.DivergenceError)
+            checks.reject("params", "stay finite", got, "Lower learning_rate.", divergence.DivergenceError)
         found = {}
         for l, (W, b) in enumerate(params, start=1):
             found[f"W{l}"], found[f"b{l}"] = xp.matrix_transpose(W), xp.matrix_transpose(b)

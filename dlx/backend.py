@@ -23,7 +23,7 @@ from dlx.checks import reject
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
-Loop = Callable[[Any, Any, Any, int], Iterator[tuple[Any, Array]]]
+Loop = Callable[..., Iterator[tuple[Any, Array]]]
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; no static type keeps the function's own through an argument
 
 HOST = "numpy"  # the library of the host: its arrays may enter every backend
@@ -169,16 +169,19 @@ class Backend:
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """``step(carry, constants, inputs) -> (carry, output)`` as a loop over the rows of `inputs`.
 
-        ``run(carry, constants, inputs, steps)`` yields (carry, outputs) as often as it may be stopped: here after each
-        step, with its one output; a library that compiles the loop yields after many, with the vector of their outputs.
+        ``run(carry, constants, inputs, steps, first, most)`` begins with row `first` and yields (carry, outputs) as
+        often as it may be stopped: here after each step, with its one output; a library that compiles the loop yields
+        after many, but no more than `most` if that is not None, with the vector of their outputs.
         `inputs` are nested tuples of None, vectors of the host, of which a step gets one Python number each, and
         matrices on the device, of which it gets a row. Equal keys promise equal steps, so that a compiled one is used
         again; None promises nothing.
         """
         compiled = self.compile(step)
 
-        def run(carry: Any, constants: Any, inputs: Any, steps: int) -> Iterator[tuple[Any, Array]]:
-            for _, each in zip(range(steps), _rows(inputs), strict=False):
+        def run(
+            carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
+        ) -> Iterator[tuple[Any, Array]]:
+            for each in itertools.islice(_rows(inputs), first, steps):
                 carry, output = compiled(carry, constants, each)
                 yield carry, output
 

@@ -72,6 +72,37 @@ def real_array(x: Any, backend: Backend, name: str) -> Array:
     return x
 
 
+def names_of(X: Any) -> list[str] | None:
+    """The names of a data frame's columns, if all are strings; None for what has none."""
+    names = list(getattr(X, "columns", ()))
+    return names if names and all(isinstance(each, str) for each in names) else None
+
+
+def own_names(names: Any, width: int) -> list[str] | None:
+    """Names for that many columns, or None."""
+    if names is None:
+        return None
+    if isinstance(names, str) or len(names) != width or not all(isinstance(each, str) for each in names):
+        rule = f"be None or {width} strings, one for each column of X"
+        checks.reject("feature_names", rule, checks.shown(names), "Name what the columns hold.")
+    return [str(each) for each in names]
+
+
+def require_names(X: Any, known: list[str] | None, name: str = "X") -> None:
+    """Raise where `X` has columns of other names than the `known` ones, or in another order."""
+    found = names_of(X)
+    if known is None or found is None or found == known:
+        return
+    place = next((k for k, pair in enumerate(zip(found, known, strict=False)) if pair[0] != pair[1]), len(known))
+    rule = (
+        f"have the columns of the training data, {known[place]!r} at place {place}"
+        if place < len(known)
+        else (f"have the {len(known)} columns of the training data")
+    )
+    got = repr(found[place]) if place < len(found) else f"{len(found)} columns"
+    checks.reject(name, rule, got, "Select them in that order, or pass an array.")
+
+
 def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
     """`X` as an array of the host or of the backend's own library: (n, width), n >= 1, real."""
     X = real_array(X, backend, name)

@@ -18,6 +18,7 @@ from dlx import (
     checks,
     conversion,
     data,
+    divergence,
     estimator_data,
     estimator_pickles,
     estimator_settings,
@@ -116,7 +117,7 @@ class Base(CallbackSupport, BaseEstimator):
                 params, _ = training.train(
                     task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
                 )
-            except training.DivergenceError as reason:
+            except divergence.DivergenceError as reason:
                 params = watch.after(reason)
             self._finish(plan, settings, watch, params, n)
             hooks.close(lambda: self._fitted(plan, params))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import activations, losses, saving
+from dlx import activations, descriptions, losses
 from dlx.backend import HOST, Backend, BackendNotInstalled, BackendUnavailable, backend_of, get_backend, library_of
 
 
@@ -22,9 +22,9 @@ def plain(state: Mapping[str, Any], whole: bool) -> dict[str, Any]:
         found["backend"] = get_backend(state["backend"]).selector
     if "coefs_" not in state:
         return found
-    found["_hidden"] = [saving.described(each) or tuple(each.bind(None)) for each in state["_hidden"]]
+    found["_hidden"] = [descriptions.described(each) or tuple(each.bind(None)) for each in state["_hidden"]]
     loss = state["_fitted_loss"]
-    found["_fitted_loss"] = saving.described(loss) or tuple(loss.bind(None, np.asarray))
+    found["_fitted_loss"] = descriptions.described(loss) or tuple(loss.bind(None, np.asarray))
     kept = state.get("_optimizer")
     if kept is not None and not whole:
         found["_optimizer"] = kept._replace(slots=None)
@@ -40,10 +40,10 @@ def restored(state: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(state)
     home = found.pop("_home", None)
     if "_hidden" in found:
-        kinds = [saving.activation_from(each) if isinstance(each, Mapping) else each for each in found["_hidden"]]
+        kinds = [descriptions.activation_from(each) if isinstance(each, Mapping) else each for each in found["_hidden"]]
         found["_hidden"] = tuple(activations.get(each) for each in kinds)
         loss = found["_fitted_loss"]
-        found["_fitted_loss"] = saving.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
+        found["_fitted_loss"] = descriptions.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
     if _usable(found["backend"]) is None:
         found["backend"] = None
     backend = None if home is None else _usable(home)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 
-from dlx import data, estimator_settings, losses, network, optimizers, scoring, stopping, training
+from dlx import data, divergence, estimator_settings, losses, network, optimizers, scoring, stopping, training
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.estimator_callbacks import Hooks
@@ -19,7 +19,7 @@ from dlx.network import Layer, Params
 from dlx.steps import Start
 
 
-class Diverged(training.DivergenceError, ValueError):
+class Diverged(divergence.DivergenceError, ValueError):
     """`DivergenceError`, as the kind of error that scikit-learn's users catch."""
 
 
@@ -115,7 +115,7 @@ class Watch:
         self.stopped |= self.hooks.epoch(lambda: est._fitted(self.plan, params), self.stopped or done == est.max_iter)
         return self.stopped
 
-    def after(self, reason: training.DivergenceError) -> Params:
+    def after(self, reason: divergence.DivergenceError) -> Params:
         """The best weights before the training diverged, with a warning; without any, the error."""
         if self.best is None:
             raise Diverged(

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlx import (
     arguments,
+    checkpoints,
     checks,
     data,
     initializers,
@@ -50,6 +51,9 @@ def fit(
     shuffle: bool = True,
     stream: bool = False,
     callbacks: Any = (),
+    checkpoint: Any = None,
+    checkpoint_every: Any = "epoch",
+    resume: str = "auto",
     verbose: int = 0,
     backend: Any = None,
     dtype: Any = None,
@@ -106,6 +110,17 @@ def fit(
         A function is called after each epoch with the network so far; an object may have any of ``on_start(net)``,
         ``on_epoch_end(net)`` and ``on_end(net)``. True after an epoch stops the training. The network's
         arrays are those in training: copy what you keep.
+    checkpoint : path of a folder, optional
+        Save the training there while it runs. Called again with the same arguments and data, `fit` goes on from the
+        last checkpoint, to the same bits on the same backend and machine, even within an epoch; what has ended is
+        returned. Only `epochs` may be raised, if the learning rate does not depend on it, and `backend`, `callbacks`,
+        `verbose` and `checkpoint_every` changed; functions of your own are taken for the same. A generator passed as
+        `rng` goes on as it would have. Ctrl-C and SIGTERM save, then end. The last two checkpoints are kept, each a
+        file that `dlx.load` reads too.
+    checkpoint_every : "epoch", int >= 1 or datetime.timedelta
+        Save after each epoch, so many updates, or so much time; and always at the end.
+    resume : "auto" or "ignore"
+        "ignore" starts anew, whatever the folder holds.
     verbose : int
         1 prints a line an epoch.
     backend : str, module, Backend or None
@@ -156,6 +171,7 @@ def fit(
     l1 = checks.number("l1", l1, low=0, remedy="Use 1e-4, or 0 for none.")
     rates = arguments.dropout_rates(dropout, len(hidden), settings.optimizer)
     listeners = arguments.listeners(callbacks)
+    names = data.names_of(X)
     verbose = arguments.verbosity(verbose)
     generator = arguments.generator(rng)
     initial = arguments.initializer(init, dims)
@@ -174,12 +190,18 @@ def fit(
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
-    with chosen.scope(), memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected):
+    explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
+    with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept, chosen.scope(), explained:
         features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])
         weights = targets.weights(sample_weight, class_weight, target, chosen)
+        if kept is not None:
+            told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
+            told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
+            told |= {"y": (target.Y, target.classes), "sample_weight": weights, "validation": share or (X_val, y_val)}
+            kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
         train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
         weights = targets.to_mean_one(weights, train_rows, held_rows)
         rows = targets.place(target, weights, features, chosen, name)
@@ -189,7 +211,10 @@ def fit(
         if not isinstance(initial, list):
             initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
         parameters.require_real(initial, chosen, name, "init")
-        found = Network(initial, activation=list(hidden), loss=loss, classes=target.classes, backend=chosen, dtype=name)
+        parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
+        found = Network(initial, **parts, backend=chosen, dtype=name)
+        resumed = None if kept is None else kept.resumed(found, settings.epochs)
+        params, start = (found.params, None) if resumed is None else resumed[:2]
 
         def validate(params: Params) -> dict[str, float]:
             return {} if held is None else scoring.validation_figures(chosen, net, loss, params, held, compute)
@@ -204,7 +229,9 @@ def fit(
             listen(found)
         key = network.kind(name, hidden, loss, rates, l2, l1)
         task = steps.Task(chosen, net, name, rows, train_rows, key)
-        found.params, found.history = training.train(task, settings, found.params, generator, validate, report)
+        found.params, found.history = training.train(
+            task, settings, params, generator, validate, report, start, keeper=kept, resumed=resumed
+        )
         for listen in listeners["on_end"]:
             listen(found)
     return found

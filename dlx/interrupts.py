@@ -1,4 +1,4 @@
-"""Ctrl-C between updates, not within one."""
+"""Ctrl-C and SIGTERM between updates, not within one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
 
 @contextlib.contextmanager
-def held() -> Iterator[list[bool]]:
-    """Ctrl-C fills the list in place of raising, so that no layer is left an update ahead of another; twice raises.
+def held(*signals: int) -> Iterator[list[int]]:
+    """Those signals fill the list in place of ending the work, so that no layer is left an update ahead of another.
 
-    Only where Python would raise KeyboardInterrupt: in the main thread, with its own handler.
+    A second one ends it at once, Ctrl-C by KeyboardInterrupt. Only those are held for which Python's or the system's
+    own handler is in place, and only in the main thread, which alone may do so.
     """
-    pressed: list[bool] = []
-    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not own or threading.current_thread() is not threading.main_thread():
-        yield pressed
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
         return
+    own = [number for number in signals if signal.getsignal(number) is DEFAULTS[number]]
 
-    def note(*_: Any) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(True)
+    def note(number: int, _: Any) -> None:
+        if received:
+            signal.signal(number, DEFAULTS[number])
+            signal.raise_signal(number)
+        received.append(number)
 
-    signal.signal(signal.SIGINT, note)
+    for number in own:
+        signal.signal(number, note)
     try:
-        yield pressed
+        yield received
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in own:
+            signal.signal(number, DEFAULTS[number])

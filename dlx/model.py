@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import activations, checks, data, losses, network, parameters, saving, scoring, targets
+from dlx import activations, checks, data, descriptions, losses, network, parameters, saving, scoring, targets
 from dlx.backend import (
     HOST,
     Array,
@@ -39,6 +39,8 @@ class Network:
         Its link turns scores into predictions.
     classes : array of labels, optional
         What the class numbers 0..K-1 stand for.
+    feature_names : sequence of str, optional
+        What the columns of X are called; a data frame whose columns are called otherwise is refused.
     backend : selector, optional
         By default that of `params`.
     dtype : str, optional
@@ -52,6 +54,7 @@ class Network:
     activation : tuple of Activation, one for each hidden layer
     loss : Loss
     classes : NumPy array or None
+    feature_names : list of str or None
     backend : Backend
     dtype : str
 
@@ -71,6 +74,7 @@ class Network:
         loss: Any = "squared_error",
         classes: Any = None,
         history: History | None = None,
+        feature_names: Sequence[str] | None = None,
         backend: Any = None,
         dtype: str | None = None,
     ) -> None:
@@ -82,6 +86,7 @@ class Network:
         self.loss = losses.get(loss)
         outputs = 2 if self._one_label else self.layer_dims[-1]
         self.classes = None if classes is None else targets.own_classes(np.array(classes), outputs)
+        self.feature_names = data.own_names(feature_names, self.layer_dims[0])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
@@ -204,12 +209,9 @@ class Network:
         Raises ValueError for a user's own activation or loss, whose code no file can hold, and OSError where the
         disk refuses.
         """
-        description = saving.description_of(self.activation, self.loss, self.classes, self.history, self.dtype)
-        arrays = {
-            f"{name}{l}": each
-            for l, pair in enumerate(self._host_params(), start=1)
-            for name, each in zip("Wb", pair, strict=True)
-        }
+        description = descriptions.description_of(self)
+        descriptions.require_own(description)
+        arrays = descriptions.named(self._host_params()) | descriptions.history_arrays(self.history)
         saving.write(path, description, arrays)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -219,19 +221,19 @@ class Network:
             "_bound": None,
             "params": self._host_params(),
             "backend": self.backend.__reduce__(),
-            "activation": [saving.described(each) or tuple(each.bind(None)) for each in self.activation],
-            "loss": saving.described(self.loss) or tuple(self.loss.bind(None, np.asarray)),
+            "activation": [descriptions.described(each) or tuple(each.bind(None)) for each in self.activation],
+            "loss": descriptions.described(self.loss) or tuple(self.loss.bind(None, np.asarray)),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """On the backend of its name, or on NumPy with a warning where that one cannot compute."""
         self.__dict__.update(state)
         self.activation = tuple(
-            saving.activation_from(each) if isinstance(each, Mapping) else activations.get(each)
+            descriptions.activation_from(each) if isinstance(each, Mapping) else activations.get(each)
             for each in state["activation"]
         )
         loss = state["loss"]
-        self.loss = saving.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
+        self.loss = descriptions.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
         make, arguments = state["backend"]
         try:
             self.backend = make(*arguments)
@@ -253,6 +255,7 @@ class Network:
     def _scores(self, X: Any) -> Array:
         if self._needs_no_more(X):
             return network.scores(self.formulas, self.params, X)
+        data.require_names(X, self.feature_names)
         common_backend(self.backend, {"X": X})
         checked = data.features(X, self.backend, self.dtype, self.layer_dims[0])
         dtype = self.backend.dtype(self.dtype)
@@ -321,8 +324,9 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None
     <dlx.Network 2 -> 2, squared_error, float64 on numpy>
     """
     chosen = get_backend(backend)
-    description, arrays = saving.read(path)
-    net: Network = saving.checked(path, lambda: Network(**saving.arguments_of(description, arrays)))
+    description, arrays = saving.read(path, descriptions.layout)
+    with saving.whole(path):
+        net = Network(**descriptions.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
 
 

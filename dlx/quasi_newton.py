@@ -31,6 +31,17 @@ class Point(NamedTuple):
     gradient: Array
 
 
+class Memory(NamedTuple):
+    """What an iteration leaves to the next beside the point: value and gradient there, pairs (s, y, sᵀy), last step
+    length, and how many evaluations there were."""
+
+    f: float
+    gradient: Array
+    pairs: tuple[tuple[Array, Array, float], ...]
+    length: float
+    evaluations: int
+
+
 def lbfgs(
     *, history: int = 10, max_search: int = 25, tolerance: float = 1e-7, max_evaluations: float = math.inf
 ) -> LBFGS:
@@ -81,16 +92,21 @@ def lbfgs(
 class Minimizer:
     """The iteration, one `advance` at a time, so that training can validate and stop in between.
 
-    `x` is the point reached, `f` and `gradient` the value and gradient there, `evaluations` how many it took.
+    `x` is the point reached, the other attributes are those of `Memory`; `length` is in units of the last direction.
     """
 
-    def __init__(self, xp: Namespace, settings: LBFGS, evaluate: Evaluate, x: Array) -> None:
+    def __init__(
+        self, xp: Namespace, settings: LBFGS, evaluate: Evaluate, x: Array, memory: Memory | None = None
+    ) -> None:
         self.xp, self.settings, self.evaluate = xp, settings, evaluate
         self.x = x
-        self.f, self.gradient = evaluate(x)
-        self.evaluations = 1
-        self.pairs: list[tuple[Array, Array, float]] = []  # (s, y, sᵀy)
-        self.length = 0.0  # of the last step, in units of its direction
+        self.f, self.gradient, pairs, self.length, self.evaluations = memory or Memory(*evaluate(x), (), 0.0, 1)
+        self.pairs = list(pairs)
+
+    @property
+    def memory(self) -> Memory:
+        """What another one goes on with from `x`."""
+        return Memory(self.f, self.gradient, tuple(self.pairs), self.length, self.evaluations)
 
     def advance(self) -> bool:
         """One iteration: direction, line search, new pair; True if there is nothing more to gain."""

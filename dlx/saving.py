@@ -2,144 +2,105 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import math
 import os
-import secrets
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from dlx import checks
-from dlx.activations import ACTIVATIONS, Activation
-from dlx.losses import LOSSES, Loss
+from dlx import files
+from dlx.files import AnyPath
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 FORMAT = 1
-BROKEN = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)  # what a bad file raises
 KEY = "dlx"  # the one metadata entry: with several, their order and so the bytes would vary
+BROKEN = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)  # what a bad file raises
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1"}
+DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}
+MOST_BYTES = 1 << 23  # of a header: what is long is a tensor
+MOST_AXES = 8
+MOST_PARTS = 1 << 18  # of a JSON text, each of which may take a hundred bytes of memory
 
 
 class FileError(ValueError):
     """A file that is not a network of dlx, or not a whole one; the text names the file and what is wrong."""
 
 
-def described(part: Activation | Loss) -> dict[str, Any] | None:
-    """Name and settings of one of dlx's own activations or losses; None for a user's own, which is code."""
-    known = ACTIVATIONS if isinstance(part, Activation) else LOSSES
-    return {"name": part.name, "settings": dict(part.settings)} if part.name in known else None
+class Tensor(NamedTuple):
+    """A tensor as a header describes it, its bytes counted from the header's end."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int = 0
+    stop: int = 0
 
 
-def activation_from(entry: Mapping[str, Any]) -> Activation:
-    """The activation of that name and those settings."""
-    return ACTIVATIONS[entry["name"]](**entry["settings"])
+Layout = Mapping[str, tuple[Any, tuple[int, ...]]]  # by name: dtype and shape
 
 
-def loss_from(entry: Mapping[str, Any]) -> Loss:
-    """The loss of that name and those settings."""
-    return LOSSES[entry["name"]](**entry["settings"])
-
-
-def description_of(
-    hidden: tuple[Activation, ...], loss: Loss, classes: Any, history: Mapping[str, list[float]], dtype: str
-) -> dict[str, Any]:
-    """What a file says of a network beside its arrays."""
-    named, named_loss = [described(each) for each in hidden], described(loss)
-    if None in (*named, named_loss):
-        rule, got = "be of a network with dlx's own activations and loss", "functions of your own"
-        remedy = "No file can hold code: save net.params with numpy, and rebuild with dlx.Network(params, ...)."
-        checks.reject("save", rule, got, remedy)
-    return {
-        "activation": named,
-        "loss": named_loss,
-        "classes": None if classes is None else classes.tolist(),
-        "history": _numbers(history),
-        "dtype": dtype,
-    }
-
-
-def _numbers(history: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The history as a file holds it; what a callback may have added must be numbers too."""
-    try:
-        return {str(name): [float(figure) for figure in figures] for name, figures in history.items()}
-    except (TypeError, ValueError, AttributeError) as reason:
-        remedy = "Take out of net.history what is not a list of numbers."
-        checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
-
-
-def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """The arguments of `Network` that a file holds; any error is the file's."""
-    if sorted(description) != ["activation", "classes", "dtype", "history", "loss"]:
-        raise KeyError(f"description of {sorted(description)}")
-    layers = len(description["activation"]) + 1
-    pairs = [(arrays[f"W{l}"], arrays[f"b{l}"]) for l in range(1, layers + 1)]
-    if len(arrays) != 2 * layers or any(each.dtype.name != description["dtype"] for each in arrays.values()):
-        raise ValueError(f"{len(arrays)} tensors instead of {2 * layers} of dtype {description['dtype']}")
-    if not all(isinstance(figure, float) for figures in description["history"].values() for figure in figures):
-        raise TypeError("history of other things than numbers")
-    return {
-        **description,
-        "params": pairs,
-        "activation": [activation_from(each) for each in description["activation"]],
-        "loss": loss_from(description["loss"]),
-    }
-
-
-def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Arrays) -> None:
+def write(path: AnyPath, description: Mapping[str, Any], arrays: Arrays) -> None:
     """Write `arrays` and their `description` to `path`, replacing what is there only when all of it is on the disk."""
+    files.replace(path, encoded(description, arrays))
+
+
+def encoded(description: Mapping[str, Any], arrays: Arrays) -> bytes:
+    """The file as bytes: equal for equal contents."""
     from safetensors.numpy import save  # here, so that `import dlx` stays quick
 
     contiguous = {  # others are written wrongly
         name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()
     }
     entries = {"format": FORMAT, **description}
-    text = json.dumps({**entries, "sha256": _digest(entries, contiguous)}, sort_keys=True)
-    target = Path(path)
-    temporary = target.with_name(f".dlx-{os.getpid()}-{secrets.token_hex(8)}.tmp")  # other threads may save there too
-    try:
-        with open(temporary, "xb") as file:
-            file.write(save(contiguous, metadata={KEY: text}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not every system lets a folder be opened
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    found: bytes = save(contiguous, metadata={KEY: _text({**entries, "sha256": _digest(entries, contiguous)})})
+    (size,) = np.frombuffer(found[:8], "<u8")
+    if size > MOST_BYTES or _parts(found[8 : 8 + int(size)]) > MOST_PARTS:
+        raise ValueError(
+            f"`path` must hold a description of at most {MOST_BYTES} bytes; got {size}. Use fewer classes."
+        )
+    return found
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-    """The description and the arrays that `write` put there, unharmed."""
-    from safetensors import SafetensorError, safe_open
+def read(
+    path: AnyPath, layout: Callable[[dict[str, Any]], Layout]
+) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """The description and the arrays that `write` put there, unharmed.
 
-    def parse() -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {})[KEY]
-            return json.loads(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-
-    with open(path, "rb"):  # what the system refuses is no fault of the file's
-        pass
-    description, arrays = checked(path, parse, (SafetensorError,))
-    found = checked(path, lambda: description.pop("format"))
-    if found != FORMAT:
-        raise FileError(f"`path` must have format {FORMAT}; got {path} of format {found}. Update dlx to read it.")
-    if checked(path, lambda: description.pop("sha256")) != _digest({"format": FORMAT, **description}, arrays):
-        raise FileError(f"`path` must hold what dlx wrote; got {path}, whose checksum differs. Copy it again.")
+    `layout` gives the dtypes and shapes that a description promises. Nothing is allocated for arrays before those of
+    the file agree with it, and fill the file to its last byte.
+    """
+    with _opened(path) as file, whole(path):
+        size = os.fstat(file.fileno()).st_size
+        text, tensors, start = _header(file, size)
+        description = _parsed(text)
+        canonical = _text(description)
+        found = description.pop("format")
+        if found != FORMAT:
+            raise FileError(f"`path` must have format {FORMAT}; got {path} of format {found}. Update dlx to read it.")
+        if canonical != text:
+            raise ValueError("a description that dlx has not written")
+        promised = description.pop("sha256")
+        expected = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in layout(description).items()}
+        if expected != {name: each[:2] for name, each in tensors.items()}:
+            raise ValueError("tensors of other names, dtypes or shapes than it describes")
+        arrays = _payload(file, tensors, size - start)
+        if promised != _digest({"format": FORMAT, **description}, arrays):
+            raise FileError(f"`path` must hold what dlx wrote; got {path}, whose checksum differs. Copy it again.")
     return description, arrays
 
 
-def checked(path: Any, parse: Callable[[], Any], errors: tuple[type[Exception], ...] = ()) -> Any:
-    """What `parse` makes of a part of the file; `FileError`, if it cannot."""
+@contextmanager
+def whole(path: AnyPath) -> Iterator[None]:
+    """Whatever is wrong with what is done to the file's content becomes a `FileError`."""
     try:
-        return parse()
-    except BROKEN + errors as reason:
+        yield
+    except FileError:
+        raise
+    except (*BROKEN, MemoryError) as reason:
         shown = f"{type(reason).__name__}: {reason}".rstrip(". ")
         raise FileError(
             f"`path` must be a file that dlx saved, and whole; got {path} ({shown}). "
@@ -147,10 +108,85 @@ def checked(path: Any, parse: Callable[[], Any], errors: tuple[type[Exception], 
         ) from reason
 
 
+@contextmanager
+def _opened(path: AnyPath) -> Iterator[BinaryIO]:
+    """What the system refuses is an OSError and no fault of the file's; a pipe or a device would never end."""
+    kind = os.stat(path).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise FileError(f"`path` must be a file; got {path}, a device or pipe. Save to a file, and load that.")
+    with open(path, "rb") as file:
+        yield file
+
+
+def _header(file: BinaryIO, size: int) -> tuple[str, dict[str, Tensor], int]:
+    """The description's text, the tensors, and where their bytes begin; checked against the file's size."""
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(MOST_BYTES, size - 8):
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    header = _parsed(file.read(length).decode())
+    metadata = header.pop("__metadata__")
+    if sorted(metadata) != [KEY] or not isinstance(metadata[KEY], str):
+        raise KeyError("other metadata")
+    tensors = {name: _tensor(**entry) for name, entry in header.items()}
+    end = 0
+    for tensor in sorted(tensors.values(), key=lambda each: each[2:]):
+        if tensor.start != end:
+            raise ValueError("tensors that overlap or leave holes")
+        end = tensor.stop
+    if end != size - 8 - length:
+        raise ValueError(f"{size - 8 - length} bytes instead of {end}")
+    return metadata[KEY], tensors, 8 + length
+
+
+def _tensor(dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    found, (start, stop) = np.dtype(DTYPES[dtype]), data_offsets
+    if any(type(each) is not int or each < 0 for each in (*shape, start, stop)):
+        raise TypeError(f"shape {shape} and place {data_offsets}")
+    if len(shape) > MOST_AXES or any(each >= 1 << 63 for each in shape):
+        raise ValueError("a shape beyond any memory")
+    if math.prod(shape) * found.itemsize != stop - start:
+        raise ValueError(f"{stop - start} bytes for shape {shape} of {dtype}")
+    return Tensor(found, tuple(shape), start, stop)
+
+
+def _payload(file: BinaryIO, tensors: Mapping[str, Tensor], size: int) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays, as views of one block of memory."""
+    block = np.empty(size, np.uint8)
+    if file.readinto(block.data) != size:  # type: ignore[attr-defined]
+        raise ValueError("a file that was cut while it was read")
+    return {name: block[start:stop].view(dtype).reshape(shape) for name, (dtype, shape, start, stop) in tensors.items()}
+
+
+def _text(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, sort_keys=True, allow_nan=False)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A JSON object that names nothing twice."""
+    if _parts(text.encode()) > MOST_PARTS:
+        raise ValueError("a description of too many parts")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name that is there twice")
+        return found
+
+    found = json.loads(text, object_pairs_hook=once)
+    if not isinstance(found, dict):
+        raise TypeError(f"a {type(found).__name__} instead of an object")
+    return found
+
+
+def _parts(text: bytes) -> int:
+    return sum(text.count(each) for each in (b",", b"[", b"{"))
+
+
 def _digest(entries: Mapping[str, Any], arrays: Arrays) -> str:
     """Of the description and every array's name, dtype, shape and bytes: safetensors notices no flipped bit."""
-    found = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    found = hashlib.sha256(_text(entries).encode())
     for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape} ".encode())
-        found.update(arrays[name].tobytes())
+        array = arrays[name]
+        found.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()

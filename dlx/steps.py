@@ -6,6 +6,7 @@ No formula stands here, and nothing waits for the device.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -87,11 +88,17 @@ class Carry(NamedTuple):
 class Start(NamedTuple):
     """Where a training goes on beside its parameters: the optimizer's slots, layer by layer, and its updates so far.
 
-    The layout does not depend on the backend's. L-BFGS has no slots, and counts evaluations.
+    The layout does not depend on the backend's. L-BFGS has its memory, and counts evaluations. Of the updates, those of
+    the first `epoch` epochs, and then of `position` batches with these `losses`, belong to this training, which holds
+    a loss above `limit` for divergence.
     """
 
-    slots: optimizers.State
+    slots: optimizers.State | quasi_newton.Memory | None
     updates: int
+    epoch: int = 0
+    position: int = 0
+    losses: Sequence[float] | HostArray = ()
+    limit: float = math.inf
 
 
 def make_step(
@@ -157,12 +164,15 @@ def slots_of(task: Task, carry: Any, params: Params) -> optimizers.State:
     return tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(len(params)))
 
 
-def chained(run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Any, int]]) -> Iterator[tuple[Carry, Array]]:
-    """The loop over one group after the other."""
+def chained(
+    run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Any, int]], position: int = 0, most: int | None = None
+) -> Iterator[tuple[Carry, Array]]:
+    """The loop over one group after the other, from the step at `position` on."""
     for samples, inputs, steps in groups:
-        for done in run(carry, samples, inputs, steps):
+        for done in run(carry, samples, inputs, steps, min(position, steps), most):
             carry = done[0]
             yield done
+        position = max(0, position - steps)
 
 
 def kind(settings: Settings) -> Hashable:

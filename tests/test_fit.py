@@ -217,7 +217,9 @@ def test_auto_is_a_loss_for_the_targets(y, outputs, loss, classes):
 )
 def test_dtype_follows_floating_X_and_integers_stay(given, asked, computes, kept, monkeypatch):
     seen, train = [], training.train
-    monkeypatch.setattr(training, "train", lambda task, *rest: (seen.append(task.rows.X), train(task, *rest))[1])
+    monkeypatch.setattr(
+        training, "train", lambda task, *rest, **more: (seen.append(task.rows.X), train(task, *rest, **more))[1]
+    )
     net = dlx.fit(XOR.astype(given), EITHER, (2, 3, 2), epochs=1, dtype=asked, rng=0)
     assert net.dtype == computes
     assert [each.dtype for each in seen] == [kept]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import network, steps, training
+from dlx import epochs, network, steps, training
 
 N, DIMS = 40, (3, 8, 2)
 X = np.random.default_rng(1).standard_normal((N, 3))
@@ -51,7 +51,9 @@ class Recorder:
 def test_a_share_is_what_the_two_parts_by_hand_are(backend, monkeypatch):
     """The rows that are drawn, used as (X_val, y_val), give the same validation; the others the same training."""
     seen, train = [], training.train
-    monkeypatch.setattr(training, "train", lambda task, *rest: (seen.append(task.chosen), train(task, *rest))[1])
+    monkeypatch.setattr(
+        training, "train", lambda task, *rest, **more: (seen.append(task.chosen), train(task, *rest, **more))[1]
+    )
     plain = {"batch_size": None, "init": "zeros", "backend": backend, "epochs": 3}
     drawn = fit(validation=0.25, **plain)
     chosen = seen[0]
@@ -95,7 +97,9 @@ def test_the_validation_loss_has_no_penalty_and_no_dropout():
 
 def test_held_out_rows_keep_their_weights(monkeypatch):
     seen, train = [], training.train
-    monkeypatch.setattr(training, "train", lambda task, *rest: (seen.append(task.chosen), train(task, *rest))[1])
+    monkeypatch.setattr(
+        training, "train", lambda task, *rest, **more: (seen.append(task.chosen), train(task, *rest, **more))[1]
+    )
     w = np.random.default_rng(0).uniform(0.0, 2.0, N)
     net = fit(REAL, (3, 8, 1), validation=0.5, sample_weight=w)
     held = np.setdiff1d(np.arange(N), seen[0])
@@ -134,11 +138,11 @@ def test_any_loss_is_better_than_nan():
     """A validation loss that starts as nan must not win (scikit-learn 29504)."""
     task_losses = iter([np.nan, 3.0, 2.0, np.nan, 2.5, 2.5])
     task = steps.Task(dlx.get_backend("numpy"), *[None] * 4)
-    epochs = [training.Epoch((network.Layer(np.full((1, 1), k), np.zeros((1, 1))),), 1.0, 0.1) for k in range(6)]
+    each = [epochs.Epoch((network.Layer(np.full((1, 1), k), np.zeros((1, 1))),), 1.0, 0.1) for k in range(6)]
     settings = steps.Settings(dlx.adam(), None, 1, 6, True, 3, None, None)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(training, "epochs_by_batch", lambda *rest: iter(epochs))
-        patch.setattr(training, "_require_finite", lambda *rest: None)
+        patch.setattr(epochs, "by_batch", lambda *rest: iter(each))
+        patch.setattr(training, "require_finite", lambda *rest: None)
         params, history = training.train(
             task, settings, (), None, lambda params: {"validation_loss": next(task_losses)}, lambda *rest: False
         )

@@ -12,13 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"checks", "backend", "interrupts"},
+    {"version", "checks", "backend", "interrupts", "files"},
+    {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
-    {"steps", "training", "memory", "stopping"},
-    {"saving", "arguments"},
+    {"descriptions"},
+    {"steps", "divergence", "epochs", "training", "memory", "stopping"},
+    {"arguments"},
     {"model"},
+    {"identity", "progress"},
+    {"checkpoints"},
     {"fitting", "article", "selftest"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
     {"estimator_watch"},
@@ -28,7 +32,18 @@ ROOMS = (  # a file imports only from its own room and those above it
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
 HOST_WORK = ["backend", "initializers", "data", "targets", "saving", "training", "arguments", "model", "article"]
-HOST_WORK += ["selftest", "fitting", "scoring", "steps"]
+HOST_WORK += [
+    "selftest",
+    "fitting",
+    "scoring",
+    "steps",
+    "divergence",
+    "epochs",
+    "descriptions",
+    "checkpoints",
+    "identity",
+    "progress",
+]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]

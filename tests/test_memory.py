@@ -19,7 +19,7 @@ def test_weights_that_no_memory_holds(be):
 
 
 def test_another_error_stays_what_it_is(monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **named):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(training, "train", fail)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import optimizers, training
+from dlx import optimizers
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))
@@ -113,7 +113,7 @@ def test_ctrl_c_waits_for_the_end_of_an_update(monkeypatch):
 
         return apply(interrupted, *rest)
 
-    monkeypatch.setattr(training.optimizers, "step", pressed_within)
+    monkeypatch.setattr(optimizers, "step", pressed_within)
     with pytest.warns(UserWarning, match="interrupted after 1 epochs"):
         net = dlx.fit(X, Y, (3, 4, 2), batch_size=4, epochs=5, rng=0, backend="strict")
     assert len(calls) == 8

@@ -125,7 +125,7 @@ ARRAYS = {
 def test_arrays_of_every_layout_are_written_right(path):
     """safetensors by itself writes wrong bytes of some of them."""
     saving.write(path, {}, ARRAYS)
-    _, found = saving.read(path)
+    _, found = saving.read(path, lambda _: {k: (x.dtype.newbyteorder("="), x.shape) for k, x in ARRAYS.items()})
     assert sorted(found) == sorted(ARRAYS)
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(found[name], array)
@@ -143,7 +143,7 @@ def test_the_same_network_gives_the_same_bytes(tmp_path):
 
 def test_other_tools_can_read_the_tensors(path):
     found = safetensors.numpy.load_file(saved(path))
-    assert sorted(found) == ["W1", "W2", "b1", "b2"]
+    assert sorted(found) == ["W1", "W2", "b1", "b2", "history/loss", "history/seconds"]
     np.testing.assert_array_equal(found["W1"], PAIRS[0][0])
 
 

@@ -1,14 +1,16 @@
 """A file that is not a whole network of dlx is refused by `FileError`, whatever is wrong with it."""
 
 import json
+import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import dlx
-from dlx import saving
+from dlx import descriptions, saving
 
 RNG = np.random.default_rng(8)
 PAIRS = [(RNG.standard_normal((4, 5)), RNG.standard_normal(5)), (RNG.standard_normal((5, 3)), np.zeros((1, 3)))]
@@ -25,8 +27,7 @@ def path(tmp_path):
 
 def rewritten(path, change):
     """The file with another description or other arrays; its checksum fits again."""
-    description, arrays = saving.read(path)
-    arrays = dict(arrays)
+    description, arrays = saving.read(path, descriptions.layout)
     change(description, arrays)
     saving.write(path, description, arrays)
     return path
@@ -54,6 +55,18 @@ DESCRIPTIONS = {
     "float32 tensors": tensor("W1", np.ones((4, 5), "f4")),
     "integer tensors": tensor("b2", np.ones((1, 3), int)),
     "nan": tensor("b2", np.full((1, 3), np.nan)),
+    "W1 and b1 of another width": lambda description, arrays: arrays.update(W1=np.ones((4, 6)), b1=np.ones((1, 6))),
+    "other layers": put(layer_dims=[4, 6, 3]),
+    "a layer of no units": put(layer_dims=[4, 0, 3]),
+    "a layer of half a unit": put(layer_dims=[4, 5.0, 3]),
+    "one layer": put(layer_dims=[4]),
+    "layers in a text": put(layer_dims="453"),
+    "no layers": put(layer_dims=None),
+    "many layers": put(layer_dims=[1] * 20_000),
+    "names of features that are too few": put(feature_names=["a", "b", "c"]),
+    "names of features that are none": put(feature_names=[1, 2, 3, 4]),
+    "names of features in a text": put(feature_names="abcd"),
+    "a training of other things": put(training={"slots": 1}),
     "no activation": drop("activation"),
     "no loss": drop("loss"),
     "no history": drop("history"),
@@ -69,7 +82,11 @@ DESCRIPTIONS = {
     "a number of activations": put(activation=3),
     "two classes": put(loss={"name": "cross_entropy", "settings": {}}, classes=[1, 2]),
     "a class for a number": put(classes=3),
-    "a history of words": put(history={"loss": ["low"]}),
+    "a function of one's own": put(activation=[None]),
+    "a loss of one's own": put(loss=None),
+    "a history of another length": put(history={"loss": 3}),
+    "a history of no length": put(history={"loss": None}),
+    "no history/loss": drop("history/loss"),
     "a history that is none": put(history=[1.0]),
     "dtype int64": put(dtype="int64"),
     "dtype None": put(dtype=None),
@@ -88,6 +105,11 @@ def header(path, **entries):
     (size,) = struct.unpack("<Q", blob[:8])
     changed = json.dumps(json.loads(blob[8 : 8 + size]) | entries).encode()
     return struct.pack("<Q", len(changed)) + changed + blob[8 + size :]
+
+
+def packed(text):
+    """A file of that header alone."""
+    return struct.pack("<Q", len(text)) + text
 
 
 TEXT = {"__metadata__": {"dlx": "no json"}}
@@ -114,6 +136,27 @@ FILES = {
     "a description too deep": lambda path: safetensors.numpy.save({}, metadata={"dlx": "[" * 100_000}),
     "no format": lambda path: safetensors.numpy.save({}, metadata={"dlx": "{}"}),
     "no checksum": lambda path: safetensors.numpy.save({}, metadata={"dlx": '{"format": 1}'}),
+    "two entries": lambda path: safetensors.numpy.save({}, metadata={"dlx": "{}", "format": "pt"}),
+    "a tensor named twice": lambda path: path.read_bytes().replace(b'"W1"', b'"b1"'),
+    "a hole": lambda path: header(path, b2={"dtype": "F64", "shape": [1, 2], "data_offsets": [344, 360]}),
+    "a tensor beyond the end": lambda path: header(
+        path, W1={"dtype": "F64", "shape": [4, 5], "data_offsets": [1 << 40, (1 << 40) + 160]}
+    ),
+    "a negative shape": lambda path: header(path, W1={"dtype": "F64", "shape": [-4, -5], "data_offsets": [0, 160]}),
+    "a shape of many axes": lambda path: header(path, W1={"dtype": "F64", "shape": [1] * 99, "data_offsets": [0, 8]}),
+    "a shape of large numbers": lambda path: header(
+        path, W1={"dtype": "F64", "shape": [10**4000] * 50, "data_offsets": [0, 160]}
+    ),
+    "a shape that is true": lambda path: header(
+        path, W1={"dtype": "F64", "shape": [True, 20], "data_offsets": [0, 160]}
+    ),
+    "a dtype of its own": lambda path: header(path, W1={"dtype": "object", "shape": [4, 5], "data_offsets": [0, 160]}),
+    "an entry too many": lambda path: header(
+        path, W1={"dtype": "F64", "shape": [4, 5], "data_offsets": [0, 160], "code": "os.system"}
+    ),
+    "a header of a million lists": lambda path: packed(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"),
+    "a header too deep": lambda path: packed(b'{"a":' * 100_000),
+    "a description of a million lists": lambda path: safetensors.numpy.save({}, metadata={"dlx": "[" + "[]," * 10**6}),
 }
 
 
@@ -131,14 +174,46 @@ def test_another_format(path):
         dlx.load(path)
 
 
+def refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(dlx.FileError):
+        dlx.load(path)
+
+
 def test_no_flipped_bit_goes_unnoticed(path):
-    """Neither in a weight nor in the description; safetensors itself has no checksum."""
+    """Neither in a weight nor in the description nor in the header; safetensors itself has no checksum."""
     blob = path.read_bytes()
-    for place in range(8, len(blob)):
+    for bit in range(8 * len(blob)):
         damaged = bytearray(blob)
-        damaged[place] ^= 1 << place % 8
-        path.write_bytes(damaged)
+        damaged[bit // 8] ^= 1 << bit % 8
+        refused(path, damaged)
+
+
+def test_no_truncation_goes_unnoticed(path):
+    blob = path.read_bytes()
+    for size in range(len(blob)):
+        refused(path, blob[:size])
+
+
+@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
+def test_no_file_takes_more_memory_than_its_size_and_a_constant(content, path):
+    path.write_bytes(content(path))
+    tracemalloc.start()
+    try:
         with pytest.raises(dlx.FileError):
+            dlx.load(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = path.stat().st_size
+    assert peak < size + 4 * min(size, saving.MOST_BYTES) + 2_000_000  # a header is there as bytes, text and JSON
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a kind of file that only POSIX systems have")
+def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(dlx.FileError, match=r"`path` must be a file; got .*, a device or pipe\. Save"):
             dlx.load(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 
 import dlx
-from dlx import training
+from dlx import divergence, training
 
 N = 40
 X = 100.0 * np.random.default_rng(1).standard_normal((N, 3))
@@ -115,7 +115,7 @@ def test_a_loss_that_is_nan_at_zero_scores_is_judged_by_its_start(rng):
     [((2.0, -3.0), 3e4), ((np.nan, 5.0), 5e4), ((5.0, np.inf), 5e4), ((np.nan, np.inf), np.inf), ((0.0, 0.0), 0.0)],
 )
 def test_highest_loss(at_start, limit):
-    assert training.highest_loss(*at_start) == limit
+    assert divergence.highest_loss(*at_start) == limit
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,20 @@ def test_highest_loss(at_start, limit):
 )
 def test_mean_loss_names_the_first_bad_batch(losses, limit, place):
     with pytest.raises(dlx.DivergenceError, match=re.escape(f"got {place}. Lower")):
-        training.mean_loss(np.array(losses), [2, 2, 1], 2, limit)
+        divergence.mean_loss(np.array(losses), [2, 2, 1], 2, limit)
 
 
 def test_mean_loss_weighs_by_size():
-    assert training.mean_loss(np.float32([1.0, 2.0, -9.0]), [2, 2, 1, 7], 0, 10.0) == pytest.approx(-0.6)
+    assert divergence.mean_loss(np.float32([1.0, 2.0, -9.0]), [2, 2, 1, 7], 0, 10.0) == pytest.approx(-0.6)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
 @pytest.mark.parametrize("y", [np.arange(45) % 3, np.random.default_rng(0).dirichlet(np.ones(3), 45)])
 def test_the_loss_of_zero_scores_is_over_all_rows_trained_on(y, block, be, monkeypatch):
-    monkeypatch.setattr(training, "ELEMENTS_AT_ONCE", block)
+    monkeypatch.setattr(divergence, "ELEMENTS_AT_ONCE", block)
     seen = []
-    monkeypatch.setattr(training, "train", lambda task, _, params, *rest: (seen.append(task), (params, {}))[1])
+    monkeypatch.setattr(training, "train", lambda task, _, params, *rest, **named: (seen.append(task), (params, {}))[1])
     w = np.random.default_rng(1).uniform(0, 2, 45)
     dlx.fit(np.ones((45, 2)), y, (2, 3), loss="cross_entropy", sample_weight=w, validation=0.2, backend=be, rng=0)
     with be.scope():
-        assert training.zero_loss(seen[0]) == pytest.approx(np.log(3), rel=1e-6)  # of whatever label and weight
+        assert divergence.zero_loss(seen[0]) == pytest.approx(np.log(3), rel=1e-6)  # of whatever label and weight

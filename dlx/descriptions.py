@@ -1,0 +1,131 @@
+"""What a file says of a network in JSON, which tensors that promises, and the way back: names and numbers, no code."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlx import checks
+from dlx.activations import ACTIVATIONS, Activation
+from dlx.losses import LOSSES, Loss
+from dlx.saving import Arrays, Layout
+from dlx.version import __version__
+
+KEYS = ["activation", "classes", "dtype", "feature_names", "history", "layer_dims", "loss", "made_by"]
+TRAINING = "training"  # what a checkpoint holds beside the network
+TRAINING_KEYS = ["best_epoch", "drawn_from", "ended", "epoch", "first_drawn_from", "lbfgs", "limit", "position"]
+TRAINING_KEYS += ["seconds", "settings", "slots", "updates"]
+HISTORY, SLOTS, BEST = "history/", "slots/", "best/"  # prefixes of tensors' names
+OWN = "functions of your own"
+MOST_LAYERS, MOST_SLOTS = 10_000, 8  # so that few bytes cannot promise many tensors
+
+
+def described(part: Activation | Loss) -> dict[str, Any] | None:
+    """Name and settings of one of dlx's own activations or losses; None for a user's own, which is code."""
+    known = ACTIVATIONS if isinstance(part, Activation) else LOSSES
+    return {"name": part.name, "settings": dict(part.settings)} if part.name in known else None
+
+
+def activation_from(entry: Mapping[str, Any]) -> Activation:
+    """The activation of that name and those settings."""
+    return ACTIVATIONS[entry["name"]](**entry["settings"])
+
+
+def loss_from(entry: Mapping[str, Any]) -> Loss:
+    """The loss of that name and those settings."""
+    return LOSSES[entry["name"]](**entry["settings"])
+
+
+def description_of(net: Any) -> dict[str, Any]:
+    """What a file says of a `Network` beside its tensors; None stands for a function of one's own."""
+    return {
+        "activation": [described(each) for each in net.activation],
+        "classes": None if net.classes is None else net.classes.tolist(),
+        "dtype": net.dtype,
+        "feature_names": net.feature_names,
+        "history": {name: len(figures) for name, figures in net.history.items()},
+        "layer_dims": list(net.layer_dims),
+        "loss": described(net.loss),
+        "made_by": f"dlx {__version__}",
+    }
+
+
+def require_own(description: Mapping[str, Any]) -> None:
+    """Raise where a file cannot hold all of the network."""
+    if len(description["layer_dims"]) > MOST_LAYERS:
+        remedy = "Save net.params with numpy."
+        checks.reject("save", f"be of at most {MOST_LAYERS} layers", len(description["layer_dims"]), remedy)
+    if None in (*description["activation"], description["loss"]):
+        rule = "be of a network with dlx's own activations and loss"
+        remedy = "No file can hold code: save net.params with numpy, and rebuild with dlx.Network(params, ...)."
+        checks.reject("save", rule, OWN, remedy)
+
+
+def named(pairs: Sequence[tuple[Any, Any]], prefix: str = "") -> dict[str, Any]:
+    """The pairs (W, b) by their tensors' names."""
+    each = ((f"{prefix}{name}{l}", x) for l, pair in enumerate(pairs, 1) for name, x in zip("Wb", pair, strict=True))
+    return dict(each)
+
+
+def pairs_of(arrays: Arrays, layers: int, prefix: str = "") -> list[tuple[Any, Any]]:
+    """The pairs (W, b) of those names."""
+    return [(arrays[f"{prefix}W{l}"], arrays[f"{prefix}b{l}"]) for l in range(1, layers + 1)]
+
+
+def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The history as a file holds it; what a callback may have added must be numbers too."""
+    try:
+        found = {HISTORY + name: np.array([float(each) for each in figures]) for name, figures in history.items()}
+    except (TypeError, ValueError, AttributeError) as reason:
+        remedy = "Take out of net.history what is not a list of numbers."
+        checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
+    return found
+
+
+def layout(description: Mapping[str, Any]) -> Layout:
+    """Names, dtypes and shapes of the tensors that a description promises; any error is the file's."""
+    if sorted({*description} - {TRAINING}) != KEYS:
+        raise KeyError(f"description of {sorted(description)}")
+    dims, dtype = description["layer_dims"], description["dtype"]
+    if dtype not in ("float32", "float64") or any(type(d) is not int or d < 1 for d in dims):
+        raise ValueError(f"layers {dims} of dtype {dtype}")
+    if not 2 <= len(dims) <= MOST_LAYERS:
+        raise ValueError(f"{len(dims)} widths of layers")
+    pairs = [((dtype, (a, b)), (dtype, (1, b))) for a, b in itertools.pairwise(dims)]
+    found = named(pairs) | {HISTORY + name: ("f8", (n,)) for name, n in description["history"].items()}
+    if TRAINING not in description:
+        return found
+    training = description[TRAINING]
+    if sorted(training) != TRAINING_KEYS:
+        raise KeyError(f"training of {sorted(training)}")
+    for k in range(_count(training["slots"], MOST_SLOTS)):
+        found |= named(pairs, f"{SLOTS}{k}/")
+    if training["best_epoch"] is not None:
+        found |= named(pairs, BEST)
+    if training["lbfgs"] is not None:
+        size, kept = sum((a + 1) * b for a, b in itertools.pairwise(dims)), len(training["lbfgs"]["sy"])
+        found |= {"gradient": (dtype, (size,)), "s": (dtype, (kept, size)), "y": (dtype, (kept, size))}
+    return found | {"losses": (dtype, (_count(training["position"]),))}
+
+
+def _count(value: Any, most: int = 1 << 32) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"a count of {value}")
+    return value
+
+
+def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """The arguments of `Network` that a file holds; any error is the file's."""
+    if None in (*description["activation"], description["loss"]):
+        raise ValueError(f"of a training with {OWN}: go on by dlx.fit with them and the same `checkpoint`")
+    layers = len(description["layer_dims"]) - 1
+    return {
+        "params": pairs_of(arrays, layers),
+        "activation": [activation_from(each) for each in description["activation"]],
+        "loss": loss_from(description["loss"]),
+        "history": {name: arrays[HISTORY + name].tolist() for name in description["history"]},
+        **{name: description[name] for name in ("classes", "dtype", "feature_names")},
+    }

@@ -1,0 +1,76 @@
+"""Whether a training still learns: its loss finite and bounded, its weights finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlx import network
+from dlx.data import truth
+from dlx.network import Params
+from dlx.steps import Task
+
+HostArray = np.ndarray[Any, Any]
+REMEDY = (
+    "Lower learning_rate, scale the columns of X (and real targets) to mean 0 and variance 1, or pass clip_norm=1.0."
+)
+EXPLODED = 1e4  # times the loss at the start, or that of scores which are all zero
+ELEMENTS_AT_ONCE = 1 << 20  # of targets, for the latter
+
+
+class DivergenceError(ArithmeticError):
+    """The loss or the weights became non-finite, or the loss exploded; no model is returned.
+
+    `at` is the number of the epoch and of the batch, from 0, whose loss was the first of that kind; None where it was a
+    weight.
+    """
+
+    at: tuple[int, int] | None = None
+
+
+def zero_loss(task: Task) -> float:
+    """The mean loss of scores that are all zero: the scale of a loss that learns nothing."""
+    net, xp, dtype = task.net, task.net.xp, task.backend.dtype(task.dtype)
+    _, Y, weights, classes = task.rows
+    wide = (Y if classes is None else classes).shape[1]
+    losses, sizes, most = [], [], max(1, ELEMENTS_AT_ONCE // wide)
+    for first in range(0, task.size, most):
+        block = task.numbers()[first : first + most]
+        numbers = task.to_device(block)
+        T = truth(xp, xp.take(Y, numbers, axis=0), classes, dtype)
+        w = None if weights is None else xp.take(weights, numbers, axis=0)
+        losses.append(network.mean_loss(xp, net.loss.value(xp.zeros_like(T), T), w))
+        sizes.append(len(block))
+    return float(np.average(task.backend.stack_to_host(losses).astype(np.float64), weights=sizes))
+
+
+def highest_loss(*at_start: float) -> float:
+    """What a mean loss may not exceed, from those of a network that has learnt nothing."""
+    return EXPLODED * max((abs(loss) for loss in at_start if math.isfinite(loss)), default=math.inf)
+
+
+def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:
+    """The mean over the rows seen, if it is finite and at most `limit`."""
+    with np.errstate(all="ignore"):
+        mean = float(np.average(losses.astype(np.float64), weights=sizes[: len(losses)]))
+    if not (math.isfinite(mean) and mean <= limit):
+        bad = ~(np.isfinite(losses) & (losses <= limit))
+        batch = int(np.flatnonzero(bad)[0]) if bad.any() else len(losses) - 1
+        error = DivergenceError(
+            f"`loss` must stay finite and bounded; got {losses[batch]:.3g} in epoch {epoch + 1}, batch {batch + 1}. "
+            + REMEDY
+        )
+        error.at = epoch, batch
+        raise error
+    return mean
+
+
+def require_finite(task: Task, params: Params, epochs: int) -> None:
+    """The loss of the last batch was finite, but its update may have overflowed."""
+    if not network.all_finite(task.net.xp, params):
+        raise DivergenceError(
+            f"`params` must stay finite; got a weight that is not after the last batch of epoch {epochs}. " + REMEDY
+        )

@@ -1,0 +1,143 @@
+"""Files that are the old one or the new one, whatever happens in between, and folders that one process owns."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dlx import checks
+
+AnyPath = str | os.PathLike[str]
+TEMPORARY = ".dlx-{}.tmp"
+STALE = 60.0  # seconds; a younger temporary may be one that its writer has not locked yet
+LOCK = "lock"
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        """Raises OSError where another process holds it; the system releases it with the process."""
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # far from what the file says, which others must be able to read
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        """Raises OSError where another process, or another opening in this one, holds it."""
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def replace(path: AnyPath, content: bytes) -> None:
+    """Write the file: until all of `content` is on the disk, what was there stays.
+
+    Where `path` is a symbolic link, the file that it points to. A new file's permissions are those of the umask; those
+    of an old one stay. Temporaries that a killed process left in the folder are removed.
+    """
+    target = Path(os.path.realpath(path))
+    mode = _permissions(target)
+    sweep(target.parent)
+    temporary = target.with_name(TEMPORARY.format(secrets.token_hex(8)))
+    try:
+        with open(temporary, "xb") as file:
+            _lock(file.fileno())
+            if mode is not None:
+                os.chmod(temporary, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync(target.parent)
+
+
+def _permissions(target: Path) -> int | None:
+    """Of the file that will be replaced, None if there is none; raises where it may not be."""
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not stat.S_ISREG(found.st_mode):
+        checks.reject("path", "be a file, or a name that is free", f"{target}, a device or pipe", "Choose another.")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+    return stat.S_IMODE(found.st_mode)
+
+
+def _sync(folder: Path) -> None:
+    """The folder's entries to the disk, where its system can."""
+    if sys.platform == "win32":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as reason:
+        if reason.errno != errno.EINVAL:  # some network file systems have nothing to force
+            raise
+    finally:
+        os.close(opened)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporaries of writers that are dead: nobody holds their locks."""
+    for path in folder.glob(TEMPORARY.format("*")):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime < STALE:
+                continue
+            with open(path, "rb") as file:
+                _lock(file.fileno())
+            path.unlink()
+
+
+@contextlib.contextmanager
+def owned(folder: Path, name: str) -> Iterator[None]:
+    """The folder, made if need be, for this process alone; raises where another one has it. The dead own nothing.
+
+    `name` is that of the argument which the folder came by.
+    """
+    os.makedirs(folder, exist_ok=True)
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    _HELD.add(file)
+    try:
+        try:
+            _lock(file)
+        except OSError as reason:
+            if reason.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            remedy = "Wait until that has ended, or choose another folder."
+            checks.reject(name, "be a folder that no other training uses", f"{folder}, which {holder} uses", remedy)
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        if file in _HELD:  # not in a forked child, where that number may be another file's by now
+            _HELD.discard(file)
+            os.close(file)
+
+
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    """A forked child would hold its parent's locks beyond the parent's death."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
