@@ -1,4 +1,4 @@
-"""``python -m dlx`` says what computes here and with what; ``python -m dlx check [BACKEND]`` tests it."""
+"""``python -m dlx`` says what computes here and with what; ``check`` tests it, ``inspect FILE`` reads a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import dlx
 from dlx.backend import BackendNotInstalled, get_backend, known_backends
+from dlx.saving import FileError
 
 DEPENDENCIES = ("numpy", "array-api-compat", "safetensors")
 
@@ -18,14 +19,17 @@ DEPENDENCIES = ("numpy", "array-api-compat", "safetensors")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m dlx", description="What computes here, and with what.")
-    checking = parser.add_subparsers(dest="command", title="commands").add_parser(
-        "check", help="a few seconds of gradient and cross-backend tests"
-    )
+    commands = parser.add_subparsers(dest="command", title="commands")
+    reading = commands.add_parser("inspect", help="what a file of dlx holds, verified")
+    reading.add_argument("file", nargs="+", help="a network that was saved, or a checkpoint")
+    checking = commands.add_parser("check", help="a few seconds of gradient and cross-backend tests")
     checking.add_argument("backend", nargs="?", help="a selector such as cupy:1; by default all that compute here")
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
         print("\n".join(diagnosis()))
         return 0
+    if chosen.command == "inspect":
+        return max(map(_inspect, chosen.file))
     if chosen.backend is not None:
         try:
             get_backend(chosen.backend)
@@ -45,6 +49,18 @@ def diagnosis() -> list[str]:
         f"{os.cpu_count()} CPUs",
         *(line for name in known_backends() for line in _backend(name)),
     ]
+
+
+def _inspect(path: str) -> int:
+    """Print what the file holds, or what is wrong with it; returns the exit status."""
+    from dlx.inspection import report
+
+    try:
+        print(report(path))
+    except (FileError, OSError) as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    return 0
 
 
 def _version(distribution: str) -> str:

@@ -21,7 +21,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"steps", "divergence", "epochs", "training", "memory", "stopping"},
     {"arguments"},
     {"model"},
-    {"identity", "progress"},
+    {"identity", "progress", "inspection"},
     {"checkpoints"},
     {"fitting", "article", "selftest"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
@@ -43,6 +43,7 @@ HOST_WORK += [
     "checkpoints",
     "identity",
     "progress",
+    "inspection",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for

@@ -55,7 +55,7 @@ def measure(rounds: int) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def draw(table: dict[str, dict[str, dict[int, float]]], path: Path) -> None:
-    """A panel for each of the four, both axes logarithmic."""
+    """A panel for each of the four, both axes logarithmic, but for a depth of none."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -65,11 +65,17 @@ def draw(table: dict[str, dict[str, dict[int, float]]], path: Path) -> None:
     for ax, (what, rows) in zip(axes, table.items(), strict=True):
         for name, points in rows.items():
             style = {"color": "0.6", "linestyle": "--"} if name == NAMES[0] else {}
-            ax.plot([max(value, 0.5) for value in points], list(points.values()), marker=".", label=name, **style)
-        ax.set(xscale="log", yscale="log", xlabel=what, ylabel="us an update" if what == "width" else "")
+            ax.plot(list(points), list(points.values()), marker=".", label=name, **style)
+        ax.set(
+            xscale="linear" if 0 in points else "log", yscale="log", ylim=(10, 4e4), xlabel=what, xticks=list(points)
+        )
+        ax.set_xticklabels([f"{value:,}" for value in points])
+        ax.minorticks_off()
+    axes[0].set_ylabel("us an update")
+    for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=72)
 
 
 def main() -> None:

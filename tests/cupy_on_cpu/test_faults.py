@@ -1,5 +1,6 @@
 """What a full device does to a fit."""
 
+import contextlib
 import json
 import pickle
 import subprocess
@@ -26,6 +27,24 @@ def test_a_full_device_is_said_in_terms_of_the_batch():
     with emulate.memory_limit(4 << 20):  # the same in smaller batches fits, after what was held is given back
         net = dlx.fit(X, y, (50, 256, 1), batch_size=64, epochs=1, backend="cupy", rng=0)
     assert np.isfinite(net.history["loss"]).all()
+
+
+def test_a_device_that_fills_up_leaves_the_checkpoint_before(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4096, 50)).astype("float32")
+    how = {"layer_dims": (50, 256, 1), "batch_size": 2048, "epochs": 3, "backend": "cupy", "rng": 0}
+    limits = contextlib.ExitStack()
+
+    def fill(net):
+        cupy.get_default_memory_pool().free_all_blocks()
+        limits.enter_context(emulate.memory_limit(cupy.get_default_memory_pool().total_bytes() + (1 << 16)))
+
+    with limits, pytest.raises(dlx.OutOfMemory, match="into the memory of cupy:0; got 2048"):
+        dlx.fit(X, X[:, 0], **how, checkpoint=tmp_path, callbacks=fill)
+    assert len(dlx.load(next(tmp_path.glob("checkpoint-*"))).history["loss"]) == 1
+    net, whole = dlx.fit(X, X[:, 0], **how, checkpoint=tmp_path), dlx.fit(X, X[:, 0], **how)
+    assert net.history["loss"] == whole.history["loss"]
+    np.testing.assert_array_equal(cupy.asnumpy(net.params[0].W), cupy.asnumpy(whole.params[0].W))
 
 
 def test_data_that_the_device_does_not_hold_are_streamed():

@@ -1,0 +1,79 @@
+"""What a file of dlx holds, verified, without building a model."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlx import descriptions, saving
+from dlx.descriptions import HISTORY, TRAINING
+from dlx.files import AnyPath
+
+WIDTH, SHOWN = 80, 8  # columns; labels, or names
+
+
+def report(path: AnyPath) -> str:
+    """What the file says, once its checksum, names, dtypes, shapes and numbers are verified.
+
+    Raises `FileError` where it is not whole, and OSError where it cannot be read.
+    """
+    description, arrays = saving.read(path, descriptions.layout)
+    with saving.whole(path):
+        facts = list(_facts(description, arrays))
+    lines = [f"file      {os.fspath(path)!s}, {os.path.getsize(path):,} bytes"]
+    for name, fact in facts:
+        lines.append(textwrap.fill(f"{name:<10}{fact}", WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False))
+    return "\n".join(lines)
+
+
+def _facts(description: Mapping[str, Any], arrays: saving.Arrays) -> Iterator[tuple[str, str]]:
+    numbers = {name: each for name, each in arrays.items() if not name.startswith(HISTORY)}
+    if not all(np.isfinite(each).all() for each in numbers.values()):
+        raise ValueError("a number that is not finite")
+    dims = description["layer_dims"]
+    layers = descriptions.pairs_of(arrays, len(dims) - 1)
+    count = sum(math.prod(each.shape) for pair in layers for each in pair)
+    yield "verified", f"format {saving.FORMAT}, checksum, names, dtypes, shapes, and that all is finite"
+    yield "made by", json.dumps(description["made_by"])
+    yield "network", f"{' -> '.join(map(str, dims))}: {count:,} parameters, {description['dtype']}"
+    hidden = [_part(each, descriptions.activation_from) for each in description["activation"]]
+    yield "hidden", ", ".join(hidden) or "no hidden layer"
+    yield "loss", _part(description["loss"], descriptions.loss_from)
+    for name, labels in (("classes", description["classes"]), ("features", description["feature_names"])):
+        if labels is not None:
+            yield name, _listed(labels)
+    for name in sorted(description["history"]):
+        figures = arrays[HISTORY + name]
+        last = f", the last {figures[-1]:.4g}, the lowest {figures.min():.4g}" if figures.size else ""
+        yield "history", f"{json.dumps(name)}: {figures.size} epochs{last}"
+    if TRAINING in description:
+        yield "training", _training(description[TRAINING])
+
+
+def _part(entry: Any, make: Any) -> str:
+    """Of an activation or a loss: its name and settings."""
+    if entry is None:
+        return descriptions.OWN
+    made = make(entry)
+    settings = ", ".join(f"{name}={value}" for name, value in made.settings.items())
+    return f"{made.name}({settings})" if settings else str(made.name)
+
+
+def _listed(labels: Sequence[Any]) -> str:
+    """As many as can be read at a glance, escaped: whoever made the file chose them."""
+    shown = ", ".join(json.dumps(each) for each in labels[:SHOWN])
+    return f"{len(labels)}: {shown}{', ...' if len(labels) > SHOWN else ''}"
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    batches = f", {training['position']} batches of the next" if training["position"] else ""
+    done = f"update {training['updates']:,}: {training['epoch']} epochs{batches}"
+    slots = "L-BFGS's memory" if training["lbfgs"] is not None else f"{training['slots']} optimizer slots"
+    best = "" if training["best_epoch"] is None else f", the weights of epoch {training['best_epoch'] + 1}, the best"
+    return f"{done}{', ended' if training['ended'] else ''}; {slots}{best}"
