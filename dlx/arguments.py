@@ -14,6 +14,7 @@ from dlx import (
     activations,
     checks,
     data,
+    display,
     initializers,
     losses,
     optimizers,
@@ -90,9 +91,12 @@ def _schedule(learning_rate: Any) -> schedules.Schedule:
 
 
 def verbosity(verbose: Any) -> int:
-    """How much to print; True is 1."""
+    """How much to show; True is 1, which needs tqdm."""
     plain = int(verbose) if isinstance(verbose, bool) else verbose
-    return checks.integer("verbose", plain, low=0, remedy="1 prints a line an epoch, 0 nothing.")
+    found = checks.integer("verbose", plain, low=0, remedy="1 shows a bar, 2 prints a line an epoch, 0 nothing.")
+    if found == 1:
+        display.bars()
+    return found
 
 
 def streaming(stream: Any, X: Array, optimizer: optimizers.Optimizer | quasi_newton.LBFGS) -> bool:

@@ -12,6 +12,7 @@ from dlx import (
     checkpoints,
     checks,
     data,
+    display,
     initializers,
     losses,
     memory,
@@ -122,7 +123,7 @@ def fit(
     resume : "auto" or "ignore"
         "ignore" starts anew, whatever the folder holds.
     verbose : int
-        1 prints a line an epoch.
+        1 shows a bar of tqdm's with the figures so far, rows a second and the time left; 2 prints a line an epoch.
     backend : str, module, Backend or None
         Where to compute; see `dlx.get_backend`. None follows X.
     dtype : "float32" or "float64", optional
@@ -221,17 +222,18 @@ def fit(
 
         def report(params: Params, history: training.History) -> bool:
             found.params, found.history = params, history
-            if verbose:
-                print(_line(history, settings.epochs), flush=True)
+            show(history)
             return any([_is_true(listen(found)) for listen in listeners["on_epoch_end"]])
 
         for listen in listeners["on_start"]:
             listen(found)
         key = network.kind(name, hidden, loss, rates, l2, l1)
         task = steps.Task(chosen, net, name, rows, train_rows, key)
-        found.params, found.history = training.train(
-            task, settings, params, generator, validate, report, start, keeper=kept, resumed=resumed
-        )
+        done = 0 if resumed is None else resumed.start.epoch
+        with display.progress(verbose, settings.epochs, task.size, done) as show:
+            found.params, found.history = training.train(
+                task, settings, params, generator, validate, report, start, keeper=kept, resumed=resumed
+            )
         for listen in listeners["on_end"]:
             listen(found)
     return found
@@ -260,13 +262,3 @@ def _held_out(
 def _is_true(result: Any) -> bool:
     """A callback may return anything; True stops."""
     return isinstance(result, bool | np.bool_) and bool(result)
-
-
-def _line(history: training.History, epochs: int) -> str:
-    done = len(history["loss"])
-    figures = [
-        f"{name.replace('_', ' ')} {history[name][-1]:.4f}"
-        for name in ("loss", "validation_loss", "validation_score")
-        if name in history
-    ]
-    return "  ".join([f"epoch {done:>{len(str(epochs))}}/{epochs}", *figures, f"{history['seconds'][-1]:.2f} s"])

@@ -67,7 +67,7 @@ def main():
             print(f"{accuracy:19.4f}  {loss:.4f}  {sum(history['seconds']):7.1f}  {other or CHOSEN}", flush=True)
         return
 
-    net = train(prepared(images), labels, args, CHOSEN, verbose=1)
+    net = train(prepared(images), labels, args, CHOSEN, verbose=2)
     print(net.summary())
     print(f"training took {sum(net.history['seconds']):.1f} s on {net.backend.selector}")
     images, labels = read("t10k-images-idx3-ubyte", args.address), read("t10k-labels-idx1-ubyte", args.address)

@@ -1,6 +1,7 @@
 """What happens between epochs: validation, patience, callbacks, what is printed, Ctrl-C."""
 
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -178,12 +179,12 @@ def test_an_object_stops_too_and_may_have_one_method():
 
 
 def test_listening_changes_nothing():
-    np.testing.assert_array_equal(vector(fit(callbacks=Recorder(), verbose=1)), vector(fit()))
+    np.testing.assert_array_equal(vector(fit(callbacks=Recorder(), verbose=2)), vector(fit()))
 
 
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_verbose_prints_one_line_an_epoch(validation, capsys):
-    net = fit(epochs=11, verbose=1, validation=validation)
+    net = fit(epochs=11, verbose=2, validation=validation)
     out, err = capsys.readouterr()
     more = r"  validation loss -?\d+\.\d{4}  validation score -?\d+\.\d{4}" if validation else ""
     lines = out.splitlines()
@@ -191,6 +192,35 @@ def test_verbose_prints_one_line_an_epoch(validation, capsys):
     for epoch, (line, loss) in enumerate(zip(lines, net.history["loss"], strict=True), start=1):
         assert re.fullmatch(rf"epoch {epoch:>2}/11  loss {loss:.4f}{more}  \d+\.\d\d s", line)
     assert err == ""
+
+
+@pytest.mark.parametrize("validation", [None, 0.25])
+def test_verbose_1_shows_a_bar(validation, capsys, monkeypatch):
+    net = fit(epochs=7, verbose=1, validation=validation)
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.rstrip().rpartition("\r")[2]
+    assert re.match(r"100%\|.*\| 7/7 \[\d\d:\d\d<00:00, ", last)
+    said = ["loss", *(["validation_loss", "validation_score"] if validation else [])]
+    assert ", ".join(f"{name.replace('_', ' ')} {net.history[name][-1]:.4f}" for name in said) in last
+    (speed,) = re.findall(r"([\d,]+) rows/s", last)
+    rows = len(X) * 3 // 4 if validation else len(X)
+    assert int(speed.replace(",", "")) == pytest.approx(rows / net.history["seconds"][-1], rel=1e-3, abs=1)
+    assert np.array_equal(vector(net), vector(fit(epochs=7, validation=validation)))
+
+
+def test_the_bar_counts_the_epochs_before_a_resume(tmp_path, capsys):
+    fit(epochs=3, checkpoint=tmp_path)
+    fit(epochs=5, checkpoint=tmp_path, verbose=1)
+    shown = re.findall(r"(\d)/5 ", capsys.readouterr().err)
+    assert (shown[0], shown[-1]) == ("3", "5")
+
+
+def test_without_tqdm_the_bar_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match=r"verbose=1 needs tqdm; run: pip install 'dlx-nn\[progress\]', or pass verb"):
+        fit(verbose=True)
+    fit(verbose=2, epochs=1)
 
 
 def test_verbose_0_prints_nothing(capfd):

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"version", "checks", "backend", "interrupts", "files"},
+    {"display", "version", "checks", "backend", "interrupts", "files"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
@@ -51,6 +51,7 @@ HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimat
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
+GUESTS["display"] = {"tqdm"}  # when a bar is asked for
 for name in WITH_SKLEARN:
     GUESTS[name] = GUESTS.get(name, set()) | {"sklearn"}
 LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}}  # otherwise _torch: torch and so on
