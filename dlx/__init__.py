@@ -14,6 +14,7 @@ from dlx.backend import (
     get_backend,
 )
 from dlx.fitting import fit
+from dlx.learning_rates import find_learning_rate
 from dlx.losses import Loss
 from dlx.memory import OutOfMemory
 from dlx.model import Network, load
@@ -35,6 +36,7 @@ from dlx.saving import FileError
 from dlx.training import DivergenceError
 
 if TYPE_CHECKING:
+    from dlx import plot
     from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "adam",
     "adamw",
     "available_backends",
+    "find_learning_rate",
     "fit",
     "from_sklearn",
     "get_backend",
@@ -71,6 +74,7 @@ __all__ = [
     "nadam",
     "nesterov",
     "optimizers",
+    "plot",
     "rmsprop",
     "schedules",
 ]
@@ -80,7 +84,9 @@ _WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn")
 
 
 def __getattr__(name: str) -> Any:
-    """The names that need scikit-learn, which is optional, when they are first asked for."""
+    """The names that need an optional library, when they are first asked for."""
+    if name == "plot":
+        return importlib.import_module("dlx.plot")
     if name not in _WITH_SKLEARN:
         raise AttributeError(f"module 'dlx' has no attribute {name!r}")
     try:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"checks", "backend", "interrupts"},
+    {"checks", "backend", "interrupts", "views"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
@@ -24,6 +24,8 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"estimator_watch"},
     {"estimator_base"},
     {"estimators"},
+    {"learning_rates", "plot_data"},
+    {"plot"},
     {"__init__", "__main__"},
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
@@ -33,6 +35,7 @@ WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estim
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
+GUESTS |= {"learning_rates": {"numpy"}, "plot_data": {"numpy"}, "plot": {"numpy", "matplotlib"}}
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
 for name in WITH_SKLEARN:
