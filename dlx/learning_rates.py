@@ -38,7 +38,7 @@ class RateSearch(NamedTuple):
     diverges: float | None
 
 
-class _Begun(Exception):  # noqa: N818 - no error
+class _Begun(Exception):
     """Everything is checked and the first weights are drawn."""
 
 
@@ -79,8 +79,9 @@ def find_learning_rate(
     ValueError, TypeError
         An argument is wrong, as in `fit`.
 
-    Numerics: the smoothed loss is a mean with Gaussian weights over the logarithm of the rate, with a standard deviation
-    of 5 % of the search. The suggestion is a start, not an optimum: try a few times less and more.
+    Numerics: the smoothed loss is a mean with Gaussian weights, of a standard deviation of 5 % of the search. Small
+    batches blur the suggestion, by a factor of two or more where their losses scatter as much as the loss falls. It is
+    a start, not an optimum: try a few times less and more.
 
     Source: Smith 2017, arXiv:1506.01186, section 3.3.
 
@@ -110,9 +111,7 @@ def find_learning_rate(
     return _judged(rates, np.asarray(losses), SMOOTHING * updates, diverged)
 
 
-def _losses(
-    X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: dict[str, Any]
-) -> Iterator[float]:
+def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: dict[str, Any]) -> Iterator[float]:
     """The loss of each batch, then an update at the next of the rates."""
     generator = arguments.generator(given.get("rng"))
     used = {name: value for name, value in given.items() if name not in NO_PART} | {"rng": generator}
@@ -121,7 +120,7 @@ def _losses(
     asked = bound.arguments
     optimizer = optimizers.get(asked["optimizer"])
     if not isinstance(optimizer, optimizers.Optimizer):
-        checks.reject("optimizer", "have a learning rate", optimizer.name, "lbfgs searches for its own step lengths.")
+        checks.reject("optimizer", "have a learning rate", "lbfgs", "It searches for step lengths of its own.")
     net = _begun(asked)
     backend = net.backend
     limits = asked["clip_norm"], asked["clip_value"]
@@ -205,4 +204,5 @@ def _smoothed(losses: HostArray, width: float) -> HostArray:
     reach = math.ceil(4 * width)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     middle = slice(reach, reach + len(losses))
-    return np.convolve(losses, weights)[middle] / np.convolve(np.ones(len(losses)), weights)[middle]
+    found: HostArray = np.convolve(losses, weights)[middle] / np.convolve(np.ones(len(losses)), weights)[middle]
+    return found

@@ -23,7 +23,7 @@ Axes = Any  # matplotlib is optional
 BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#F0E442")
 MARKERS = "os^DvPX"
-GREY = "0.45"
+GREY = "0.5"
 ACROSS = 300  # points of a grid
 SHADES = 24  # of a class: the eye sees no steps, and files are half as large
 MOST_NUMBERED = 25  # classes whose counts can be read
@@ -58,7 +58,7 @@ def history(net: Any, ax: Axes = None) -> Axes:
     seen = seen[np.isfinite(seen)]
     if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():
         ax.set_yscale("log")
-    ax.plot([best], [watched[best - 1]], color="black", marker="o", linestyle="", zorder=3)
+    ax.plot([best], [watched[best - 1]], color=_ink(), marker="o", linestyle="", zorder=3)
     _mark(ax, best, f"best epoch: {best}\nloss {watched[best - 1]:.4g}", right=best > len(loss) / 2)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel="epoch", ylabel="loss")
@@ -142,8 +142,8 @@ def weights(net: Any, shape: Sequence[int] | None = None, count: int = 25, ax: A
     image = ax.imshow(picture, cmap=cmap, vmin=-most, vmax=most, interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8)
     ax.set_axis_off()
-    which = f"{drawn} of {W.shape[1]} units, those of the largest weights" if drawn < W.shape[1] else f"all {drawn} units"
-    ax.set_title(f"first layer: {which}", fontsize="medium")
+    which = f"{drawn} of {W.shape[1]} units, those of the largest weights"
+    ax.set_title(f"first layer: {which if drawn < W.shape[1] else f'all {drawn} units'}", fontsize="medium")
     return ax
 
 
@@ -185,7 +185,8 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
 
     A thin line holds the middle 90 % of what is not zero, a thick one the middle half, a dot the median; medians are
     joined from layer to layer. Gradients are those of the loss by the weights, without penalties and dropout. The bar
-    beside a hidden layer is black for its dead units, which are zero in every row, grey for the other zeros.
+    beside a hidden layer is black for its dead units, which are zero in every row, and grey for all other zeros; a
+    layer without zeros has no bar.
 
     Parameters
     ----------
@@ -217,7 +218,8 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
         medians = [each[2] for each in all_quantiles]
         ax.plot(medians, heights, color=colour, marker=marker, markersize=5, linewidth=0.8, linestyle=":", label=name)
     for number, each in zip(numbers[:-1], found[:-1], strict=True):
-        _zeros(ax, number, each)
+        if each.zeros > 0:
+            _zeros(ax, number, each)
     names = [f"{l}  {each.name}" for l, each in enumerate(found, start=1)]
     ax.set_yticks(numbers, names)
     ax.set_ylim(len(found) + 0.5, 0.5)
@@ -266,7 +268,7 @@ def rate_search(found: RateSearch, ax: Axes = None) -> Axes:
     ax.set_xscale("log")
     if found.suggestion is not None:
         place = int(np.searchsorted(found.rates, found.suggestion))
-        ax.plot([found.suggestion], [found.smoothed[place]], color="black", marker="o", linestyle="", zorder=3)
+        ax.plot([found.suggestion], [found.smoothed[place]], color=_ink(), marker="o", linestyle="", zorder=3)
         _mark(ax, found.suggestion, f"falls most steeply\nat {found.suggestion:.2g}", right=True)
     if found.diverges is not None:
         _mark(ax, found.diverges, f"diverges\nfrom {found.diverges:.2g}", colour=VERMILION)
@@ -300,6 +302,11 @@ def _axes(ax: Axes, height: float = 4.0) -> Axes:
     return ax
 
 
+def _ink() -> Any:
+    """The colour of text, which the user may have set to white on black."""
+    return _matplotlib().rcParams["text.color"]
+
+
 def _legend(ax: Axes) -> None:
     """The names of lines or points, above the picture."""
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0.2, fontsize="small")
@@ -309,7 +316,8 @@ def _mark(ax: Axes, x: float, said: str, right: bool = False, colour: str = GREY
     """A vertical line at x, with words at its top, which lie to its left if it stands to the `right`."""
     ax.axvline(x, color=colour, linewidth=1, linestyle=":")
     offset, side = ((-4, -2), "right") if right else ((4, -2), "left")
-    style = {"ha": side, "va": "top", "fontsize": "small", "color": "black"}
+    style: dict[str, Any] = {"ha": side, "va": "top", "fontsize": "small"}
+    style["bbox"] = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
     ax.annotate(said, (x, 1), xycoords=ax.get_xaxis_transform(), xytext=offset, textcoords="offset points", **style)
 
 
@@ -318,15 +326,16 @@ def _zeros(ax: Axes, number: int, figures: plot_data.LayerFigures) -> None:
     from matplotlib.patches import Rectangle
 
     beside, left, width = ax.get_yaxis_transform(), 1.03, 0.2
-    dead = figures.dead / figures.units
-    for start, end, colour in ((0, dead, "black"), (dead, figures.zeros, "0.6"), (figures.zeros, 1, "0.9")):
-        place, size = (left + width * start, number - 0.28), (width * max(end - start, 0), 0.2)
-        ax.add_patch(Rectangle(place, *size, transform=beside, clip_on=False, facecolor=colour))
+    dead, ink = figures.dead / figures.units, _ink()
+    for start, end, colour in ((0, dead, ink), (dead, figures.zeros, "0.6"), (figures.zeros, 1, "0.9")):
+        corner, size = (left + width * start, number - 0.4), (width * max(end - start, 0), 0.18)
+        bar = ax.add_patch(Rectangle(corner, *size, transform=beside, facecolor=colour))
+        bar.set_clip_path(None)  # so that the layout makes room for it
     share = f"{figures.zeros:.0%}" if not 0.995 < figures.zeros < 1 else "over 99%"
     style = {"transform": beside, "va": "top", "fontsize": "small"}
-    ax.text(left, number - 0.06, f"{share} zeros", color=GREY, **style)
+    ax.text(left, number - 0.16, f"{share} zeros", color=GREY, **style)
     if dead:
-        ax.text(left, number + 0.2, f"{figures.dead} of {figures.units} dead", fontweight="bold", **style)
+        ax.text(left, number + 0.1, f"{figures.dead} of {figures.units} dead", fontweight="bold", **style)
 
 
 def _regresses(net: Any) -> bool:

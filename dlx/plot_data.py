@@ -163,7 +163,7 @@ def mosaic(W: HostArray, shape: tuple[int, int], count: int) -> tuple[HostArray,
 
 
 def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
-    """Activations and the gradients of the weights, of the loss without penalties and dropout, on evenly spaced rows."""
+    """Activations, and gradients of the loss without penalties and dropout by the weights, on evenly spaced rows."""
     backend, formulas = net.backend, net.formulas
     with backend.scope():
         checked = data.features(X, backend, net.dtype, net.layer_dims[0])
