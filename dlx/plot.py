@@ -317,7 +317,7 @@ def _mark(ax: Axes, x: float, said: str, right: bool = False, colour: str = GREY
     ax.axvline(x, color=colour, linewidth=1, linestyle=":")
     offset, side = ((-4, -2), "right") if right else ((4, -2), "left")
     style: dict[str, Any] = {"ha": side, "va": "top", "fontsize": "small"}
-    style["bbox"] = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+    style["bbox"] = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.9, "pad": 1.0}
     ax.annotate(said, (x, 1), xycoords=ax.get_xaxis_transform(), xytext=offset, textcoords="offset points", **style)
 
 
@@ -330,7 +330,7 @@ def _zeros(ax: Axes, number: int, figures: plot_data.LayerFigures) -> None:
     for start, end, colour in ((0, dead, ink), (dead, figures.zeros, "0.6"), (figures.zeros, 1, "0.9")):
         corner, size = (left + width * start, number - 0.4), (width * max(end - start, 0), 0.18)
         bar = ax.add_patch(Rectangle(corner, *size, transform=beside, facecolor=colour))
-        bar.set_clip_path(None)  # so that the layout makes room for it
+        bar.set_clip_box(None)  # it lies outside, and the layout makes room for it
     share = f"{figures.zeros:.0%}" if not 0.995 < figures.zeros < 1 else "over 99%"
     style = {"transform": beside, "va": "top", "fontsize": "small"}
     ax.text(left, number - 0.16, f"{share} zeros", color=GREY, **style)
