@@ -134,7 +134,8 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         task = steps.Task(backend, formulas, net.dtype, rows, None)
         step, carry, _ = steps.make_step(task, settings, net.params)
         run = backend.loop(step)
-        batches = _batches(task.size, min(settings.batch_size, task.size), generator if asked["shuffle"] else None)
+        shuffled = asked["shuffle"] and settings.batch_size < task.size
+        batches = _batches(task.size, min(settings.batch_size, task.size), generator if shuffled else None)
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, generator), *steps.numbers(task, settings, t, [rate])
             samples = data.some_rows(rows, batch, backend)

@@ -2,6 +2,7 @@
 
 import html
 import html.parser
+import itertools
 import re
 
 import numpy as np
@@ -14,7 +15,7 @@ DIGITS = (64, 128, 10)
 
 def network(dims, **settings):
     """Of zeros, which take no memory until they are read."""
-    return dlx.Network([(np.zeros((a, b)), np.zeros(b)) for a, b in zip(dims[:-1], dims[1:], strict=True)], **settings)
+    return dlx.Network([(np.zeros((a, b)), np.zeros(b)) for a, b in itertools.pairwise(dims)], **settings)
 
 
 def named(name):
