@@ -224,6 +224,8 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
     ax.set_yticks(numbers, names)
     ax.set_ylim(len(found) + 0.5, 0.5)
     ax.set_xscale("log")
+    if all(np.isnan([each.activations, each.gradients]).all() for each in found):
+        ax.set_xlim(0.1, 1)  # there is nothing to scale by
     ax.set(xlabel="absolute value, of what is not zero", ylabel="layer")
     _legend(ax)
     return ax
@@ -284,7 +286,7 @@ def _matplotlib() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as reason:
-        if reason.name != "matplotlib":
+        if str(reason.name).partition(".")[0] != "matplotlib":
             raise
         raise ImportError("dlx.plot needs matplotlib; run: pip install 'dlx-nn[plot]'") from reason
     return plt
@@ -324,8 +326,10 @@ def _mark(ax: Axes, x: float, said: str, right: bool = False, colour: str = GREY
 def _zeros(ax: Axes, number: int, figures: plot_data.LayerFigures) -> None:
     """Beside the layer of that number a bar as long as all its activations: dead units, other zeros, the rest."""
     from matplotlib.patches import Rectangle
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-    beside, left, width = ax.get_yaxis_transform(), 1.03, 0.2
+    inches = ax.figure.dpi_scale_trans + ScaledTranslation(1, 0, ax.transAxes)  # from the right edge of the Axes
+    beside, left, width = blended_transform_factory(inches, ax.transData), 0.12, 0.75
     dead, ink = figures.dead / figures.units, _ink()
     for start, end, colour in ((0, dead, ink), (dead, figures.zeros, "0.6"), (figures.zeros, 1, "0.9")):
         corner, size = (left + width * start, number - 0.4), (width * max(end - start, 0), 0.18)
