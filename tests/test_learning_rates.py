@@ -113,6 +113,14 @@ def test_the_suggestion_lies_before_the_minimum_and_divergence_after_it():
     assert math.log10(found.diverges) == pytest.approx(crossing, abs=0.25)  # smoothed over a third of a decade
 
 
+def test_a_steeper_fall_after_the_minimum_is_not_suggested():
+    """Down by 1 at 1e-4, up by 1.8 and, steeply, down by 1.5 again: not as deep as before."""
+    at = np.log10(np.geomspace(1e-6, 10.0, 300))
+    steps = [1 / (1 + np.exp(-slope * (at - place))) for slope, place in ((3, -4), (3, -2), (12, 0))]
+    found = judged(2 - steps[0] + 1.8 * steps[1] - 1.5 * steps[2])
+    assert math.log10(found.suggestion) == pytest.approx(-4, abs=0.1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_alone_suggests_nothing(seed):
     noise = np.random.default_rng(seed).standard_normal(300)

@@ -98,6 +98,11 @@ def test_history_is_logarithmic_where_positive_losses_fall_far(losses, scale):
     assert dlx.plot.history(net).get_yscale() == scale
 
 
+def test_the_best_epoch_is_that_of_validation():
+    net = dlx.Network(pairs((2, 1)), history={"loss": [3.0, 2.0, 1.0], "validation_loss": [3.0, 2.5, 2.75]})
+    assert texts(dlx.plot.history(net)) == ["best epoch: 2\nloss 2.5"]
+
+
 def test_history_of_one_epoch_and_with_nan():
     ax = dlx.plot.history(dlx.Network(pairs((2, 1)), history={"loss": [2.0]}))
     assert ax.lines[0].get_marker() == "o"  # a line of one point is not seen
@@ -355,6 +360,10 @@ def test_layers_mark_dead_units_and_other_zeros():
     assert [each.get_y() for each in ax.patches] == [0.6] * 3  # beside the first layer
     assert len({each.get_facecolor() for each in ax.patches}) == 3
     ax.figure.canvas.draw()
+    drawn = np.asarray(ax.figure.canvas.buffer_rgba())[::-1]
+    for each in ax.patches:
+        middle = each.get_window_extent().get_points().mean(axis=0).astype(int)
+        np.testing.assert_allclose(drawn[middle[1], middle[0]] / 255, each.get_facecolor(), atol=0.01)
     box = ax.patches[-1].get_window_extent()
     assert ax.get_window_extent().x1 < box.x0 < box.x1 < ax.figure.bbox.x1  # beside the Axes, on the picture
 
