@@ -15,6 +15,7 @@ from dlx.backend import (
 )
 from dlx.divergence import DivergenceError
 from dlx.fitting import fit
+from dlx.learning_rates import find_learning_rate
 from dlx.losses import Loss
 from dlx.memory import OutOfMemory
 from dlx.model import Network, load
@@ -36,6 +37,7 @@ from dlx.saving import FileError
 from dlx.version import __version__
 
 if TYPE_CHECKING:
+    from dlx import plot
     from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "adam",
     "adamw",
     "available_backends",
+    "find_learning_rate",
     "fit",
     "from_sklearn",
     "get_backend",
@@ -73,6 +76,7 @@ __all__ = [
     "nadam",
     "nesterov",
     "optimizers",
+    "plot",
     "rmsprop",
     "schedules",
 ]
@@ -81,7 +85,9 @@ _WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn")
 
 
 def __getattr__(name: str) -> Any:
-    """The names that need scikit-learn, which is optional, when they are first asked for."""
+    """The names that need an optional library, when they are first asked for."""
+    if name == "plot":
+        return importlib.import_module("dlx.plot")
     if name not in _WITH_SKLEARN:
         raise AttributeError(f"module 'dlx' has no attribute {name!r}")
     try:

@@ -31,6 +31,9 @@ class Activation(NamedTuple):
     init: str
     bind: Callable[[Namespace], Formulas]
 
+    def __repr__(self) -> str:
+        return checks.called(self.name, self.settings)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
         return (_named, (self.name, dict(self.settings))) if is_own(self) else (Activation, tuple(self))

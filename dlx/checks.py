@@ -78,6 +78,11 @@ def _bounds(low: float, high: float, above: bool, below: bool) -> str:
     return " and".join(part for part in (lower, upper) if part)
 
 
+def called(name: str, settings: Mapping[str, Any]) -> str:
+    """The call that makes a part of that name and those settings: ``adam(b1=0.9, b2=0.999)``."""
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+
+
 def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any) -> bool:
     """Whether the formulas of `part` are those that its maker of that name gives for these settings."""
     if part.name not in makers:

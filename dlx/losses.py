@@ -48,6 +48,9 @@ class Loss(NamedTuple):
     bind: Callable[[Namespace, Callable[[Any], Array]], Formulas]
     share: Callable[[Namespace, Fuse], Both] | None = None
 
+    def __repr__(self) -> str:
+        return checks.called(self.name, self.settings)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
         return (_named, (self.name, dict(self.settings))) if is_own(self) else (Loss, tuple(self))

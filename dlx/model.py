@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dlx import activations, checks, data, descriptions, losses, network, parameters, saving, scoring, targets
+from dlx import activations, checks, data, descriptions, losses, network, parameters, saving, scoring, targets, views
 from dlx.backend import (
     HOST,
     Array,
@@ -167,19 +166,11 @@ class Network:
             2  3 -> 1  (scores)             4
         19 parameters, 152 bytes (float64 on numpy); loss squared_error
         """
-        names = [*(each.name for each in self.activation), "(scores)"]
-        shapes = [f"{a} -> {b}" for a, b in zip(self.layer_dims[:-1], self.layer_dims[1:], strict=True)]
-        counts = [(a + 1) * b for a, b in zip(self.layer_dims[:-1], self.layer_dims[1:], strict=True)]
-        wide, long = max(5, *(len(each) for each in shapes)), max(10, *(len(each) for each in names))
-        rows = [f"{'layer'}  {'shape':<{wide}}  {'activation':<{long}}  parameters"]
-        for l, (shape, name, count) in enumerate(zip(shapes, names, counts, strict=True), start=1):
-            rows.append(f"{l:>5}  {shape:<{wide}}  {name:<{long}}  {count:>10,}")
-        size = 8 if self.dtype == "float64" else 4
-        facts = (
-            f"{sum(counts):,} parameters, {sum(counts) * size:,} bytes ({self.dtype} on {self.backend.selector}); "
-            f"loss {self.loss.name}"
-        )
-        return "\n".join([*rows, *textwrap.wrap(facts, 80)])
+        return views.text(self)
+
+    def _repr_html_(self) -> str:
+        """The same as a table, in a notebook."""
+        return views.table(self)
 
     def __repr__(self) -> str:
         dims = " -> ".join(str(d) for d in self.layer_dims)

@@ -39,6 +39,11 @@ class Optimizer(NamedTuple):
     coefficients: Callable[[int, float], tuple[float, ...]]
     bind: Callable[[Namespace], Update]
 
+    def __repr__(self) -> str:
+        given = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
+        return checks.called(self.name, {**given, **self.settings, **decay})
+
     def __reduce__(self) -> tuple[Any, ...]:
         """One of dlx's own is pickled by its name: its formula is a function that no pickle can hold."""
         given = {**self.settings, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay}

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "version", "checks", "backend", "interrupts", "files"},
+    {"display", "views", "version", "checks", "backend", "interrupts", "files"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
@@ -28,6 +28,8 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"estimator_watch"},
     {"estimator_base"},
     {"estimators"},
+    {"learning_rates", "plot_data"},
+    {"plot"},
     {"__init__", "__main__"},
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
@@ -49,6 +51,7 @@ WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estim
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
+GUESTS |= {"learning_rates": {"numpy"}, "plot_data": {"numpy"}, "plot": {"numpy", "matplotlib"}}
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
 GUESTS["display"] = {"tqdm"}  # when a bar is asked for
