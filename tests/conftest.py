@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # read when jax is first imported; float64 is what tests compute in
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -38,6 +39,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with Ctrl-C ignored
     missing = [module for module in (*LIBRARIES, "numba") if importlib.util.find_spec(module) is None]
     if config.getoption("--require-all") and missing:
         raise pytest.UsageError(f"--require-all: not installed: {', '.join(missing)}")

@@ -396,6 +396,7 @@ X = np.random.default_rng(3).standard_normal((90, 5)).astype("float32")
 Y = np.arange(90) % 3
 HOW = {"layer_dims": (5, 8, 3), "epochs": 4, "batch_size": 16, "rng": 5, "activation": "tanh"}
 folder = sys.argv[1]
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 """
 
 
