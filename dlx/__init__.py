@@ -32,6 +32,7 @@ from dlx.optimizers import (
 )
 from dlx.quasi_newton import LBFGS, lbfgs
 from dlx.saving import FileError
+from dlx.sequential import from_torch
 from dlx.training import DivergenceError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "available_backends",
     "fit",
     "from_sklearn",
+    "from_torch",
     "get_backend",
     "gradient_descent",
     "initializers",

@@ -18,8 +18,9 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"steps", "training", "memory", "stopping"},
     {"saving", "arguments"},
+    {"export"},
     {"model"},
-    {"fitting", "article", "selftest"},
+    {"fitting", "article", "selftest", "sequential"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
     {"estimator_watch"},
     {"estimator_base"},
@@ -28,16 +29,18 @@ ROOMS = (  # a file imports only from its own room and those above it
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
 HOST_WORK = ["backend", "initializers", "data", "targets", "saving", "training", "arguments", "model", "article"]
-HOST_WORK += ["selftest", "fitting", "scoring", "steps"]
+HOST_WORK += ["selftest", "fitting", "scoring", "steps", "export"]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
+GUESTS["export"] |= {"onnx"}
 for name in WITH_SKLEARN:
     GUESTS[name] = GUESTS.get(name, set()) | {"sklearn"}
-LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}}  # otherwise _torch: torch and so on
+LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}, "_torch_modules": {"torch"}}
+# otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")
 MOST_LINES = 300
 
@@ -179,6 +182,7 @@ def test_importing_dlx_imports_no_array_library_but_numpy():
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     first, then = ({name.partition(".")[0] for name in names} for names in json.loads(run.stdout))
     others = {"cupy", "torch", "jax", "array_api_strict", "dask", "scipy", "sklearn", "pandas", "matplotlib"}
+    others |= {"onnx"}
     assert "numpy" in first
     assert not first & others
     assert not then & others
