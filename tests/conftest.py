@@ -18,6 +18,7 @@ LIBRARIES = {
     "torch": ["torch"],
     "jax": ["jax"],
 }
+BESIDE = ("numba", "onnx", "onnxruntime", "ndonnx")  # what other tests need
 INSTALLED = [module for module in LIBRARIES if importlib.util.find_spec(module)]
 SELECTORS = [selector for module in INSTALLED for selector in LIBRARIES[module]]
 
@@ -38,7 +39,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    missing = [module for module in (*LIBRARIES, "numba") if importlib.util.find_spec(module) is None]
+    missing = [module for module in (*LIBRARIES, *BESIDE) if importlib.util.find_spec(module) is None]
     if config.getoption("--require-all") and missing:
         raise pytest.UsageError(f"--require-all: not installed: {', '.join(missing)}")
 
