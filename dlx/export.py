@@ -59,7 +59,7 @@ FUNCTIONS = {
     "selu": f"""(z) => (b) {{ {_doubles(scale=activations.SELU_SCALE, alpha=activations.SELU_ALPHA)} {ELU}
         b = Mul (scale, a) }}""",
     "softplus": f"(z) => (p) {{ {SOFTPLUS} }}",
-    "silu": f"(z) => (a) {{ {_doubles(one=1.0)} far = Neg (z)  e = Exp (far)  more = Add (one, e)  a = Div (z, more) }}",
+    "silu": f"(z) => (a) {{ {_doubles(one=1.0)} far = Neg (z)  e = Exp (far)  sum = Add (one, e)  a = Div (z, sum) }}",
     "mish": f"(z) => (a) {{ {SOFTPLUS}  t = Tanh (p)  a = Mul (z, t) }}",
     "gelu": f"""(z) => (a) {{ {_doubles(c=math.sqrt(2 / math.pi), k=0.044715, one=1.0, half=0.5)}
         square = Mul (z, z)  cube = Mul (square, z)  bend = Mul (k, cube)  bent = Add (z, bend)  u = Mul (c, bent)
