@@ -117,10 +117,7 @@ def to_onnx(path: str | os.PathLike[str], parts: Parts) -> None:
     _require_own("to_onnx", parts.hidden, parts.loss)
     size = sum(each.nbytes for pair in parts.pairs for each in pair)
     if size >= MOST_BYTES:
-        rule, remedy = (
-            "be asked of a network of less than 2 GiB",
-            "Make it float32, or use save, which has no such limit.",
-        )
+        rule, remedy = "be asked of a network of less than 2 GiB", "Make it float32, or use save, which has no limit."
         checks.reject("to_onnx", rule, f"{size:,} bytes of parameters", remedy)
     _replace(path, model(parts).SerializeToString())
 

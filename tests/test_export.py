@@ -346,7 +346,7 @@ def test_a_network_that_the_format_cannot_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "MOST_BYTES", 100)
     text = (
         "`to_onnx` must be asked of a network of less than 2 GiB; got 460 bytes of parameters. "
-        "Make it float32, or use save, which has no such limit."
+        "Make it float32, or use save, which has no limit."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         network_of().to_onnx(tmp_path / "net.onnx")
