@@ -34,6 +34,7 @@ from dlx.optimizers import (
 )
 from dlx.quasi_newton import LBFGS, lbfgs
 from dlx.saving import FileError
+from dlx.sequential import from_torch
 from dlx.version import __version__
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ __all__ = [
     "find_learning_rate",
     "fit",
     "from_sklearn",
+    "from_torch",
     "get_backend",
     "gradient_descent",
     "initializers",

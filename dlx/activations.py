@@ -39,6 +39,9 @@ class Activation(NamedTuple):
         return (_named, (self.name, dict(self.settings))) if is_own(self) else (Activation, tuple(self))
 
 
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # λ and α of the paper's fixed point
+
+
 def logistic(xp: Namespace, z: Array) -> Array:
     """σ(z) = 1 / (1 + e^-z), without overflow: the exponential is always of -|z|."""
     e = xp.exp(-xp.abs(z))
@@ -193,7 +196,7 @@ def selu() -> Activation:
     >>> dlx.activations.selu().bind(np).f(np.array([1.0])).round(6)
     array([1.050701])
     """
-    return Activation("selu", {}, "lecun_normal", _scaled_elu(1.0507009873554805, 1.6732632423543772))
+    return Activation("selu", {}, "lecun_normal", _scaled_elu(SELU_SCALE, SELU_ALPHA))
 
 
 def gelu() -> Activation:

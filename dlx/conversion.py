@@ -12,7 +12,7 @@ from sklearn.neural_network import MLPRegressor as TheirRegressor
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, parameters
+from dlx import checks, export, parameters
 from dlx.backend import HOST, backend_of, library_of
 
 HostArray = np.ndarray[Any, Any]
@@ -75,6 +75,24 @@ def to_sklearn(est: Any) -> Any:
     mlp.out_activation_ = est.out_activation_ if mlp.n_outputs_ > 1 or not is_classifier(est) else "logistic"
     mlp.coefs_, mlp.intercepts_ = [W for W, _ in pairs], [b for _, b in pairs]
     return mlp
+
+
+def to_onnx(est: Any, path: Any) -> None:
+    """Write a dlx estimator as an ONNX model; a standardisation is a part of it.
+
+    Raises
+    ------
+    ValueError
+        It has functions of the user's own, or has seen one class alone.
+    """
+    check_is_fitted(est, "coefs_")
+    classes = None if not is_classifier(est) or est._multilabel else np.asarray(est.classes_)
+    one_label = classes is not None and est._fitted_loss.targets == "binary"
+    if one_label and len(est.classes_) < 2:
+        checks.reject("classes_", "hold at least two labels for to_onnx", est.classes_, "Train it on two.")
+    pairs = [(_own(W), _own(b)) for W, b in zip(est.coefs_, est.intercepts_, strict=True)]
+    yes = "Greater"  # scikit-learn's rule: a score of 0 is no
+    export.to_onnx(path, export.Parts(pairs, est._hidden, est._fitted_loss, classes, one_label, yes, *est._standards))
 
 
 def _is_theirs(name: str, value: Any) -> bool:

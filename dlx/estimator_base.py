@@ -296,6 +296,10 @@ class Base(CallbackSupport, BaseEstimator):
         """scikit-learn's own estimator with the same predictions; see `dlx.conversion.to_sklearn`."""
         return conversion.to_sklearn(self)
 
+    def to_onnx(self, path: Any) -> None:
+        """Write the fitted estimator as an ONNX model, its standardisation included; see `dlx.Network.to_onnx`."""
+        conversion.to_onnx(self, path)
+
     def __getstate__(self) -> dict[str, Any]:
         """Host arrays and names; see `dlx.estimator_pickles`."""
         return estimator_pickles.plain(super().__getstate__(), self.warm_start or self._in_parts)

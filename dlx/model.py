@@ -9,7 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from dlx import activations, checks, data, descriptions, losses, network, parameters, saving, scoring, targets, views
+from dlx import (
+    activations,
+    checks,
+    data,
+    descriptions,
+    export,
+    losses,
+    network,
+    parameters,
+    saving,
+    scoring,
+    targets,
+    views,
+)
 from dlx.backend import (
     HOST,
     Array,
@@ -204,6 +217,66 @@ class Network:
         descriptions.require_own(description)
         arrays = descriptions.named(self._host_params()) | descriptions.history_arrays(self.history)
         saving.write(path, description, arrays)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model, which onnxruntime and others run without dlx.
+
+        Its input is ``X`` (n, d0), n free, in the network's dtype. A classifier's outputs are ``label`` (n,), strings
+        or int64 (0 and 1 for booleans), and ``probabilities`` (n, K), of one yes-or-no output (n, 2); of several such
+        outputs ``label`` is 0 or 1, (n, K). Of real targets it is ``prediction``, shaped as `predict` shapes it: (n,)
+        for one output, (n, K) for several.
+
+        Parameters
+        ----------
+        path : path of the file, replaced only when all of the new one is written
+
+        Raises
+        ------
+        ValueError
+            The activation or the loss is a user's own, or the parameters fill 2 GiB, which ONNX's format cannot hold.
+        ImportError
+            onnx is not installed: ``pip install 'dlx-nn[onnx]'``.
+        OSError
+            The disk refuses.
+
+        Examples
+        --------
+        >>> import dlx, numpy as np, onnxruntime, os, tempfile
+        >>> net = dlx.Network([(np.eye(2), np.zeros(2))], loss="cross_entropy", classes=["no", "yes"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.to_onnx(os.path.join(folder, "net.onnx"))
+        ...     session = onnxruntime.InferenceSession(os.path.join(folder, "net.onnx"))
+        >>> session.run(["label"], {"X": np.array([[0.0, 1.0], [3.0, 1.0]])})[0].tolist()
+        ['yes', 'no']
+        """
+        parts = export.Parts(self._host_params(), self.activation, self.loss, self.classes, self._one_label)
+        export.to_onnx(path, parts)
+
+    def to_torch(self) -> Any:
+        """The same layers as a ``torch.nn.Sequential`` on the CPU: a Linear for each, and between them the activations.
+
+        It gives scores, as PyTorch's own losses take them: softmax, sigmoid or exp, the link of the loss, is not
+        applied. Parameters are copies in the network's dtype; a Linear holds W transposed, (d_out, d_in), and the keys
+        of the state_dict are "0.weight", "0.bias", "2.weight" and so on.
+
+        Raises
+        ------
+        ValueError
+            An activation is a user's own.
+        BackendNotInstalled
+            PyTorch is not installed.
+
+        Examples
+        --------
+        >>> import dlx, numpy as np
+        >>> dlx.Network([(np.eye(2), np.zeros(2)), (np.ones((2, 1)), [0.0])], activation="gelu").to_torch()
+        Sequential(
+          (0): Linear(in_features=2, out_features=2, bias=True)
+          (1): GELU(approximate='tanh')
+          (2): Linear(in_features=2, out_features=1, bias=True)
+        )
+        """
+        return export.to_torch(self._host_params(), self.activation)
 
     def __getstate__(self) -> dict[str, Any]:
         """Host arrays and names, so that a pickle loads where the library is absent; own functions as they are."""

@@ -19,6 +19,7 @@ LIBRARIES = {
     "torch": ["torch"],
     "jax": ["jax"],
 }
+BESIDE = ("numba", "onnx", "onnxruntime", "ndonnx")  # what other tests need
 INSTALLED = [module for module in LIBRARIES if importlib.util.find_spec(module)]
 SELECTORS = [selector for module in INSTALLED for selector in LIBRARIES[module]]
 
@@ -40,7 +41,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with Ctrl-C ignored
-    missing = [module for module in (*LIBRARIES, "numba") if importlib.util.find_spec(module) is None]
+    missing = [module for module in (*LIBRARIES, *BESIDE) if importlib.util.find_spec(module) is None]
     if config.getoption("--require-all") and missing:
         raise pytest.UsageError(f"--require-all: not installed: {', '.join(missing)}")
 

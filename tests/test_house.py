@@ -20,10 +20,11 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"descriptions"},
     {"steps", "divergence", "epochs", "training", "memory", "stopping"},
     {"arguments"},
+    {"export"},
     {"model"},
     {"identity", "progress", "inspection"},
     {"checkpoints"},
-    {"fitting", "article", "selftest"},
+    {"fitting", "article", "selftest", "sequential"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
     {"estimator_watch"},
     {"estimator_base"},
@@ -46,6 +47,7 @@ HOST_WORK += [
     "identity",
     "progress",
     "inspection",
+    "export",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
@@ -55,9 +57,11 @@ GUESTS |= {"learning_rates": {"numpy"}, "plot_data": {"numpy"}, "plot": {"numpy"
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["saving"] |= {"safetensors"}
 GUESTS["display"] = {"tqdm"}  # when a bar is asked for
+GUESTS["export"] |= {"onnx"}
 for name in WITH_SKLEARN:
     GUESTS[name] = GUESTS.get(name, set()) | {"sklearn"}
-LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}}  # otherwise _torch: torch and so on
+LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}, "_torch_modules": {"torch"}}
+# otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")
 MOST_LINES = 300
 
@@ -199,6 +203,7 @@ def test_importing_dlx_imports_no_array_library_but_numpy():
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     first, then = ({name.partition(".")[0] for name in names} for names in json.loads(run.stdout))
     others = {"cupy", "torch", "jax", "array_api_strict", "dask", "scipy", "sklearn", "pandas", "matplotlib"}
+    others |= {"onnx"}
     assert "numpy" in first
     assert not first & others
     assert not then & others

@@ -10,7 +10,7 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"^```python\n(.*?)^```\n+(?:```text\n(.*?)^```)?", README.read_text(), flags=re.M | re.S)
-NEEDS = {"torch": "torch", "jax": "jax", "sklearn": "sklearn"}
+NEEDS = {"torch": "torch", "jax": "jax", "sklearn": "sklearn", "onnx": "onnx", "onnxruntime": "onnxruntime"}
 
 
 def runnable(snippet):
