@@ -11,6 +11,7 @@ from dlx import (
     arguments,
     checks,
     data,
+    evidence,
     initializers,
     losses,
     memory,
@@ -204,6 +205,7 @@ def fit(
             listen(found)
         key = network.kind(name, hidden, loss, rates, l2, l1)
         task = steps.Task(chosen, net, name, rows, train_rows, key)
+        found.facts = evidence.facts(task, found.params, target, held_rows, settings.patience is not None)
         found.params, found.history = training.train(task, settings, found.params, generator, validate, report)
         for listen in listeners["on_end"]:
             listen(found)

@@ -17,7 +17,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"steps", "training", "memory", "stopping"},
-    {"saving", "arguments"},
+    {"saving", "arguments", "evidence", "diagnosis"},
     {"model"},
     {"fitting", "article", "selftest"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
@@ -28,7 +28,7 @@ ROOMS = (  # a file imports only from its own room and those above it
 )
 FLOOR = {name: floor for floor, room in enumerate(ROOMS) for name in room}
 HOST_WORK = ["backend", "initializers", "data", "targets", "saving", "training", "arguments", "model", "article"]
-HOST_WORK += ["selftest", "fitting", "scoring", "steps"]
+HOST_WORK += ["selftest", "fitting", "scoring", "steps", "evidence", "diagnosis"]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
