@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from dlx import activations, checks, data, losses, network, scoring, targets
-from dlx.backend import Array, Backend, Namespace, common_backend
+from dlx.backend import HOST, Array, Backend, Namespace, common_backend, get_backend
 from dlx.data import HostArray
-from dlx.network import Params
-from dlx.steps import Task
+from dlx.network import Layer, Params
 
 ROWS = 4096  # looked at, drawn out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
 AT_START = 128  # rows for the loss at the start: a batch
 
 
 class Facts(NamedTuple):
-    """What only the training knows: its first loss, whether the best epoch's weights are kept, what was not held out.
+    """What only the fit knows: its loss at the start, whether rows had weights, whether `patience` was given.
 
+    `start` (or nan) is the mean of some hundred rows, and `error` its standard error.
     `unseen` are the labels that have rows to train on, but none among the validation rows that were drawn.
     """
 
     start: float
+    error: float
+    weighted: bool
     restored: bool
     unseen: tuple[Any, ...]
 
@@ -76,14 +79,37 @@ def outputs(net: Trained, X: Any) -> list[Array]:
     return [*trace.fs, trace.Zs[-1]]
 
 
-def facts(task: Task, params: Params, target: targets.Targets, held_rows: HostArray | None, restored: bool) -> Facts:
-    """Before the first update; waits for the device once."""
-    numbers = task.numbers()
-    some = data.some_rows(task.rows, numbers[:: -(-len(numbers) // AT_START)], task.backend)
-    batch = data.gather(task.net.xp, some, None, task.backend.dtype(task.dtype))
-    keys = list(range(1, len(task.net.hidden) + 1))  # with dropout, as the epochs' losses are
-    start, _ = network.loss_and_gradients(task.net, params, *batch, keys)
-    return Facts(float(start), restored, () if held_rows is None else _unseen(target, numbers, target, held_rows))
+def facts(
+    net: network.Formulas | None,
+    initial: Sequence[tuple[Any, Any]],
+    X: Array,
+    target: targets.Targets,
+    weights: HostArray | None,
+    parts: tuple[HostArray | None, HostArray | None],
+    restored: bool,
+    backend: Backend,
+    dtype: str,
+) -> Facts:
+    """Of a fit that begins, computed on the host: there it costs a millisecond, and no library compiles anything.
+
+    `net` are its formulas on NumPy, None where they are a user's own; `parts` the rows to train on and to hold out.
+    """
+    trained, held = parts
+    unseen = () if trained is None or held is None else _unseen(target, trained, target, held)
+    if net is None:
+        return Facts(math.nan, math.nan, weights is not None, restored, unseen)
+    some = slice(None, None, -(-X.shape[0] // AT_START))
+    A = targets.on_host(X[some, :], backend).astype(dtype)
+    classes = np.arange(initial[-1][0].shape[1])[None, :] if target.one_hot else None
+    Y = data.truth(np, target.Y[some].astype(dtype), classes, dtype)
+    params = tuple(Layer(*(targets.on_host(each, backend).astype(dtype) for each in pair)) for pair in initial)
+    with get_backend(HOST).scope():
+        keys = range(1, len(params))  # with dropout, as the epochs' losses are
+        Z = network.forward(net, params, A, keys).Zs[-1]
+        values, w = net.loss.value(Z, Y), None if weights is None else weights[some]
+        start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
+        error = float(np.std(values if w is None else w * values)) / math.sqrt(len(values))
+        return Facts(start, error, weights is not None, restored, unseen)
 
 
 def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
@@ -173,7 +199,8 @@ def _guesses(net: Trained, Y: Array) -> tuple[float, float]:
     value = net.formulas.loss.value
     found = [network.mean_loss(xp, value(Z, Y), None) for Z in (zero, zero + net.backend.asarray(scores, net.dtype))]
     at_zero, at_mean = net.backend.stack_to_host(found).tolist()
-    return at_zero, at_mean
+    weighted = net.facts is not None and net.facts.weighted  # by weights unknown; for classes all give log K at zero
+    return at_zero, at_zero if weighted else at_mean
 
 
 def _loss(net: Trained, rows: data.Rows) -> float:

@@ -201,11 +201,14 @@ def fit(
                 print(_line(history, settings.epochs), flush=True)
             return any([_is_true(listen(found)) for listen in listeners["on_epoch_end"]])
 
+        key = network.kind(name, hidden, loss, rates, l2, l1)
+        host = None if key is None else get_backend("numpy")
+        plain = None if host is None else network.bind(host, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
+        parts, restored = (train_rows, held_rows), settings.patience is not None
+        found.facts = evidence.facts(plain, initial, X, target, weights, parts, restored, chosen, name)
         for listen in listeners["on_start"]:
             listen(found)
-        key = network.kind(name, hidden, loss, rates, l2, l1)
         task = steps.Task(chosen, net, name, rows, train_rows, key)
-        found.facts = evidence.facts(task, found.params, target, held_rows, settings.patience is not None)
         found.params, found.history = training.train(task, settings, found.params, generator, validate, report)
         for listen in listeners["on_end"]:
             listen(found)
