@@ -48,10 +48,11 @@ def report(net: Trained, X: Any, y: Any, validation: Any = None) -> Report:
     """What the rules find; each is told what those before it have found."""
     seen = evidence.gather(net, X, y, validation)
     found: dict[str, Finding] = {}
-    for rule in RULES:
-        finding = rule(seen, found.keys())
-        if finding is not None:
-            found[finding.name] = finding
+    with np.errstate(all="ignore"):  # a validation loss may be inf
+        for rule in RULES:
+            finding = rule(seen, found.keys())
+            if finding is not None:
+                found[finding.name] = finding
     return Report(found.values())
 
 
@@ -72,9 +73,7 @@ def unscaled_inputs(seen: Evidence, found: Collection[str]) -> Finding | None:
     low, high, size = seen.columns
     spread = high - low
     varying = np.flatnonzero(spread > CONSTANT * size)
-    remedy = (
-        "Scale each column to mean 0 and variance 1 by the training data's figures (pixels: divide by the largest)."
-    )
+    remedy = "Scale columns to mean 0 and variance 1 by the training data's figures, or divide pixels by the largest."
     j = int(np.argmax(size))
     if size[j] > LARGEST or 0 < size[j] < SMALLEST:
         got = f"column {j} lies in [{low[j]:.6g}, {high[j]:.6g}], and its root mean square is {size[j]:.3g}, not near 1"
@@ -120,9 +119,7 @@ SPIKE = 2.0  # times the loss at the start (and of guessing) that only overshoot
 WORSENED = 1.1  # times, where the training then ended no better than guessing
 WORSE = 1.05  # times the loss of guessing, which the minimum never exceeds, penalties and dropout included
 REBOUND, OF_GAIN = 1.2, 0.1  # times the best loss, and of what had been gained, that a loss rose for good
-SWING = (
-    0.1  # of the loss of guessing, by which it rises an epoch in the mean; 0.03 was seen with dropout, 0.005 without
-)
+SWING = 0.1  # of the loss of guessing that it rises by, in the mean of epochs; healthy: 0.03 with dropout, else 0.005
 
 
 def learning_rate_too_high(seen: Evidence, found: Collection[str]) -> Finding | None:
@@ -162,9 +159,9 @@ DEAD = 0.4  # of a layer; healthy ones had up to 0.31, learning rates that kille
 
 def dead_units(seen: Evidence, found: Collection[str]) -> Finding | None:
     """Hidden units whose slope is 0 in every row: no gradient passes, and they learn no more."""
-    dead = [int(np.sum(slopes <= OFF)) for slopes in seen.slopes]
     if not _blocked(seen):
         return None
+    dead = [int(np.sum(slopes <= OFF)) for slopes in seen.slopes]
     worst = max(range(len(dead)), key=lambda l: dead[l] / len(seen.slopes[l]))
     relu = seen.hidden[worst] == "relu"
     state = "are zero" if relu else f"have a slope |f'| <= {OFF}"
@@ -173,14 +170,10 @@ def dead_units(seen: Evidence, found: Collection[str]) -> Finding | None:
         got += f" (by layer: {_listed([f'{k}/{len(s)}' for k, s in zip(dead, seen.slopes, strict=True)])})"
     causes = {"unscaled inputs": "scale the inputs", "learning rate too high": "lower learning_rate"}
     cause = next((cause for name, cause in causes.items() if name in found), "")
-    other = (
-        "activation='leaky_relu' or 'elu', whose units cannot die" if relu else "activation='relu' or smaller weights"
-    )
-    remedy = (
-        f"Probably a consequence of what stands above: {cause} first."
-        if cause
-        else f"Lower learning_rate, centre the inputs, or try {other}."
-    )
+    other = "activation='leaky_relu', whose units cannot die" if relu else "smaller weights"
+    remedy = f"Lower learning_rate, centre the inputs, or try {other}."
+    if cause:
+        remedy = f"Probably a consequence of what stands above: {cause} first."
     return Finding("dead ReLUs" if relu else "saturated units", f"{got}.", remedy)
 
 
@@ -194,7 +187,7 @@ def overfitting(seen: Evidence, found: Collection[str]) -> Finding | None:
     got = ""
     if len(held) == len(loss) >= ENOUGH:
         best = int(np.argmin(held))
-        if not restored and _rose(held, guess) and _tail(loss).max() < loss[best]:
+        if not restored and _rose(held, guess) and loss[-1] < loss[best]:
             got = f"the validation loss was {held[best]:.4g} after epoch {best + 1} and is {held[-1]:.4g} after "
             got += f"{len(held)}, while the training loss fell from {loss[best]:.4g} to {loss[-1]:.4g}"
         kept = best if restored else -1
@@ -245,9 +238,8 @@ def missing_classes(seen: Evidence, found: Collection[str]) -> Finding | None:
 
 
 Rule = Callable[[Evidence, Collection[str]], Finding | None]
-RULES: tuple[Rule, ...] = (
-    *(unscaled_inputs, gradients, learning_rate_too_high, dead_units, overfitting, unfinished, missing_classes),
-)
+CAUSES: tuple[Rule, ...] = (unscaled_inputs, gradients, learning_rate_too_high)
+RULES = (*CAUSES, dead_units, overfitting, unfinished, missing_classes)
 
 
 def _blocked(seen: Evidence) -> bool:

@@ -204,8 +204,10 @@ def _guesses(net: Trained, Y: Array) -> tuple[float, float]:
 
 
 def _loss(net: Trained, rows: data.Rows) -> float:
-    dtype = net.backend.dtype(net.dtype)
-    return scoring.validation_figures(net.backend, net.formulas, net.loss, net.params, rows, dtype)["validation_loss"]
+    dtype, xp = net.backend.dtype(net.dtype), net.backend.xp
+    Z = scoring.scores(net.backend, net.formulas, net.params, rows.X, dtype)
+    Y = data.truth(xp, rows.Y, rows.classes, dtype)
+    return float(network.mean_loss(xp, net.formulas.loss.value(Z, Y), None))
 
 
 def _unseen(target: targets.Targets, rows: HostArray, held: targets.Targets, held_rows: HostArray) -> tuple[Any, ...]:

@@ -54,6 +54,7 @@ class Network:
     classes : NumPy array or None
     backend : Backend
     dtype : str
+    facts : what only the fit knows, for `report`; None without one, and from a file
 
     Examples
     --------
@@ -62,6 +63,8 @@ class Network:
     >>> net.predict([[1.0, 2.0]])
     array([[1., 2.]])
     """
+
+    facts: evidence.Facts | None = None
 
     def __init__(
         self,
@@ -83,7 +86,6 @@ class Network:
         outputs = 2 if self._one_label else self.layer_dims[-1]
         self.classes = None if classes is None else targets.own_classes(np.array(classes), outputs)
         self.history: History = {} if history is None else history
-        self.facts: evidence.Facts | None = None  # of the fit, for `report`; no file holds them
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
             parameters.require_real(pairs, self.backend, self.dtype, "params")
@@ -216,8 +218,8 @@ class Network:
         >>> print(report)
         unscaled inputs: column 0 lies in [0, 255], and its root mean square is 147, not near 1
             (all 200 rows).
-            -> Scale each column to mean 0 and variance 1 by the training data's figures (pixels:
-               divide by the largest).
+            -> Scale columns to mean 0 and variance 1 by the training data's figures, or divide
+               pixels by the largest.
         """
         with self.backend.scope():
             return diagnosis.report(self, X, y, validation)
