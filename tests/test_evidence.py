@@ -313,6 +313,11 @@ def test_scales_of_columns(case):
     assert text is None or text in report[0].evidence
 
 
+def test_one_narrow_column_of_many_is_no_fault():
+    inputs = np.hstack([X, X[::-1]]) * [1e-4, 1, 1, 1, 1, 1, 1, 1]
+    assert not dlx.Network([(np.ones((8, 3)), np.zeros(3))], loss="cross_entropy").report(inputs, Y)
+
+
 @pytest.mark.parametrize(
     ("validation", "kind", "text"),
     [
