@@ -289,6 +289,22 @@ def test_odd_histories_are_no_faults(curve, expected):
     assert [each.name for each in net.report(X, Y)] == expected
 
 
+@pytest.mark.parametrize(("last", "expected"), [(1.0, ["learning rate too low"]), (1.3, [])])
+def test_a_slow_fall_is_no_fault_where_the_validation_loss_rises(last, expected):
+    history = {"loss": np.linspace(9.0, 8.5, 12).tolist(), "validation_loss": np.linspace(1.2, last, 12).tolist()}
+    assert [each.name for each in network(history=history).report(X, Y)] == expected
+
+
+def test_of_weighted_rows_the_mean_is_not_known():
+    rare = np.arange(90) < 5
+    plain, weighted = (
+        evidence.gather(dlx.fit(X, rare, (4, 1), epochs=1, rng=0, class_weight=weight), X, rare, None).guesses
+        for weight in (None, "balanced")
+    )
+    np.testing.assert_allclose(plain, [np.log(2), sklearn.metrics.log_loss(rare, np.full(90, 5 / 90))], rtol=1e-12)
+    np.testing.assert_allclose(weighted, [np.log(2), np.log(2)], rtol=1e-12)
+
+
 def test_few_rows_do_not_prove_a_unit_dead():
     net, inputs = spoilt("numpy")
     assert "dead ReLUs" not in [each.name for each in net.report(inputs[:40], Y[:40])]
