@@ -13,6 +13,7 @@ from dlx import (
     checks,
     data,
     display,
+    evidence,
     initializers,
     losses,
     memory,
@@ -225,9 +226,13 @@ def fit(
             show(history)
             return any([_is_true(listen(found)) for listen in listeners["on_epoch_end"]])
 
+        key = network.kind(name, hidden, loss, rates, l2, l1)
+        host = None if key is None else get_backend("numpy")
+        plain = None if host is None else network.bind(host, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
+        drawn, restored = (train_rows, held_rows), settings.patience is not None
+        found.facts = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
         for listen in listeners["on_start"]:
             listen(found)
-        key = network.kind(name, hidden, loss, rates, l2, l1)
         task = steps.Task(chosen, net, name, rows, train_rows, key)
         done = 0 if resumed is None else resumed.start.epoch
         with display.progress(verbose, settings.epochs, task.size, done) as show:

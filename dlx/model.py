@@ -14,6 +14,8 @@ from dlx import (
     checks,
     data,
     descriptions,
+    diagnosis,
+    evidence,
     export,
     losses,
     network,
@@ -69,6 +71,7 @@ class Network:
     feature_names : list of str or None
     backend : Backend
     dtype : str
+    facts : what only the fit knows, for `report`; None without one, and from a file
 
     Examples
     --------
@@ -77,6 +80,8 @@ class Network:
     >>> net.predict([[1.0, 2.0]])
     array([[1., 2.]])
     """
+
+    facts: evidence.Facts | None = None
 
     def __init__(
         self,
@@ -166,6 +171,77 @@ class Network:
             rows = targets.place(target, w, Z, self.backend, self.dtype)
             w = None if rows.weights is None else rows.weights[:, 0]
             return scoring.figure_of_merit(self.backend, self.formulas, self.loss, Z, rows.Y, w)
+
+    def activations(self, X: Any) -> tuple[Array, ...]:
+        """What each layer gives for X: A_1, ..., A_{L-1} after activation, and last the scores Z_L.
+
+        A_l = f_l(A_{l-1} W_l + b_l),  Z_L = A_{L-1} W_L + b_L,  of shape (n, d_l); without dropout.
+
+        All of them are held at once, with what they were before activation: 2 n (d_1 + ... + d_L) numbers. Pass a few
+        hundred rows to look at. `predict_proba` and `predict` say what the scores stand for.
+
+        Parameters
+        ----------
+        X : array (n, d0)
+            Of the host (then the results are NumPy arrays) or of the network's own library (then they stay there).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `predict`.
+
+        Examples
+        --------
+        >>> import dlx, numpy as np
+        >>> net = dlx.Network([(np.eye(2), np.zeros(2)), (np.ones((2, 1)), np.zeros(1))])
+        >>> hidden, scores = net.activations([[-1.0, 2.0]])
+        >>> hidden, scores
+        (array([[0., 2.]]), array([[2.]]))
+        """
+        with self.backend.scope():
+            return tuple(self._out(each, X) for each in evidence.outputs(self, X))
+
+    def report(self, X: Any, y: Any, validation: Any = None) -> diagnosis.Report:
+        """What commonly goes wrong, found in this network, its history and its data, each with its evidence and remedy.
+
+        "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated units"), "vanishing
+        gradients", "exploding gradients", "overfitting", "learning rate too low" or "too few epochs", "classes missing
+        from validation": causes before their consequences. Rules are silent in doubt: nothing found is no proof. They
+        look at 4,096 rows drawn out of more. Without the history, or what only the fit knows - neither a saved file
+        nor parameters of your own have the latter -, they say what is left.
+
+        Parameters
+        ----------
+        X, y : arrays (n, d0) and (n,) or (n, K)
+            The training data.
+        validation : (X_val, y_val), optional
+            The validation data, if they were yours; a share that `fit` drew is known from the fit.
+
+        Returns
+        -------
+        Report
+            A tuple of `Finding(name, evidence, remedy)`, false where nothing was found, that prints as a text.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `score`.
+
+        Examples
+        --------
+        >>> import dlx, numpy as np
+        >>> X = np.linspace(0, 255, 200)[:, None]
+        >>> report = dlx.fit(X, X[:, 0] / 255, (1, 1), optimizer="lbfgs", rng=0).report(X, X[:, 0] / 255)
+        >>> [finding.name for finding in report]
+        ['unscaled inputs']
+        >>> print(report)
+        unscaled inputs: column 0 lies in [0, 255], and its root mean square is 147, not near 1
+            (all 200 rows).
+            -> Scale columns to mean 0 and variance 1 by the training data's figures, or divide
+               pixels by the largest.
+        """
+        with self.backend.scope():
+            return diagnosis.report(self, X, y, validation)
 
     def summary(self) -> str:
         """The layers as a text of at most 80 columns: shapes, activations, parameters.

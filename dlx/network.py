@@ -7,7 +7,7 @@ independent models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -95,26 +95,35 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
     return trace
 
 
+def deltas(net: Formulas, params: Params, trace: Trace, delta: Array) -> Iterator[tuple[int, Array]]:
+    """(l, ∂J/∂Z_l) from the last layer, l = L - 1, to the first, l = 0; `delta` (..., n, K) is the last one's.
+
+    δ_{l-1} = (δ_l W_lᵀ) · M_{l-1} · f'(Z_{l-1})
+    """
+    for l in range(len(params) - 1, 0, -1):
+        yield l, delta
+        delta = delta @ net.transpose(params[l].W)
+        delta = net.hidden[l - 1].chain(delta, trace.Zs[l - 1], trace.fs[l - 1])
+        mask = trace.masks[l - 1]
+        if mask is not None:
+            delta *= mask
+    yield 0, delta
+
+
 def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Params | None = None) -> Params:
     """The gradients of the loss by every W and b, by the chain rule; `delta` (..., n, K) is its derivative by the
     scores.
 
-    dW_l = A_{l-1}ᵀ δ_l,  db_l = Σ_i δ_l,  δ_{l-1} = (δ_l W_lᵀ) · M_{l-1} · f'(Z_{l-1})
+    dW_l = A_{l-1}ᵀ δ_l,  db_l = Σ_i δ_l,  with δ_l of `deltas`
 
     They are written to the arrays `into`, if there are any and the library writes in place.
 
     Source: Rumelhart, Hinton and Williams 1986.
     """
     gradients: list[Layer] = []
-    for l in range(len(params) - 1, -1, -1):
+    for l, each in deltas(net, params, trace, delta):
         W, b = (None, None) if into is None else into[l]
-        gradients.append(Layer(net.product(net.transpose(trace.As[l]), delta, W), net.sum_rows(delta, b)))
-        if l > 0:
-            delta = delta @ net.transpose(params[l].W)
-            delta = net.hidden[l - 1].chain(delta, trace.Zs[l - 1], trace.fs[l - 1])
-            mask = trace.masks[l - 1]
-            if mask is not None:
-                delta *= mask
+        gradients.append(Layer(net.product(net.transpose(trace.As[l]), each, W), net.sum_rows(each, b)))
     return tuple(reversed(gradients))
 
 

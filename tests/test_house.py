@@ -19,7 +19,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"descriptions"},
     {"steps", "divergence", "epochs", "training", "memory", "stopping"},
-    {"arguments"},
+    {"arguments", "evidence", "diagnosis"},
     {"export"},
     {"model"},
     {"identity", "progress", "inspection"},
@@ -48,6 +48,8 @@ HOST_WORK += [
     "progress",
     "inspection",
     "export",
+    "evidence",
+    "diagnosis",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for

@@ -46,7 +46,6 @@ def test_what_the_table_says_of_scikit_learn():
         assert not {"dropout", "class_weight", "backend", "device"} & set(settings)
         with pytest.raises(ValueError, match="'activation' parameter"):
             kind(activation=["relu", "tanh"]).fit([[0.0], [1.0]], [0, 1])
-        assert not [
-        ]
+        assert not []
     with pytest.raises(ValueError, match="'loss' parameter"):
         neural_network.MLPRegressor(loss=lambda Z, Y: (Z - Y) ** 2).fit([[0.0], [1.0]], [0, 1])
