@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m dlx", description="What computes here, and with what.")
     commands = parser.add_subparsers(dest="command", title="commands")
     reading = commands.add_parser("inspect", help="what a file of dlx holds, verified")
-    reading.add_argument("file", nargs="+", help="a network that was saved, or a checkpoint")
+    reading.add_argument("file", nargs="+", help="a network that was saved, a checkpoint, or a folder of them")
     checking = commands.add_parser("check", help="a few seconds of gradient and cross-backend tests")
     checking.add_argument("backend", nargs="?", help="a selector such as cupy:1; by default all that compute here")
     chosen = parser.parse_args(arguments)
@@ -52,15 +52,17 @@ def diagnosis() -> list[str]:
 
 
 def _inspect(path: str) -> int:
-    """Print what the file holds, or what is wrong with it; returns the exit status."""
-    from dlx.inspection import report
+    """Print what the file holds, or each file of the folder, or what is wrong with it; returns the exit status."""
+    from dlx.inspection import report, whole_folder
 
-    try:
-        print(report(path))
-    except (FileError, OSError) as reason:
-        print(reason, file=sys.stderr)
-        return 1
-    return 0
+    status = 0
+    for file in whole_folder(path):
+        try:
+            print(report(file))
+        except (FileError, OSError) as reason:
+            print(reason, file=sys.stderr)
+            status = 1
+    return status
 
 
 def _version(distribution: str) -> str:

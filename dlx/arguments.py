@@ -87,6 +87,7 @@ def _schedule(learning_rate: Any) -> schedules.Schedule:
         return checks.number("learning_rate", rate, low=0, remedy="So must each rate of a schedule.")
 
     checked(0, 1, [])
+    checked.__dict__.update(getattr(schedule, "__dict__", {}))  # what it tells of itself
     return checked
 
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from dlx.backend import Backend
 from dlx.descriptions import TRAINING
 from dlx.divergence import DivergenceError
 from dlx.model import Network
+from dlx.optimizers import Optimizer
 from dlx.progress import from_file, plain, restored, to_file
 from dlx.steps import Settings
 from dlx.training import Progress
 
-NAME, PATTERN, KEPT = "checkpoint-{:08}.safetensors", re.compile(r"checkpoint-([0-9]{8,})\.safetensors"), 2
+NAME, PATTERN, KEPT = "checkpoint-{:08}.safetensors", re.compile(r"checkpoint-([0-9]{8,12})\.safetensors"), 2
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -41,6 +42,7 @@ class Checkpoints:
         self.last = max(paths, default=0)
         self.newest = None if anew else _newest([paths[number] for number in sorted(paths, reverse=True)])
         self.updates, self.at, self.when = 0, (0, 0), time.monotonic()
+        self.own: list[int] = []  # the numbers of those that this call has written
         self.net: Network | None = None
         self.generator: np.random.Generator | None = None
         self.settings: dict[str, Any] = {}
@@ -54,41 +56,65 @@ class Checkpoints:
         `told` are those beside `settings`, by the names of the arguments; there are `n` rows.
         """
         self.generator = generator
+        old = {} if self.newest is None else self.newest[0][TRAINING]["settings"]
         planned = settings.epochs * -(-n // settings.batch_size)
-        others = {name: each for name, each in settings._asdict().items() if name not in ("schedule", "epochs")}
-        same = {name: identity.told(each, backend) for name, each in {**told, **others}.items()}
-        old = None if self.newest is None else self.newest[0][TRAINING]
-        at = sorted({planned * k // 4 for k in range(4)} | {planned - 1}) if old is None else old["settings"]["steps"]
-        rates = {"steps": at, "learning_rate": identity.rates(settings.schedule, at, planned)}
+        given = {**told, **settings._asdict(), "batch_size": min(settings.batch_size, n)}
+        self.settings = {name: identity.told(each, backend) for name, each in given.items() if name != "schedule"}
+        self.settings["learning_rate"] = identity.told_rates(settings.schedule, planned, old.get("learning_rate"))
         self.first_drawn = plain(generator.bit_generator.state)
-        seed = identity.short(json.dumps(self.first_drawn, sort_keys=True)) if seeded else None
-        self.settings = {**same, **rates, "rng": seed}
-        if old is None:
+        self.settings["rng"] = identity.short(json.dumps(self.first_drawn, sort_keys=True)) if seeded else None
+        if self.newest is None:
             return
-        for name, value in self.settings.items():
-            if value != old["settings"].get(name):
-                was, now = (_shown(each) for each in (old["settings"].get(name), value))
-                rule, remedy = "be of the same training", "Pass what it was, or resume='ignore' to start anew."
-                checks.reject("checkpoint", rule, f"{self.folder}, whose {name} was {was} and is {now} now", remedy)
-        self.first_drawn = old["first_drawn_from"]
+        for name, now in self.settings.items():
+            was = old.get(name)
+            if was != now and name != "epochs" and not (name == "feature_names" and None in (was, now)):
+                shown = "that is another now" if name == "rng" else f"that was {_shown(was)} and is {_shown(now)} now"
+                remedy = "Pass what it was, or resume='ignore' to start anew."
+                if name == "rng":
+                    remedy = f"Pass the same seed, or a generator as it was when that began. {remedy[25:]}"
+                self._refuse(f"{name} {shown}", remedy)
+        self.first_drawn = self.newest[0][TRAINING]["first_drawn_from"]
         with saving.whole(self.folder):
             generator.bit_generator.state = restored(generator.bit_generator.state, self.first_drawn)
 
-    def resumed(self, net: Network, epochs: int) -> Progress | None:
-        """Where the training of `net` goes on, on its backend; from here on `net` is what is saved."""
+    def _refuse(self, difference: str, remedy: str) -> NoReturn:
+        got = f"{self.folder}, of one with a {difference}"
+        checks.reject("checkpoint", "be of the same training", got, remedy)
+
+    def resumed(self, net: Network, settings: Settings, per_epoch: int, validates: bool) -> Progress | None:
+        """Where the training of `net`, of so many updates an epoch, goes on; from here on `net` is what is saved."""
         self.net = net
         if self.newest is None:
             return None
         description, arrays = self.newest
-        with saving.whole(self.folder):
-            found = from_file(description, arrays, net.backend, net.dtype)
-            drawn = restored(self.drawn(), found.drawn)
-        if epochs < found.start.epoch:
-            rule = f"be at least {found.start.epoch}, of which the checkpoint tells"
-            checks.reject("epochs", rule, epochs, "Raise it, or pass resume='ignore' to start anew.")
         assert self.generator is not None
-        self.generator.bit_generator.state = drawn
-        self.updates, self.at = found.start.updates, (found.start.epoch, found.start.position)
+        with saving.whole(self.folder):
+            now = json.loads(json.dumps(descriptions.description_of(net, {})))
+            for part in ("activation", "classes", "dtype", "layer_dims", "loss"):
+                if description[part] != now[part]:
+                    raise ValueError(f"another {part} than in its settings")
+            found = from_file(description, arrays, net.backend, net.dtype, settings.optimizer, per_epoch)
+            if found.history and ("validation_loss" in found.history) != validates:
+                raise ValueError("another validation than in its settings")
+            self.generator.bit_generator.state = restored(self.drawn(), found.drawn)
+        start = found.start
+        least = start.epoch + (start.position > 0)
+        if settings.epochs < least:
+            rule = f"be at least {least}, which the checkpoint has begun"
+            checks.reject("epochs", rule, settings.epochs, "Raise it, or pass resume='ignore' to start anew.")
+        epochs = self.newest[0][TRAINING]["settings"].get("epochs")
+        plans = (epochs if type(epochs) is int else 0) * per_epoch, settings.epochs * per_epoch
+        if isinstance(settings.optimizer, Optimizer) and not identity.kept_rates(
+            settings.schedule, plans, per_epoch, found.history, start.updates
+        ):
+            remedy = "It must not depend on `epochs` where that is raised, nor on what is kept between calls."
+            self._refuse("learning_rate that had other values in the epochs so far", remedy)
+        if found.ended and settings.epochs != epochs:
+            text = (
+                f"the training in {self.folder} was ended by a rule after {start.epoch} epochs and is returned as it is"
+            )
+            warnings.warn(f"{text}; resume='ignore' starts anew.", stacklevel=3)
+        self.updates, self.at = start.updates, (start.epoch, start.position)
         self.newest = None  # its arrays are needed no longer
         return found
 
@@ -108,13 +134,15 @@ class Checkpoints:
     def save(self, progress: Progress) -> None:
         """Write the next checkpoint, and let go of those before the last."""
         assert self.net is not None
-        description = descriptions.description_of(self.net)
-        description["history"] = {name: len(figures) for name, figures in progress.history.items()}
+        history = descriptions.history_arrays(progress.history)
+        description = descriptions.description_of(self.net, history)
+        descriptions.require_readable(description)
         training, arrays = to_file(progress, self.net.backend, self.net.dtype)
         description[TRAINING] = training | {"first_drawn_from": self.first_drawn, "settings": self.settings}
         try:
-            saving.write(self.folder / NAME.format(self.last + 1), description, arrays)
+            saving.write(self.folder / NAME.format(self.last + 1), description, arrays | history)
             self.last += 1
+            self.own.append(self.last)
             for number, path in self.paths().items():
                 if number <= self.last - KEPT:
                     path.unlink(missing_ok=True)
@@ -126,16 +154,19 @@ class Checkpoints:
         self.at = progress.start.epoch, progress.start.position
 
     def last_good(self, bad: tuple[int, int] | None) -> Path | None:
-        """The last checkpoint before the epoch and batch whose loss was bad; one that gave that loss is removed."""
-        if bad is not None and self.last and self.at >= bad:
-            (self.folder / NAME.format(self.last)).unlink(missing_ok=True)
+        """The last checkpoint of this call before the epoch and batch whose loss was bad.
+
+        One whose weights gave that loss is removed.
+        """
+        if bad is not None and self.own and self.at >= bad:
+            (self.folder / NAME.format(self.own.pop())).unlink(missing_ok=True)
         left = self.paths()
-        return left[max(left)] if left else None
+        return next((left[number] for number in reversed(self.own) if number in left), None)
 
     def paths(self) -> dict[int, Path]:
         """The checkpoints that are there, by their numbers."""
         named = ((PATTERN.fullmatch(path.name), path) for path in self.folder.iterdir())
-        return {int(match[1]): path for match, path in named if match}
+        return {int(match[1]): path for match, path in named if match and path.is_file()}
 
 
 @contextlib.contextmanager
@@ -149,7 +180,9 @@ def keeping(folder: Any, every: Any, resume: Any) -> Iterator[Checkpoints | None
     if not isinstance(folder, str | os.PathLike):
         remedy = "For example checkpoint='run/'."
         checks.reject("checkpoint", "be the path of a folder, or None", checks.shown(folder), remedy, TypeError)
-    path = Path(os.fsdecode(folder))
+    path = Path(os.path.abspath(os.fsdecode(folder)))  # whatever the working folder becomes
+    if not os.fsdecode(folder) or "\0" in str(path) or (os.path.lexists(path) and not path.is_dir()):
+        checks.reject("checkpoint", "be a folder, or a name for one", repr(os.fsdecode(folder)), "Choose another name.")
     with files.owned(path, "checkpoint"):
         files.sweep(path)
         found = Checkpoints(path, every, resume == "ignore")
@@ -164,6 +197,8 @@ def keeping(folder: Any, every: Any, resume: Any) -> Iterator[Checkpoints | None
 
 
 def _interval(every: Any) -> str | int | datetime.timedelta:
+    if isinstance(every, np.timedelta64):
+        every = every.item()
     if isinstance(every, datetime.timedelta):
         seconds = every.total_seconds()
         if seconds < 0:
@@ -182,10 +217,11 @@ def _newest(paths: Sequence[Path]) -> tuple[dict[str, Any], Arrays] | None:
         try:
             found = saving.read(path, descriptions.layout)
             with saving.whole(path):
-                settings = found[0][TRAINING]["settings"]
-                if not (isinstance(settings, dict) and all(type(step) is int for step in settings["steps"])):
-                    raise TypeError(f"settings {settings}")
+                if not isinstance(found[0][TRAINING]["settings"], dict):
+                    raise TypeError("settings that are none")
             return found
+        except saving.FormatError:  # of a newer dlx: to go on from the one before would lose it
+            raise
         except saving.FileError as reason:
             if k == len(paths) - 1:
                 raise saving.FileError(f"{reason} Or pass resume='ignore' to start anew.") from reason

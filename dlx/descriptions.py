@@ -21,6 +21,8 @@ TRAINING_KEYS += ["seconds", "settings", "slots", "updates"]
 HISTORY, SLOTS, BEST = "history/", "slots/", "best/"  # prefixes of tensors' names
 OWN = "functions of your own"
 MOST_LAYERS, MOST_SLOTS = 10_000, 8  # so that few bytes cannot promise many tensors
+MOST_LETTERS, MOST_FIGURES = 1 << 22, 1 << 22  # so that few bytes do not become many in memory
+ORDER = ["loss", "validation_loss", "validation_score", "learning_rate", "seconds"]  # of the history, as fit has it
 
 
 def described(part: Activation | Loss) -> dict[str, Any] | None:
@@ -39,25 +41,43 @@ def loss_from(entry: Mapping[str, Any]) -> Loss:
     return LOSSES[entry["name"]](**entry["settings"])
 
 
-def description_of(net: Any) -> dict[str, Any]:
-    """What a file says of a `Network` beside its tensors; None stands for a function of one's own."""
+def description_of(net: Any, history: Arrays) -> dict[str, Any]:
+    """What a file says of a `Network` beside its tensors; None stands for a function of one's own.
+
+    `history` is what `history_arrays` gives.
+    """
     return {
         "activation": [described(each) for each in net.activation],
         "classes": None if net.classes is None else net.classes.tolist(),
         "dtype": net.dtype,
         "feature_names": net.feature_names,
-        "history": {name: len(figures) for name, figures in net.history.items()},
+        "history": {name.removeprefix(HISTORY): figures.size for name, figures in history.items()},
         "layer_dims": list(net.layer_dims),
         "loss": described(net.loss),
         "made_by": f"dlx {__version__}",
     }
 
 
-def require_own(description: Mapping[str, Any]) -> None:
-    """Raise where a file cannot hold all of the network."""
+def require_readable(description: Mapping[str, Any]) -> None:
+    """Raise where a file of this description would be refused by `layout`."""
     if len(description["layer_dims"]) > MOST_LAYERS:
         remedy = "Save net.params with numpy."
         checks.reject("save", f"be of at most {MOST_LAYERS} layers", len(description["layer_dims"]), remedy)
+    if _letters(description["classes"]) > MOST_LETTERS:
+        rule, got = f"have at most {MOST_LETTERS} letters, all as long as the longest", _letters(description["classes"])
+        checks.reject("classes", rule, got, "Number the labels, and save their names elsewhere.")
+    if sum(description["history"].values()) > MOST_FIGURES:
+        remedy = "Shorten net.history."
+        checks.reject("history", f"hold at most {MOST_FIGURES} numbers", sum(description["history"].values()), remedy)
+
+
+def _letters(labels: Any) -> int:
+    """Of all strings together, when NumPy makes all as long as the longest."""
+    return len(labels) * max(map(len, labels)) if labels and isinstance(labels[0], str) else 0
+
+
+def require_own(description: Mapping[str, Any]) -> None:
+    """Raise where a file cannot hold all of the network."""
     if None in (*description["activation"], description["loss"]):
         rule = "be of a network with dlx's own activations and loss"
         remedy = "No file can hold code: save net.params with numpy, and rebuild with dlx.Network(params, ...)."
@@ -85,6 +105,12 @@ def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]
     return found
 
 
+def history_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, list[float]]:
+    """The history that a file holds."""
+    names = sorted(description["history"], key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return {name: arrays[HISTORY + name].tolist() for name in names}
+
+
 def layout(description: Mapping[str, Any]) -> Layout:
     """Names, dtypes and shapes of the tensors that a description promises; any error is the file's."""
     if sorted({*description} - {TRAINING}) != KEYS:
@@ -94,6 +120,8 @@ def layout(description: Mapping[str, Any]) -> Layout:
         raise ValueError(f"layers {dims} of dtype {dtype}")
     if not 2 <= len(dims) <= MOST_LAYERS:
         raise ValueError(f"{len(dims)} widths of layers")
+    if _letters(description["classes"]) > MOST_LETTERS or sum(description["history"].values()) > MOST_FIGURES:
+        raise ValueError("more labels or figures than dlx writes")
     pairs = [((dtype, (a, b)), (dtype, (1, b))) for a, b in itertools.pairwise(dims)]
     found = named(pairs) | {HISTORY + name: ("f8", (n,)) for name, n in description["history"].items()}
     if TRAINING not in description:
@@ -119,13 +147,11 @@ def _count(value: Any, most: int = 1 << 32) -> int:
 
 def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
     """The arguments of `Network` that a file holds; any error is the file's."""
-    if None in (*description["activation"], description["loss"]):
-        raise ValueError(f"of a training with {OWN}: go on by dlx.fit with them and the same `checkpoint`")
     layers = len(description["layer_dims"]) - 1
     return {
         "params": pairs_of(arrays, layers),
         "activation": [activation_from(each) for each in description["activation"]],
         "loss": loss_from(description["loss"]),
-        "history": {name: arrays[HISTORY + name].tolist() for name in description["history"]},
+        "history": history_of(description, arrays),
         **{name: description[name] for name in ("classes", "dtype", "feature_names")},
     }

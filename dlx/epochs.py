@@ -117,7 +117,10 @@ def by_batch(
     start: Start | None = None,
     pauses: Pauses | None = None,
 ) -> Iterator[Epoch]:
-    """Epochs of a first-order optimizer; Ctrl-C ends them after the updates so far, which are an epoch too."""
+    """Epochs of a first-order optimizer; Ctrl-C ends them after the updates so far, which are an epoch too.
+
+    Not so where they are saved, for they will be in the epoch that goes on.
+    """
     course = Course(task, settings, params, start)
     while course.epoch < settings.epochs:
         drawn = None if pauses is None else pauses.drawn()
@@ -131,8 +134,10 @@ def by_batch(
                         break
         except KeyboardInterrupt:
             interrupted = [signal.SIGINT]
-        if pauses is not None and signal.SIGTERM in pauses.received:
-            return
+        if pauses is not None and pauses.received:
+            within = course.position < len(course.sizes)
+            if within or signal.SIGTERM in pauses.received:  # saved; an epoch that is all done gets its figures
+                raise KeyboardInterrupt
         if course.position:
             yield course.close()
         if interrupted or (pauses is not None and pauses.received):

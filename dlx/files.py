@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import socket
 import stat
@@ -16,9 +17,9 @@ from pathlib import Path
 from dlx import checks
 
 AnyPath = str | os.PathLike[str]
-TEMPORARY = ".dlx-{}.tmp"
+TEMPORARY, TEMPORARIES = ".dlx-{}.tmp", re.compile(r"\.dlx-[0-9a-f]{16}\.tmp")
 STALE = 60.0  # seconds; a younger temporary may be one that its writer has not locked yet
-LOCK = "lock"
+LOCK = ".dlx-lock"
 
 if sys.platform == "win32":
     import msvcrt
@@ -42,8 +43,8 @@ def replace(path: AnyPath, content: bytes) -> None:
     Where `path` is a symbolic link, the file that it points to. A new file's permissions are those of the umask; those
     of an old one stay. Temporaries that a killed process left in the folder are removed.
     """
-    target = Path(os.path.realpath(path))
-    mode = _permissions(target)
+    mode = _permissions(path)
+    target = Path(os.path.realpath(os.fsdecode(path)))
     sweep(target.parent)
     temporary = target.with_name(TEMPORARY.format(secrets.token_hex(8)))
     try:
@@ -55,25 +56,28 @@ def replace(path: AnyPath, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+        _sync(target.parent)
+    except BaseException as reason:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(reason, OSError) and reason.errno is not None:  # which names the temporary
+            raise OSError(reason.errno, os.strerror(reason.errno), os.fsdecode(path)) from reason
         raise
-    _sync(target.parent)
 
 
-def _permissions(target: Path) -> int | None:
+def _permissions(path: AnyPath) -> int | None:
     """Of the file that will be replaced, None if there is none; raises where it may not be."""
     try:
-        found = os.stat(target)
+        found = os.stat(path)
     except FileNotFoundError:
         return None
+    shown = os.fsdecode(path)
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), shown)
     if not stat.S_ISREG(found.st_mode):
-        checks.reject("path", "be a file, or a name that is free", f"{target}, a device or pipe", "Choose another.")
-    if not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        checks.reject("path", "be a file, or a name that is free", f"{shown}, a device or pipe", "Choose another.")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), shown)
     return stat.S_IMODE(found.st_mode)
 
 
@@ -95,7 +99,7 @@ def sweep(folder: Path) -> None:
     """Remove the temporaries of writers that are dead: nobody holds their locks."""
     for path in folder.glob(TEMPORARY.format("*")):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime < STALE:
+            if not TEMPORARIES.fullmatch(path.name) or time.time() - path.stat().st_mtime < STALE:
                 continue
             with open(path, "rb") as file:
                 _lock(file.fileno())
@@ -109,7 +113,7 @@ def owned(folder: Path, name: str) -> Iterator[None]:
     `name` is that of the argument which the folder came by.
     """
     os.makedirs(folder, exist_ok=True)
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     _HELD.add(file)
     try:
         try:

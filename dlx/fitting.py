@@ -202,7 +202,8 @@ def fit(
         if kept is not None:
             told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
             told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
-            told |= {"y": (target.Y, target.classes), "sample_weight": weights, "validation": share or (X_val, y_val)}
+            told |= {"y": (target.Y, target.classes), "sample_weight": weights, "feature_names": names and tuple(names)}
+            told["validation"] = share if X_val is None else _pair(X_val, y_val, chosen)
             kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
         train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
         weights = targets.to_mean_one(weights, train_rows, held_rows)
@@ -215,7 +216,9 @@ def fit(
         parameters.require_real(initial, chosen, name, "init")
         parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
         found = Network(initial, **parts, backend=chosen, dtype=name)
-        resumed = None if kept is None else kept.resumed(found, settings.epochs)
+        task = steps.Task(chosen, net, name, rows, train_rows, network.kind(name, hidden, loss, rates, l2, l1))
+        per_epoch = -(-task.size // settings.batch_size)
+        resumed = None if kept is None else kept.resumed(found, settings, per_epoch, held is not None)
         params, start = (found.params, None) if resumed is None else resumed[:2]
 
         def validate(params: Params) -> dict[str, float]:
@@ -226,14 +229,12 @@ def fit(
             show(history)
             return any([_is_true(listen(found)) for listen in listeners["on_epoch_end"]])
 
-        key = network.kind(name, hidden, loss, rates, l2, l1)
-        host = None if key is None else get_backend("numpy")
+        host = None if task.key is None else get_backend("numpy")
         plain = None if host is None else network.bind(host, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
         drawn, restored = (train_rows, held_rows), settings.patience is not None
         found.facts = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
         for listen in listeners["on_start"]:
             listen(found)
-        task = steps.Task(chosen, net, name, rows, train_rows, key)
         done = 0 if resumed is None else resumed.start.epoch
         with display.progress(verbose, settings.epochs, task.size, done) as show:
             found.params, found.history = training.train(
@@ -242,6 +243,11 @@ def fit(
         for listen in listeners["on_end"]:
             listen(found)
     return found
+
+
+def _pair(X_val: Any, y_val: Any, backend: Backend) -> tuple[Any, Any]:
+    """The user's own validation rows as arrays."""
+    return data.as_array(X_val, "X_val"), targets.on_host(y_val, backend, "y_val")
 
 
 def _held_out(

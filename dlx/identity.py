@@ -16,7 +16,7 @@ from dlx.losses import Loss
 from dlx.optimizers import Optimizer
 from dlx.schedules import Schedule
 
-WORDS = 1 << 17  # of 8 bytes, which stay in cache
+BYTES = 1 << 20  # hashed at once, which stay in cache
 
 
 def told(value: Any, backend: Backend) -> Any:
@@ -43,25 +43,18 @@ def told(value: Any, backend: Backend) -> Any:
 
 
 def fingerprint(x: Any, backend: Backend) -> str:
-    """Shape, dtype and a digest of the data, wherever they lie: another value, or order, gives another.
-
-    The digest is of the sums modulo 2^64 of the bytes in words, over each row and over each column.
-    """
-    rows, columns = hashlib.sha256(), []
-    if x.ndim < 2:
-        x = backend.xp.reshape(x, (-1, 1)) if library_of(x) == backend.name else x.reshape(-1, 1)
-    at_once = max(1, WORDS * 8 // max(1, math.prod(x.shape[1:]) * 8))
+    """Shape, dtype and a digest of the data, wherever they lie: another value, or order, gives another."""
+    found = hashlib.sha256()
+    if x.ndim == 0:
+        x = backend.asarray(x) if library_of(x) == backend.name else x
+        x = x[None]
+    at_once = max(1, BYTES // max(1, 8 * math.prod(x.shape[1:])))
     for first in range(0, x.shape[0], at_once):
         part = x[first : min(first + at_once, x.shape[0]), ...]
         host = np.ascontiguousarray(part if isinstance(part, np.ndarray) else backend.to_host(part))
         host = host.astype(str) if host.dtype.kind in "OT" else host  # labels
-        octets = host.reshape(len(host), -1).view(np.uint8)
-        width = next(size for size in (8, 4, 2, 1) if octets.shape[1] % size == 0)
-        words = octets.view(f"u{width}")
-        rows.update(words.sum(axis=1, dtype=np.uint64).data)
-        columns.append(words.sum(axis=0, dtype=np.uint64))
-    rows.update(np.sum(columns, axis=0, dtype=np.uint64).tobytes())
-    return f"{data.dtype_name(x)} {tuple(x.shape)} {rows.hexdigest()[:12]}"
+        found.update(host.reshape(-1).view(np.uint8).data)
+    return f"{data.dtype_name(x)} {tuple(x.shape)} {found.hexdigest()[:16]}"
 
 
 def short(text: str) -> str:
@@ -69,9 +62,34 @@ def short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def rates(schedule: Schedule, at: Sequence[int], planned: int) -> list[float] | None:
-    """What tells one schedule from another; None where it cannot be asked so early."""
+def told_rates(schedule: Schedule, planned: int, before: Any) -> Any:
+    """A schedule in the terms of JSON: what it tells of itself, or some of its rates.
+
+    Those are at the steps that were asked for `before`, in another call.
+    """
+    known = getattr(schedule, "told", None)
+    if known is not None:
+        return known
+    at = before["steps"] if isinstance(before, Mapping) and "steps" in before else None
+    if not (isinstance(at, list) and all(type(step) is int for step in at)):
+        at = sorted({planned * k // 4 for k in range(4)} | {planned - 1})
     try:
-        return [float(schedule(step, planned, [])) for step in at]
-    except Exception:  # a schedule of the user's own may want losses
-        return None
+        return {"steps": at, "rates": [float(schedule(step, planned, [])) for step in at]}
+    except Exception:  # it may want losses
+        return {"steps": at, "rates": None}
+
+
+def kept_rates(
+    schedule: Schedule, plans: tuple[int, int], per_epoch: int, history: Mapping[str, Sequence[float]], updates: int
+) -> bool:
+    """Whether a schedule gives the rates so far under both plans, of so many updates, and those of finished epochs."""
+    watched = history.get("validation_loss", history.get("loss", []))
+    ends = enumerate(history.get("learning_rate", []))
+
+    def rate(step: int, plan: int) -> float:
+        return float(schedule(step, plan, list(watched[: step // per_epoch])))
+
+    before, now = plans
+    return all(rate((epoch + 1) * per_epoch - 1, now) == last for epoch, last in ends) and (
+        before == now or all(rate(step, before) == rate(step, now) for step in range(updates))
+    )

@@ -7,6 +7,7 @@ import math
 import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from dlx.descriptions import HISTORY, TRAINING
 from dlx.files import AnyPath
 
 WIDTH, SHOWN = 80, 8  # columns; labels, or names
+
+
+def whole_folder(path: AnyPath) -> list[Path]:
+    """The files of dlx in a folder, or the file itself."""
+    found = Path(os.fsdecode(path))
+    return sorted(found.glob("*.safetensors")) if found.is_dir() else [found]
 
 
 def report(path: AnyPath) -> str:

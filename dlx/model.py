@@ -36,6 +36,7 @@ from dlx.backend import (
     library_of,
 )
 from dlx.network import Layer, Params
+from dlx.saving import FileError
 from dlx.training import History
 
 AT_A_STROKE = 128  # rows; more are computed block by block
@@ -289,9 +290,11 @@ class Network:
         Raises ValueError for a user's own activation or loss, whose code no file can hold, and OSError where the
         disk refuses.
         """
-        description = descriptions.description_of(self)
+        history = descriptions.history_arrays(self.history)
+        description = descriptions.description_of(self, history)
+        arrays = descriptions.named(self._host_params()) | history
         descriptions.require_own(description)
-        arrays = descriptions.named(self._host_params()) | descriptions.history_arrays(self.history)
+        descriptions.require_readable(description)
         saving.write(path, description, arrays)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
@@ -466,6 +469,9 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None
     chosen = get_backend(backend)
     description, arrays = saving.read(path, descriptions.layout)
     with saving.whole(path):
+        if None in (*description["activation"], description["loss"]):
+            remedy = "Go on by dlx.fit with them, and the folder as `checkpoint`."
+            raise FileError(f"`path` must be of dlx's own functions; got {path}, of {descriptions.OWN}. {remedy}")
         net = Network(**descriptions.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
 

@@ -71,44 +71,73 @@ def to_file(progress: Progress, backend: Backend, dtype: str) -> tuple[dict[str,
         "seconds": progress.seconds,
         "slots": count,
         "updates": start.updates,
-    }, found | descriptions.history_arrays(progress.history)
+    }, found
 
 
-def from_file(description: Mapping[str, Any], arrays: Arrays, backend: Backend, dtype: str) -> Progress:
-    """What `to_file` was given."""
+def from_file(
+    description: Mapping[str, Any], arrays: Arrays, backend: Backend, dtype: str, optimizer: Any, per_epoch: int
+) -> Progress:
+    """What `to_file` was given, by a training with that optimizer and so many updates an epoch.
+
+    Any error is the file's. A right digest is no proof: whoever can write the file can write that too.
+    """
     training, layers = description[TRAINING], len(description["layer_dims"]) - 1
+    updates, epoch, position = (_count(training[name]) for name in ("updates", "epoch", "position"))
+    history = descriptions.history_of(description, arrays)
     if not all(np.isfinite(each).all() for name, each in arrays.items() if not name.startswith(descriptions.HISTORY)):
         raise ValueError("a number that is not finite")
+    if any(len(history.get(name, [])) != epoch for name in ("loss", "learning_rate", "seconds")) or any(
+        len(figures) != epoch for name, figures in history.items() if name in descriptions.ORDER
+    ):
+        raise ValueError("a history of another length than there were epochs")
+    best_epoch, limit, ended = (training[name] for name in ("best_epoch", "limit", "ended"))
+    if (best_epoch is not None and _count(best_epoch) >= epoch) or type(ended) is not bool:
+        raise ValueError(f"best epoch {best_epoch} of {epoch}, ended: {ended}")
 
     def params(prefix: str = "") -> Any:
         return own_params(descriptions.pairs_of(arrays, layers, prefix), backend, dtype)
 
-    def own(x: Any) -> Any:
-        return backend.copy(backend.asarray(x, dtype))
-
     slots: State | quasi_newton.Memory
-    if (memory := training["lbfgs"]) is not None:
-        pairs = zip(map(own, arrays["s"]), map(own, arrays["y"]), map(float, memory["sy"]), strict=True)
-        f, length = float(memory["f"]), float(memory["length"])
-        slots = quasi_newton.Memory(f, own(arrays["gradient"]), tuple(pairs), length, training["updates"])
+    if isinstance(optimizer, quasi_newton.LBFGS):
+        slots = _memory(training, arrays, lambda x: backend.copy(backend.asarray(x, dtype)), optimizer)
     else:
-        each = [params(f"{SLOTS}{k}/") for k in range(training["slots"])]
+        if (training["slots"], training["lbfgs"]) != (optimizer.slots, None):
+            raise ValueError(f"{training['slots']} slots instead of {optimizer.slots}")
+        if position > per_epoch or updates != epoch * per_epoch + position:
+            raise ValueError(f"update {updates} at batch {position} of epoch {epoch}, of {per_epoch} batches each")
+        each = [params(f"{SLOTS}{k}/") for k in range(optimizer.slots)]
         slots = tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(layers))
-    counts = [training[name] for name in ("updates", "epoch", "position")]
-    if any(type(each) is not int or each < 0 for each in counts):
-        raise ValueError(f"counts {counts}")
-    limit = math.inf if training["limit"] is None else float(training["limit"])
-    best = None if training["best_epoch"] is None else params(BEST)
-    history = {name: arrays[descriptions.HISTORY + name].tolist() for name in description["history"]}
-    if len(history.get("loss", [])) != training["epoch"]:
-        raise ValueError("a history of another length than there were epochs")
+    limit = math.inf if limit is None else _number(limit)
+    start = Start(slots, updates, epoch, position, arrays["losses"], limit)
+    best = None if best_epoch is None else params(BEST)
     return Progress(
-        params(),
-        Start(slots, counts[0], counts[1], counts[2], arrays["losses"], limit),
-        history,
-        best,
-        None if best is None else range(training["epoch"])[training["best_epoch"]],
-        float(training["seconds"]),
-        bool(training["ended"]),
-        training["drawn_from"],
+        params(), start, history, best, best_epoch, _number(training["seconds"]), ended, training["drawn_from"]
     )
+
+
+def _memory(
+    training: Mapping[str, Any], arrays: Arrays, own: Any, optimizer: quasi_newton.LBFGS
+) -> quasi_newton.Memory:
+    """L-BFGS's, whose pairs have positive sᵀy."""
+    memory = training["lbfgs"]
+    if (training["slots"], training["position"]) != (0, 0) or training["updates"] < 1:
+        raise ValueError("L-BFGS within an epoch")
+    sy = [_number(each) for each in memory["sy"]]
+    if len(sy) > optimizer.history or not all(sy) or type(memory["f"]) is not float:
+        raise ValueError(f"{len(sy)} pairs for L-BFGS")
+    pairs = zip(map(own, arrays["s"]), map(own, arrays["y"]), sy, strict=True)
+    length = _number(memory["length"])
+    return quasi_newton.Memory(memory["f"], own(arrays["gradient"]), tuple(pairs), length, training["updates"])
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"a count of {value!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    """Finite and not negative; JSON has no other than finite ones."""
+    if type(value) is not float or value < 0.0:
+        raise TypeError(f"{value!r} for a number")
+    return value

@@ -31,6 +31,10 @@ class FileError(ValueError):
     """A file that is not a network of dlx, or not a whole one; the text names the file and what is wrong."""
 
 
+class FormatError(FileError):
+    """A file of another format than this dlx's, and perhaps a good one."""
+
+
 class Tensor(NamedTuple):
     """A tensor as a header describes it, its bytes counted from the header's end."""
 
@@ -80,7 +84,7 @@ def read(
         canonical = _text(description)
         found = description.pop("format")
         if found != FORMAT:
-            raise FileError(f"`path` must have format {FORMAT}; got {path} of format {found}. Update dlx to read it.")
+            raise FormatError(f"`path` must have format {FORMAT}; got {path} of format {found}. Update dlx to read it.")
         if canonical != text:
             raise ValueError("a description that dlx has not written")
         promised = description.pop("sha256")
@@ -111,7 +115,7 @@ def whole(path: AnyPath) -> Iterator[None]:
 @contextmanager
 def _opened(path: AnyPath) -> Iterator[BinaryIO]:
     """What the system refuses is an OSError and no fault of the file's; a pipe or a device would never end."""
-    kind = os.stat(path).st_mode
+    kind = os.stat(os.fspath(path)).st_mode  # a number would be an open file's
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise FileError(f"`path` must be a file; got {path}, a device or pipe. Save to a file, and load that.")
     with open(path, "rb") as file:

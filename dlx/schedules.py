@@ -17,6 +17,12 @@ from dlx import checks
 Schedule = Callable[[int, int, Sequence[float]], float]
 
 
+def _told(schedule: Schedule, name: str, **settings: float) -> Schedule:
+    """The schedule, which tells what it is: a checkpoint compares it with another."""
+    schedule.told = {"name": name, **settings}  # type: ignore[attr-defined]
+    return schedule
+
+
 def _rate(name: str, value: float) -> float:
     return checks.number(name, value, low=0, above=True, remedy="Use 1e-3, for example.")
 
@@ -43,7 +49,7 @@ def constant(rate: float) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return rate
 
-    return schedule
+    return _told(schedule, "constant", rate=rate)
 
 
 def step_decay(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
@@ -61,7 +67,7 @@ def step_decay(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return rate * factor ** (step // every)
 
-    return schedule
+    return _told(schedule, "step_decay", rate=rate, factor=factor, every=every)
 
 
 def exponential(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
@@ -79,7 +85,7 @@ def exponential(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return float(rate * factor ** (step / every))
 
-    return schedule
+    return _told(schedule, "exponential", rate=rate, factor=factor, every=every)
 
 
 def inverse_scaling(rate: float, power: float = 0.5) -> Schedule:
@@ -99,7 +105,7 @@ def inverse_scaling(rate: float, power: float = 0.5) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return float(rate / (step + 1) ** power)
 
-    return schedule
+    return _told(schedule, "inverse_scaling", rate=rate, power=power)
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -142,7 +148,7 @@ def warmup_cosine(rate: float, warmup: float = 0.05, floor: float = 0.0) -> Sche
             return floor + (rate - floor) * step / rise
         return _cosine(rate, floor, (step - rise) / max(steps - rise, 1))
 
-    return schedule
+    return _told(schedule, "warmup_cosine", rate=rate, warmup=warmup, floor=floor)
 
 
 def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float = 1e4) -> Schedule:
@@ -168,7 +174,7 @@ def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float 
             return _cosine(first, rate, step / peak)
         return _cosine(rate, last, (step - peak) / max(steps - 1.0 - peak, 1.0))
 
-    return schedule
+    return _told(schedule, "one_cycle", rate=rate, warmup=warmup, start=start, end=end)
 
 
 def reduce_on_plateau(
@@ -219,7 +225,9 @@ def reduce_on_plateau(
             memo["last"] = (list(losses), current)
         return current
 
-    return schedule
+    return _told(
+        schedule, "reduce_on_plateau", rate=rate, factor=factor, patience=patience, floor=floor, improvement=improvement
+    )
 
 
 def get(learning_rate: object) -> Schedule:

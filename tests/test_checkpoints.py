@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import dlx
 from dlx import checkpoints, descriptions, files, identity, saving
@@ -91,7 +92,9 @@ def test_a_training_goes_on_to_the_same_bits(fit, be, tmp_path):
     assert ends >= 1
     assert_same(net, dlx.fit(X, Y, **how))
     assert_same(dlx.fit(X, Y, **how, checkpoint=tmp_path), net)  # what has ended is returned
-    assert sorted(path.name for path in tmp_path.iterdir())[2:] == [files.LOCK]  # and two checkpoints
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[:1] == [files.LOCK]
+    assert len(names) == 3  # it, and two checkpoints
 
 
 @pytest.mark.parametrize("every", ["epoch", 1, 5, datetime.timedelta(0), datetime.timedelta(days=1)], ids=str)
@@ -160,11 +163,27 @@ def test_a_checkpoint_of_one_library_goes_on_in_another(be, tmp_path):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)  # float32 of two libraries
 
 
+def test_fewer_epochs_than_were_begun_are_refused(tmp_path):
+    with pytest.raises(Stop):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, checkpoint_every=9, callbacks=[stop_at(2)])
+    with pytest.raises(ValueError, match="`epochs` must be at least 2, which the checkpoint has begun; got 1"):
+        dlx.fit(X, Y, **HOW | {"epochs": 1}, checkpoint=tmp_path)
+    assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
+
+
+def stop_at(epoch):
+    def stop(net):
+        if len(net.history["loss"]) == epoch:
+            raise Stop
+
+    return stop
+
+
 def test_more_epochs_train_on(tmp_path):
     dlx.fit(X, Y, **HOW | {"epochs": 2}, checkpoint=tmp_path)
     assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
     with pytest.raises(
-        ValueError, match=r"`epochs` must be at least 4, of which the checkpoint tells; got 3\. Raise it"
+        ValueError, match=r"`epochs` must be at least 4, which the checkpoint has begun; got 3\. Raise it"
     ):
         dlx.fit(X, Y, **HOW | {"epochs": 3}, checkpoint=tmp_path)
 
@@ -173,7 +192,9 @@ def test_patience_that_has_ended_a_training_has_ended_it(tmp_path):
     how = HOW | {"validation": (X[::-1], Y), "patience": 1, "epochs": 60, "learning_rate": 0.05}
     net = dlx.fit(X, Y, **how, checkpoint=tmp_path)
     assert len(net.history["loss"]) < 60
-    assert_same(dlx.fit(X, Y, **how | {"epochs": 90}, checkpoint=tmp_path), net)
+    assert_same(dlx.fit(X, Y, **how, checkpoint=tmp_path), net)
+    with pytest.warns(UserWarning, match=r"ended by a rule after \d+ epochs and is returned as it is; resume='ignore'"):
+        assert_same(dlx.fit(X, Y, **how | {"epochs": 90}, checkpoint=tmp_path), net)
 
 
 def test_a_callback_that_has_ended_a_training_has_ended_it(tmp_path):
@@ -187,7 +208,9 @@ def test_functions_of_ones_own_go_on_but_cannot_be_loaded(tmp_path):
     net, ends = interrupted(tmp_path, **how)
     assert ends >= 1
     assert_same(net, dlx.fit(X, Y, **how))
-    with pytest.raises(dlx.FileError, match="of a training with functions of your own"):
+    with pytest.raises(
+        dlx.FileError, match=r"`path` must be of dlx's own functions; got .*, of functions of your own\. Go on by"
+    ):
         dlx.load(max(tmp_path.glob("checkpoint-*")))
 
 
@@ -201,6 +224,8 @@ OTHERS = {
     "batch_size": {"batch_size": 8},
     "learning_rate": {"learning_rate": 0.01},
     "learning_rate ": {"learning_rate": dlx.schedules.cosine(1e-3)},
+    "learning_rate  ": {"learning_rate": dlx.schedules.reduce_on_plateau(1e-3)},
+    "learning_rate   ": {"learning_rate": lambda step, steps, losses: 1e-3},
     "l2": {"l2": 0.1},
     "l1": {"l1": 0.1},
     "dropout": {"dropout": 0.5},
@@ -229,10 +254,10 @@ def test_another_training_is_refused_and_the_difference_named(name, other, tmp_p
     dlx.fit(X, Y, **HOW | {"epochs": 1}, checkpoint=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     settings = {"X": X, "y": Y, **HOW, **other}
-    with pytest.raises(
-        ValueError,
-        match=rf"`checkpoint` must be of the same training; got .*, whose {name.strip()} was .+ and is .+ now\. Pass",
-    ):
+    text = (
+        rf"`checkpoint` must be of the same training; got .*, of one with a {name.strip()} that (was .+ and )?is .+ now"
+    )
+    with pytest.raises(ValueError, match=text):
         dlx.fit(**settings, checkpoint=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     again = dlx.fit(**settings, checkpoint=tmp_path, resume="ignore")
@@ -243,8 +268,68 @@ def test_another_training_is_refused_and_the_difference_named(name, other, tmp_p
 def test_rates_that_depend_on_the_number_of_epochs_hold_it_fast(tmp_path):
     how = HOW | {"learning_rate": dlx.schedules.cosine(0.1), "checkpoint": tmp_path}
     dlx.fit(X, Y, **how | {"epochs": 2})
-    with pytest.raises(ValueError, match="whose learning_rate was"):
+    with pytest.raises(ValueError, match="with a learning_rate that had other values in the epochs so far"):
         dlx.fit(X, Y, **how)
+
+
+def test_a_schedule_of_ones_own_is_known_by_its_rates_so_far(tmp_path):
+    """Where they depend on the number of epochs, or on losses, all those of finished epochs are compared."""
+
+    def by_share(step, steps, losses):
+        return 0.01 if step < 0.6 * steps else 0.001
+
+    def by_loss(factor):
+        return lambda step, steps, losses: 0.01 * factor ** len(losses)
+
+    how = HOW | {"learning_rate": by_share, "epochs": 10}
+    dlx.fit(X, Y, **how, checkpoint=tmp_path / "a", callbacks=lambda net: len(net.history["loss"]) == 9)
+    with pytest.raises(ValueError, match="with a learning_rate that had other values in the epochs so far"):
+        dlx.fit(X, Y, **how | {"epochs": 11}, checkpoint=tmp_path / "a")
+    how = HOW | {"learning_rate": by_loss(0.5)}
+    dlx.fit(X, Y, **how | {"epochs": 2}, checkpoint=tmp_path / "b")
+    with pytest.raises(ValueError, match="with a learning_rate that had other values in the epochs so far"):
+        dlx.fit(X, Y, **how | {"learning_rate": by_loss(0.6)}, checkpoint=tmp_path / "b")
+    assert_same(dlx.fit(X, Y, **how, checkpoint=tmp_path / "b"), dlx.fit(X, Y, **how))
+
+
+SAME = {
+    "the whole batch": ({"batch_size": 90}, {"batch_size": None}),
+    "numbers of NumPy": (
+        {"learning_rate": 0.5, "l2": 0.25},
+        {"learning_rate": np.float32(0.5), "l2": np.float64(0.25)},
+    ),
+    "a schedule made twice": tuple({"learning_rate": dlx.schedules.step_decay(0.1, 0.5, 3)} for _ in range(2)),
+    "a rate of the optimizer's": ({"learning_rate": 0.5}, {"optimizer": dlx.adam(0.5)}),
+    "another order in memory": ({"X": X}, {"X": np.asfortranarray(X)}),
+    "a data frame": ({"X": X}, {"X": "frame"}),
+    "one rate a layer": ({"dropout": 0.5}, {"dropout": [0.5]}),
+    "weights twice as large": ({"sample_weight": np.ones(90)}, {"sample_weight": np.full(90, 2.0)}),
+    "labels in a list": ({"y": Y}, {"y": Y.tolist()}),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), SAME.values(), ids=SAME)
+def test_what_is_the_same_said_otherwise_goes_on(first, second, tmp_path):
+    if isinstance(second.get("X"), str):
+        second = {"X": pytest.importorskip("pandas").DataFrame(X, columns=list("abcde"))}
+    base = {"X": X, "y": Y, **HOW}
+    dlx.fit(**base | first | {"epochs": 2}, checkpoint=tmp_path)
+    net = dlx.fit(**base | second, checkpoint=tmp_path)
+    assert_same(net, dlx.fit(**base | first))
+
+
+def test_columns_that_are_called_otherwise_are_refused(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    dlx.fit(pandas.DataFrame(X, columns=list("abcde")), Y, **HOW, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="with a feature_names that was"):
+        dlx.fit(pandas.DataFrame(X, columns=list("bacde")), Y, **HOW, checkpoint=tmp_path)
+
+
+def test_rows_shuffled_against_their_labels_are_refused_whatever_their_sums(tmp_path):
+    hot = np.eye(5, dtype="float32")[np.arange(90) % 5]
+    dlx.fit(hot, Y, **HOW, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="with a X that was"):
+        dlx.fit(hot[::-1], Y, **HOW, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (300, 1), (5000, 100), (40, 2, 3), (9,)])
@@ -259,6 +344,7 @@ def test_a_fingerprint_sees_every_element_and_their_order(shape, dtype, be):
     here = identity.fingerprint(x, dlx.get_backend("numpy"))
     assert identity.fingerprint(be.asarray(x), be).split()[1:] == here.split()[1:]  # of whatever library
     assert identity.fingerprint(np.asfortranarray(x), be) == here
+    assert identity.fingerprint(x[np.arange(len(x))], be) == here
     other = x.copy()
     other.flat[-1] = not other.flat[-1] if dtype == "bool" else other.flat[-1] + 1
     assert identity.fingerprint(other, be) != here
@@ -302,26 +388,139 @@ def test_a_damaged_checkpoint_is_passed_over_and_two_are_an_error(tmp_path):
     assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path, resume="ignore"), net)
 
 
+def forged(folder, change):
+    """The checkpoints with another training, and a right digest."""
+    for path in folder.glob("checkpoint-*"):
+        description, arrays = saving.read(path, descriptions.layout)
+        change(description, arrays)
+        path.write_bytes(saving.encoded(description, arrays))
+
+
+def put(**entries):
+    return lambda description, arrays: description["training"].update(entries)
+
+
+def drawn(part=None, **state):
+    def change(description, arrays):
+        found = description["training"]["drawn_from"]
+        (found if part is None else found[part]).update(state)
+
+    return change
+
+
+def widened(description, arrays):
+    description["layer_dims"] = [5, 9, 3]
+    for name, array in arrays.items():
+        if name[-2:] in ("W1", "b1"):
+            arrays[name] = np.pad(array, ((0, 0), (0, 1)))
+        if name[-2:] == "W2":
+            arrays[name] = np.pad(array, ((0, 1), (0, 0)))
+
+
+def resized(name, size):
+    def change(description, arrays):
+        description["history"][name] = size
+        arrays["history/" + name] = np.ones(size)
+
+    return change
+
+
+def placed(position):
+    def change(description, arrays):
+        description["training"]["position"] = position
+        arrays["losses"] = np.ones(position, "f4")
+
+    return change
+
+
+def slots(count):
+    def change(description, arrays):
+        description["training"]["slots"] = count
+        for name in [name for name in arrays if name.startswith("slots/1/")]:
+            if count == 1:
+                del arrays[name]
+            for k in range(2, count):
+                arrays[f"slots/{k}/{name[8:]}"] = arrays[name]
+
+    return change
+
+
+def lbfgs(description, arrays):
+    description["training"]["lbfgs"] = {"f": 1.0, "length": 1.0, "sy": []}
+    size = sum(arrays[name].size for name in ("W1", "b1", "W2", "b2"))
+    arrays |= {"gradient": np.ones(size, "f4"), "s": np.ones((0, size), "f4"), "y": np.ones((0, size), "f4")}
+
+
 CHANGES = {
-    "negative updates": {"updates": -1},
-    "an epoch that is none": {"epoch": "one"},
-    "more epochs than there were": {"epoch": 3},
-    "a best epoch beyond": {"best_epoch": 7},
-    "another generator": {"drawn_from": {"bit_generator": "MT19937"}},
-    "no generator": {"drawn_from": None},
-    "a generator of numbers": {"drawn_from": 7},
-    "a limit that is none": {"limit": "high"},
+    "negative updates": put(updates=-1),
+    "few updates": put(updates=3),
+    "many updates": put(updates=10**30),
+    "an epoch that is none": put(epoch="one"),
+    "more epochs than there were": put(epoch=3),
+    "a best epoch beyond": put(best_epoch=7),
+    "a best epoch that is true": put(best_epoch=True),
+    "another generator": put(drawn_from={"bit_generator": "MT19937"}),
+    "no generator": put(drawn_from=None),
+    "a generator of numbers": put(drawn_from=7),
+    "a generator beyond its numbers": drawn("state", state=1 << 128),
+    "a generator below its numbers": drawn("state", inc=-1),
+    "a generator with more than a number left": drawn(has_uint32=1 << 40),
+    "first draws beyond": lambda d, a: d["training"]["first_drawn_from"]["state"].update(inc=-1),
+    "a limit that is none": put(limit="high"),
+    "a negative limit": put(limit=-1.0),
+    "an end that is a text": put(ended="x"),
+    "seconds in a text": put(seconds="1"),
+    "settings that are none": put(settings=None),
+    "batches of the next epoch": placed(1),
+    "more batches than there are": placed(100),
+    "one slot": slots(1),
+    "three slots": slots(3),
+    "L-BFGS's memory": lbfgs,
+    "another width": widened,
+    "another dtype": lambda d, a: (d.update(dtype="float64"), a.update({k: x.astype("f8") for k, x in a.items()})),
+    "another loss": lambda d, a: d.update(loss={"name": "squared_error", "settings": {"half": False}}),
+    "a short history": resized("validation_loss", 1),
+    "a history of no validation": lambda d, a: [
+        (d["history"].pop(name), a.pop("history/" + name)) for name in ("validation_loss", "validation_score")
+    ],
 }
 
 
+@pytest.mark.filterwarnings("ignore:the checkpoint before is used")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_training_that_does_not_fit_its_own_checkpoint(change, tmp_path):
+def test_a_forged_checkpoint_is_refused(change, tmp_path):
+    """A right digest is no proof: whoever can write the file can write that too."""
     how = HOW | {"epochs": 2, "validation": 0.2, "patience": 5, "checkpoint": tmp_path}
     dlx.fit(X, Y, **how)
-    for path in tmp_path.glob("checkpoint-*"):
-        description, arrays = saving.read(path, descriptions.layout)
-        description["training"] |= change
-        saving.write(path, description, arrays)
+    forged(tmp_path, change)
+    with pytest.raises(dlx.FileError):
+        dlx.fit(X, Y, **how | {"epochs": 5})
+
+
+FORGED = {
+    "no pairs for a number": {"sy": "123"},
+    "a negative pair": {"sy": [-1.0]},
+    "a pair of nothing": {"sy": [0.0]},
+    "a value in a text": {"f": "1"},
+    "a length in a text": {"length": "1"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:the checkpoint before is used")
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_a_forged_memory_of_lbfgs_is_refused(change, tmp_path):
+    how = HOW | {"optimizer": "lbfgs", "checkpoint": tmp_path}
+    dlx.fit(X, Y, **how | {"epochs": 2})
+
+    def forge(description, arrays):
+        memory = description["training"]["lbfgs"]
+        memory.update({name: each for name, each in change.items() if name != "sy"})
+        if "sy" in change:
+            memory["sy"] = [*change["sy"], *memory["sy"]][: len(memory["sy"])] or change["sy"]
+            memory["sy"] = change["sy"] if isinstance(change["sy"], str) else memory["sy"]
+            arrays.update({name: np.resize(arrays[name], (len(memory["sy"]), arrays[name].shape[1])) for name in "sy"})
+
+    forged(tmp_path, forge)
     with pytest.raises(dlx.FileError):
         dlx.fit(X, Y, **how | {"epochs": 5})
 
@@ -348,6 +547,66 @@ def test_a_training_that_diverges_leaves_the_last_good_checkpoint(tmp_path):
     assert dlx.load(path).score(X, X[:, 0]) > -10
     description, _ = saving.read(path, descriptions.layout)
     assert description["training"]["updates"] == 10
+
+
+def test_a_training_that_starts_anew_and_diverges_leaves_the_one_before(tmp_path):
+    how = HOW | {"layer_dims": (5, 1), "activation": [], "loss": "squared_error", "checkpoint": tmp_path}
+    net = dlx.fit(X, X[:, 0], **how)
+    for other in ({"y": X[:, 0] * 1e30}, {"y": X[:, 0], "optimizer": "gradient_descent", "learning_rate": 1e30}):
+        with pytest.raises(dlx.DivergenceError) as caught:
+            dlx.fit(X, **how | other, resume="ignore")
+        assert str(tmp_path) not in str(caught.value)  # it is no state of this training
+    assert_same(dlx.fit(X, X[:, 0], **how), net)
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
+
+
+def test_foreign_files_stay(tmp_path):
+    """Whatever they are called, and whatever they point to."""
+    (tmp_path / "precious").write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (
+        "lock",
+        "checkpoint-best.safetensors",
+        "checkpoint-00000001.txt",
+        f"checkpoint-{'9' * 200}.safetensors",
+    ):
+        (run / name).write_text("mine")
+    (run / "checkpoint-00000000.safetensors").mkdir()
+    (run / "checkpoint-00000099.safetensors").symlink_to(tmp_path / "nothing")
+    before = {path.name for path in run.iterdir()}
+    dlx.fit(X, Y, **HOW, checkpoint=run)
+    assert {path.name for path in run.iterdir()} - before == {
+        files.LOCK,
+        checkpoints.NAME.format(3),
+        checkpoints.NAME.format(4),
+    }
+    assert all(path.read_text() == "mine" for path in run.iterdir() if path.name in before and path.is_file())
+    (run / files.LOCK).unlink()
+    (run / files.LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        dlx.fit(X, Y, **HOW, checkpoint=run)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_another_working_folder_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    dlx.fit(X, Y, **HOW, checkpoint="run", callbacks=lambda net: os.chdir(tmp_path / "other"))
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 2
+
+
+def test_a_checkpoint_of_a_newer_format_is_not_passed_over(tmp_path):
+    dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
+    newest = max(tmp_path.glob("checkpoint-*"))
+    newest.write_bytes(safetensors.numpy.save({}, metadata={"dlx": '{"format": 2}'}))
+    with pytest.raises(dlx.FileError, match=r"`path` must have format 1; got .* of format 2\. Update dlx"):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
+
+
+def test_a_history_that_no_file_holds_is_named(tmp_path):
+    with pytest.raises(ValueError, match="`history` must be a dict of lists of numbers to be saved"):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: net.history.update(mine=3))
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
@@ -381,8 +640,12 @@ def test_a_folder_that_vanishes_is_an_error(tmp_path):
 
 def test_a_folder_that_is_a_file_is_an_error_before_any_work(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(FileExistsError):
-        dlx.fit(X, Y, **HOW, checkpoint=tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in (tmp_path / "run", tmp_path / "link", "", "a\0b"):
+        with pytest.raises(
+            ValueError, match=r"`checkpoint` must be a folder, or a name for one; got '.*'\. Choose another"
+        ):
+            dlx.fit(X, Y, **HOW, checkpoint=name)
     assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -448,7 +711,7 @@ class TestApart:
         """
         run = run_apart(code, tmp_path)
         assert "update 12 was not saved: File too large. What was saved before is as it was." in run.stdout, run.stderr
-        assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoints.NAME.format(1), files.LOCK]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [files.LOCK, checkpoints.NAME.format(1)]
         assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
 
     def test_a_read_only_folder(self, tmp_path):
@@ -508,10 +771,11 @@ def test_ctrl_c_saves_and_gives_the_weights_so_far(tmp_path):
         return 1e-3
 
     how = HOW | {"learning_rate": pressed}
-    with pytest.warns(UserWarning, match="training was interrupted after 3 epochs; the weights so far are kept"):
+    with pytest.warns(UserWarning, match="training was interrupted after 2 epochs; the weights so far are kept"):
         net = dlx.fit(X, Y, **how, checkpoint=tmp_path)
-    assert net.score(X, Y) > 0
-    description, _ = saving.read(max(tmp_path.glob("checkpoint-*")), descriptions.layout)
+    description, arrays = saving.read(max(tmp_path.glob("checkpoint-*")), descriptions.layout)
+    np.testing.assert_array_equal(net.params[0].W, arrays["W1"])  # what is returned is what was saved
+    assert len(net.history["loss"]) == 2
     assert (description["training"]["updates"], description["training"]["position"]) == (13, 1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

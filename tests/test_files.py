@@ -205,8 +205,8 @@ def test_a_device_is_not_replaced(tmp_path):
 
 
 def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
-    dead, young, living, foreign = (tmp_path / files.TEMPORARY.format(k) for k in "abcd")
-    foreign = foreign.rename(tmp_path / "d.tmp") if foreign.exists() else tmp_path / "d.tmp"
+    dead, young, living = (tmp_path / files.TEMPORARY.format(k * 16) for k in "abc")
+    foreign = tmp_path / ".dlx-mine.tmp"
     for path in (dead, young, living, foreign):
         path.write_bytes(b"half")
         if path != young:
@@ -214,7 +214,7 @@ def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path
     with open(living, "rb") as file:
         files._lock(file.fileno())
         files.replace(tmp_path / "file", NEW)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([young.name, living.name, "d.tmp", "file"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([young.name, living.name, foreign.name, "file"])
 
 
 # -- folders of one process --

@@ -82,8 +82,10 @@ DESCRIPTIONS = {
     "a number of activations": put(activation=3),
     "two classes": put(loss={"name": "cross_entropy", "settings": {}}, classes=[1, 2]),
     "a class for a number": put(classes=3),
-    "a function of one's own": put(activation=[None]),
-    "a loss of one's own": put(loss=None),
+    "labels of which one is long": put(
+        loss={"name": "cross_entropy", "settings": {}}, classes=["a" * 3_000_000, "b", "c"]
+    ),
+    "a history without end": put(history={"loss": 1 << 40}),
     "a history of another length": put(history={"loss": 3}),
     "a history of no length": put(history={"loss": None}),
     "no history/loss": drop("history/loss"),
@@ -97,6 +99,23 @@ DESCRIPTIONS = {
 def test_a_description_that_does_not_fit(change, path):
     with pytest.raises(dlx.FileError, match=WHOLE):
         dlx.load(rewritten(path, change))
+
+
+def test_functions_of_ones_own(path):
+    for change in (put(activation=[None]), put(loss=None)):
+        with pytest.raises(
+            dlx.FileError, match=r"`path` must be of dlx's own functions; got .*, of functions of your own"
+        ):
+            dlx.load(rewritten(path, change))
+
+
+def test_what_a_file_would_be_refused_for_is_not_saved(path):
+    net = dlx.Network([(np.ones((1, 3)), np.zeros(3))], loss="cross_entropy", classes=["a" * 3_000_000, "b", "c"])
+    with pytest.raises(ValueError, match=r"`classes` must have at most \d+ letters, all as long as the longest; got"):
+        net.save(path)
+    net = dlx.Network([(np.ones((1, 3)), np.zeros(3))], history={"loss": [1.0] * ((1 << 22) + 1)})
+    with pytest.raises(ValueError, match=r"`history` must hold at most \d+ numbers; got"):
+        net.save(path)
 
 
 def header(path, **entries):
