@@ -208,6 +208,14 @@ def test_no_flipped_bit_goes_unnoticed(path):
         refused(path, damaged)
 
 
+def test_a_description_written_otherwise_is_refused(path):
+    """1E-05 is 1e-05, and a flipped bit away from it."""
+    dlx.Network(PAIRS, activation=dlx.activations.elu(1e-5)).save(path)
+    blob = path.read_bytes()
+    assert blob.count(b"1e-05") == 1
+    refused(path, blob.replace(b"1e-05", b"1E-05"))
+
+
 def test_no_truncation_goes_unnoticed(path):
     blob = path.read_bytes()
     for size in range(len(blob)):
