@@ -13,7 +13,7 @@ import dlx
 from dlx.backend import BackendNotInstalled, get_backend, known_backends
 from dlx.saving import FileError
 
-DEPENDENCIES = ("numpy", "array-api-compat", "safetensors")
+DEPENDENCIES = ("numpy", "array-api-compat")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

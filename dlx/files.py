@@ -37,8 +37,8 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def replace(path: AnyPath, content: bytes) -> None:
-    """Write the file: until all of `content` is on the disk, what was there stays.
+def replace(path: AnyPath, *content: bytes | memoryview) -> None:
+    """Write the file, part after part: until all of `content` is on the disk, what was there stays.
 
     Where `path` is a symbolic link, the file that it points to. A new file's permissions are those of the umask; those
     of an old one stay. Temporaries that a killed process left in the folder are removed.
@@ -52,7 +52,8 @@ def replace(path: AnyPath, content: bytes) -> None:
             _lock(file.fileno())
             if mode is not None:
                 os.chmod(temporary, mode)
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

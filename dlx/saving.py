@@ -13,15 +13,16 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from dlx import files
+from dlx import checks, files
 from dlx.files import AnyPath
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 FORMAT = 1
 KEY = "dlx"  # the one metadata entry: with several, their order and so the bytes would vary
 BROKEN = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)  # what a bad file raises
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1"}
-DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}
+DTYPES = {"U64": "<u8", "I64": "<i8", "F64": "<f8", "F32": "<f4", "U32": "<u4", "I32": "<i4"}  # in the order of files
+DTYPES |= {"F16": "<f2", "U16": "<u2", "I16": "<i2", "I8": "|i1", "U8": "|u1", "BOOL": "|b1"}
+NAMES = {code: name for name, code in DTYPES.items()}
 MOST_BYTES = 1 << 23  # of a header: what is long is a tensor
 MOST_AXES = 8
 MOST_PARTS = 1 << 18  # of a JSON text, each of which may take a hundred bytes of memory
@@ -49,24 +50,35 @@ Layout = Mapping[str, tuple[Any, tuple[int, ...]]]  # by name: dtype and shape
 
 def write(path: AnyPath, description: Mapping[str, Any], arrays: Arrays) -> None:
     """Write `arrays` and their `description` to `path`, replacing what is there only when all of it is on the disk."""
-    files.replace(path, encoded(description, arrays))
+    files.replace(path, *parts_of(description, arrays))
+
+
+def parts_of(description: Mapping[str, Any], arrays: Arrays) -> list[bytes | memoryview]:
+    """The file: its header, then the arrays' own memory where it lies in order. Equal for equal contents.
+
+    Byte for byte what the safetensors library writes, which copies all of it once more, and in 0.8 writes other
+    numbers for arrays that are not contiguous.
+    """
+    contiguous = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
+    entries = {"format": FORMAT, **description}
+    header: dict[str, Any] = {"__metadata__": {KEY: _text({**entries, "sha256": _digest(entries, contiguous)})}}
+    end = 0
+    place = list(NAMES)  # the widest first, so that all are aligned
+    ordered = sorted(contiguous.items(), key=lambda item: (place.index(item[1].dtype.str), item[0]))
+    for name, array in ordered:
+        offsets = [end, end := end + array.nbytes]
+        header[name] = {"dtype": NAMES[array.dtype.str], "shape": list(array.shape), "data_offsets": offsets}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MOST_BYTES or _parts(text) > MOST_PARTS:
+        rule, got = f"hold a description of at most {MOST_BYTES} bytes and {MOST_PARTS} parts", f"{len(text)} bytes"
+        checks.reject("path", rule, got, "Use fewer layers, or fewer and shorter labels.")
+    return [len(text).to_bytes(8, "little") + text, *(_octets(array) for _, array in ordered)]
 
 
 def encoded(description: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """The file as bytes: equal for equal contents."""
-    from safetensors.numpy import save  # here, so that `import dlx` stays quick
-
-    contiguous = {  # others are written wrongly
-        name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()
-    }
-    entries = {"format": FORMAT, **description}
-    found: bytes = save(contiguous, metadata={KEY: _text({**entries, "sha256": _digest(entries, contiguous)})})
-    (size,) = np.frombuffer(found[:8], "<u8")
-    if size > MOST_BYTES or _parts(found[8 : 8 + int(size)]) > MOST_PARTS:
-        raise ValueError(
-            f"`path` must hold a description of at most {MOST_BYTES} bytes; got {size}. Use fewer classes."
-        )
-    return found
+    """The file as bytes."""
+    return b"".join(parts_of(description, arrays))
 
 
 def read(
@@ -192,5 +204,9 @@ def _digest(entries: Mapping[str, Any], arrays: Arrays) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         found.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
+        found.update(_octets(array))
     return found.hexdigest()
+
+
+def _octets(array: np.ndarray[Any, Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data

@@ -147,6 +147,25 @@ def test_without_a_seed_the_first_draws_are_those_of_before(tmp_path):
     assert_same(net, dlx.fit(X, Y, **how | {"epochs": 4, "rng": generator, "checkpoint": None}))
 
 
+def test_every_update_is_saved_where_that_is_asked_for(be, tmp_path):
+    """Also by a library that computes many updates in one compiled loop."""
+    dlx.fit(X, Y, **HOW | {"backend": be}, checkpoint=tmp_path, checkpoint_every=1)
+    assert max(tmp_path.glob("checkpoint-*")).name == checkpoints.NAME.format(24)
+
+
+def test_the_seconds_of_an_epoch_are_those_before_and_after_the_stop(tmp_path):
+    with pytest.raises(Stop):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, checkpoint_every=9, callbacks=[stop_at(2)])
+    path = max(tmp_path.glob("checkpoint-*"))
+    description, arrays = saving.read(path, descriptions.layout)
+    assert 0 < description["training"]["seconds"] < 60
+    description["training"]["seconds"] += 1000.0
+    path.write_bytes(saving.encoded(description, arrays))
+    net = dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
+    assert 1000 < net.history["seconds"][1] < 1060
+    assert max(net.history["seconds"][0], *net.history["seconds"][2:]) < 60
+
+
 def test_a_stream_goes_on(be, tmp_path):
     how = HOW | {"backend": be, "stream": True, "dropout": 0.1}
     net, ends = interrupted(tmp_path, **how)

@@ -57,7 +57,6 @@ HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimat
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS |= {"learning_rates": {"numpy"}, "plot_data": {"numpy"}, "plot": {"numpy", "matplotlib"}}
 GUESTS["backend"] |= {"array_api_compat"}
-GUESTS["saving"] |= {"safetensors"}
 GUESTS["display"] = {"tqdm"}  # when a bar is asked for
 GUESTS["export"] |= {"onnx"}
 for name in WITH_SKLEARN:

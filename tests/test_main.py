@@ -28,7 +28,7 @@ def facts(printed, name):
 
 def test_the_diagnosis_names_the_versions_and_the_machine(capsys):
     printed = lines(capsys)
-    assert re.fullmatch(rf"dlx {dlx.__version__}, numpy 2\S+, array-api-compat \S+, safetensors \S+", printed[0])
+    assert re.fullmatch(rf"dlx {dlx.__version__}, numpy 2\S+, array-api-compat \S+", printed[0])
     assert re.fullmatch(r"\S+ 3\.\S+ on \S+, \d+ CPUs", printed[1])
     states = [line.partition(":")[0] for line in printed[2:] if not line.startswith(" ")]
     assert states == ["cupy", "jax", "numpy", "strict", "torch"]

@@ -1,5 +1,6 @@
 """Files: what is saved comes back on every library, and the old file survives a failure."""
 
+import json
 import math
 import os
 
@@ -141,6 +142,23 @@ def test_the_same_network_gives_the_same_bytes(tmp_path):
     assert len({path.read_bytes() for path in paths}) == 1
 
 
+def test_a_file_is_byte_for_byte_what_the_library_writes(path):
+    arrays = {
+        **{name: np.ascontiguousarray(x).astype(x.dtype.newbyteorder("=")) for name, x in ARRAYS.items()},
+        **{
+            dtype: np.arange(3).astype(dtype)
+            for dtype in ("bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2")
+        },
+        'a "name" \\ with \n, \x01, ü and \u2028': np.ones(2),
+    }
+    arrays["a number"] = np.array(2.5)
+    saving.write(path, {"text": 'ü "quoted" \\'}, arrays)
+    content = path.read_bytes()
+    (size,) = np.frombuffer(content[:8], "<u8")
+    metadata = json.loads(content[8 : 8 + int(size)])["__metadata__"]
+    assert content == safetensors.numpy.save(arrays, metadata)
+
+
 def test_other_tools_can_read_the_tensors(path):
     found = safetensors.numpy.load_file(saved(path))
     assert sorted(found) == ["W1", "W2", "b1", "b2", "history/loss", "history/seconds"]
@@ -175,10 +193,10 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(step, path, monkey
 def test_a_write_cut_short_leaves_the_old_file(path, monkeypatch):
     before = leave(saved(path).parent)
 
-    def cut(arrays, metadata):
+    def cut(file):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(safetensors.numpy, "save", cut)
+    monkeypatch.setattr(os, "fsync", cut)
     with pytest.raises(KeyboardInterrupt):
         network(activation="tanh").save(path)
     assert leave(path.parent) == before
