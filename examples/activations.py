@@ -1,6 +1,6 @@
 """A tour of activations: what each of them is, and what a network makes of two spirals with it.
 
-    python examples/activations.py                     # NumPy; some ten seconds
+    python examples/activations.py                     # NumPy; some five seconds
     python examples/activations.py --backend jax       # the same, computed by JAX
 
 Above each plane the function and, dashed, its derivative, as dlx computes them; in the plane what the same small

@@ -77,15 +77,18 @@ def draw(losses, path):
     """All curves, which look like one, and below them how far each lies from the first."""
     (first, reference), *others = losses.items()
     epochs = np.arange(1, len(reference) + 1)
+    colours = [dlx.plot.COLOURS[place % len(dlx.plot.COLOURS)] for place in range(len(losses))]
     above, below = plt.figure(figsize=(6, 4.5), dpi=100, layout="constrained").subplots(2, 1, sharex=True)
     for place, (selector, curve) in enumerate(losses.items()):
         # each line is thinner than the one beneath it, so that all can be seen where they coincide
-        above.plot(epochs, curve, linewidth=2 + 3 * (len(losses) - 1 - place), label=selector)
+        width = 2 + 3 * (len(losses) - 1 - place)
+        above.plot(epochs, curve, color=colours[place], linewidth=width, label=selector)
     above.set(ylabel="training loss", title="one curve, drawn once for each library")
     above.legend()
     for place, (selector, curve) in enumerate(others, start=1):
         distance = np.abs(curve - reference)
-        below.plot(epochs, distance, "o", color=f"C{place}", markersize=3 * (len(losses) - place), label=selector)
+        size = 3 * (len(losses) - place)
+        below.plot(epochs, distance, "o", color=colours[place], markersize=size, label=selector)
     below.set_yscale("symlog", linthresh=1e-17)  # logarithmic, and with a place for 0
     below.set(xlabel="epoch", ylabel=f"distance from {first}", ylim=(-5e-18, None))
     plt.savefig(path)

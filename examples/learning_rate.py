@@ -4,10 +4,9 @@
     python examples/learning_rate.py --backend torch     # the same search, computed by PyTorch
 
 `dlx.find_learning_rate` trains for 300 updates while the rate rises from 1e-6 to 10, and looks where the loss falls
-most steeply (Smith 2017, arXiv:1506.01186). Below what it found, so that nobody has to believe it: whole trainings at
-that rate, and at rates from a hundred times less to a hundred times more. Much less is slow, much more learns nothing.
-The finder's rate is a start and not an optimum: a few times less or more may be better, at a fixed rate or a falling
-one.
+most steeply (Smith 2017, arXiv:1506.01186). Below it, so that nobody has to believe it, whole trainings at the rate
+that was found, and at rates from a hundred times less to a hundred times more. Much less is slow, much more learns
+little. What is found is a start and no optimum: ten times as much does better here.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Quantile regression: a median and a band that holds nine tenths, from one network.
 
-    python examples/quantiles.py                     # NumPy; some five seconds
+    python examples/quantiles.py                     # NumPy; some two seconds
     python examples/quantiles.py --backend cupy      # the same on a CUDA GPU
 
 Least squares learns a mean and says nothing of how far off it may be. With `dlx.losses.quantile([0.05, 0.5, 0.95])` a

@@ -39,20 +39,21 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         saved = killed(args, Path(folder))
         print(f"killed by SIGKILL with {saved} of {args.epochs} epochs on the disk")
-        net = train(args, folder)
-    print(f"resumed: {len(net.history['loss'])} epochs, the last loss {net.history['loss'][-1]:.6f}")
-    undisturbed = train(args)
-    print(
-        f"undisturbed: {len(undisturbed.history['loss'])} epochs, the last loss {undisturbed.history['loss'][-1]:.6f}"
-    )
+        trained = []
+        net = train(args, folder, lambda net: trained.append(len(net.history["loss"])))
+    resumed = net.history["loss"]
+    print(f"resumed: epochs {trained[0]} to {trained[-1]}, the last loss {resumed[-1]:.6f}")
+    other = train(args)
+    undisturbed = other.history["loss"]
+    print(f"undisturbed: epochs 1 to {len(undisturbed)}, the last loss {undisturbed[-1]:.6f}")
 
-    unequal = np.sum(bits(net) != bits(undisturbed))
-    print(f"weights and biases with another bit: {unequal} of {len(bits(net))}")
-    draw(net.history["loss"], undisturbed.history["loss"], saved, args.picture)
+    print(f"epochs with another loss: {np.sum(np.not_equal(resumed, undisturbed))} of {len(undisturbed)}")
+    print(f"weights and biases with another bit: {np.sum(bits(net) != bits(other))} of {len(bits(net))}")
+    draw(resumed, undisturbed, saved, args.picture)
     print(f"picture: {args.picture}")
 
 
-def train(args, folder=None):
+def train(args, folder=None, callbacks=()):
     X, y = load_digits(return_X_y=True)
     return dlx.fit(
         (X / 16).astype(np.float32),
@@ -62,6 +63,7 @@ def train(args, folder=None):
         batch_size=32,
         epochs=args.epochs,
         checkpoint=folder,
+        callbacks=callbacks,
         backend=args.backend,
         rng=0,
     )
