@@ -51,7 +51,8 @@ def main():
     for name in EXAMPLES:
         print(f"{name}: {'runs' if name in names else 'stays as it is'}", flush=True)
         if name in names:
-            said[name] = identity(name), run(name)
+            output = run(name)
+            said[name] = seal(name, output), output
     readme.write_text(page(said), "utf-8")
 
 
@@ -72,17 +73,18 @@ def run(name):
         return done.stdout.replace(f"picture: {picture}\n", "")
 
 
-def identity(name):
-    """A short hash of the example's code, without its docstring: figures of another one are out of date."""
+def seal(name, output):
+    """A short hash of the example's code (but for the docstring), output and picture: they belong together."""
     source = (HERE / f"{name}.py").read_text("utf-8")
     code = source.replace(ast.get_docstring(ast.parse(source), clean=False), "", 1)
-    return hashlib.sha256(code.encode()).hexdigest()[:12]
+    picture = (HERE / "images" / f"{name}.png").read_bytes()
+    return hashlib.sha256((code + output).encode() + picture).hexdigest()[:12]
 
 
 def recorded(text):
-    """By example the identity and the output that the page has."""
+    """By example the seal and the output that the page has."""
     entries = re.findall(r"^<!-- (\w+)\.py (\w+) -->\n.*?^```text\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    return {name: (code, output) for name, code, output in entries}
+    return {name: (sealed, output) for name, sealed, output in entries}
 
 
 def page(said):
@@ -90,12 +92,12 @@ def page(said):
     return "\n".join([BEGINNING, *(entry(name, *said[name]) for name in EXAMPLES if name in said)])
 
 
-def entry(name, code, output):
+def entry(name, sealed, output):
     title, command, *paragraphs = docstring(name).split("\n\n")
     explanation = re.sub(r"\b\w+\.md\b", r"[\g<0>](\g<0>)", "\n\n".join(paragraphs))
     heading, _, alt = title.rstrip(".").partition(": ")
     return (
-        f"## {heading}\n<!-- {name}.py {code} -->\n\n{alt[0].upper()}{alt[1:]}.\n\n{explanation}\n\n"
+        f"## {heading}\n<!-- {name}.py {sealed} -->\n\n{alt[0].upper()}{alt[1:]}.\n\n{explanation}\n\n"
         f"```sh\n{textwrap.dedent(command)}\n```\n\n```text\n{output}```\n\n![{heading}: {alt}](images/{name}.png)\n"
     )
 

@@ -26,8 +26,8 @@ def test_every_example_has_an_entry():
 
 @pytest.mark.parametrize("name", gallery.EXAMPLES)
 def test_an_entry_is_of_the_example_as_it_is(name):
-    code, output = gallery.recorded(README)[name]
-    assert code == gallery.identity(name)  # else: python examples/gallery.py NAME
+    sealed, output = gallery.recorded(README)[name]
+    assert sealed == gallery.seal(name, output)  # else: python examples/gallery.py NAME
     assert output.count("\n") >= 3
     title, command, *explanation = gallery.docstring(name).split("\n\n")
     assert re.fullmatch(r"[^:\n]+: [^\n]+\.", title)
@@ -49,13 +49,17 @@ def test_its_links_lead_somewhere():
     assert [link for link in links if not (EXAMPLES / link).is_file()] == []
 
 
-def test_the_code_makes_the_identity_and_the_docstring_does_not(copied):
-    path = gallery.HERE / "digits.py"
-    before = gallery.identity("digits")
+def test_code_output_and_picture_are_sealed_and_the_docstring_is_not(copied):
+    path, picture = gallery.HERE / "digits.py", gallery.HERE / "images" / "digits.png"
+    before = gallery.seal("digits", "1\n")
     path.write_text(path.read_text("utf-8").replace("Handwritten", "Handmade"), "utf-8")
-    assert gallery.identity("digits") == before
+    assert gallery.seal("digits", "1\n") == before
+    seals = {before, gallery.seal("digits", "2\n")}
     path.write_text(path.read_text("utf-8") + "print(1)\n", "utf-8")
-    assert gallery.identity("digits") != before
+    seals.add(gallery.seal("digits", "1\n"))
+    picture.write_bytes(picture.read_bytes() + b"1")
+    seals.add(gallery.seal("digits", "1\n"))
+    assert len(seals) == 4
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_the_command_runs_what_is_named_and_keeps_the_rest(copied, monkeypatch):
     for name in gallery.EXAMPLES:
         picture = (gallery.HERE / "images" / f"{name}.png").read_bytes()
         if name in ("digits", "article"):
-            assert found[name] == (gallery.identity(name), f"by {name}\n")
+            assert found[name] == (gallery.seal(name, f"by {name}\n"), f"by {name}\n")
             assert picture == b"drawn"
         else:
             assert found[name] == before[name]
