@@ -1,11 +1,12 @@
-"""What width is for: the article's L_layer_model as a chain of single neurons, and as a wide network.
+"""The article's point: what a chain of single neurons cannot do, and a wide network can.
 
     python examples/article.py                       # NumPy; some five seconds
     python examples/article.py --backend cupy        # the same on a CUDA GPU
 
-A chain looks at its input through one neuron, at one number w·x. Whatever it does with that number afterwards, and
-however long it is, it can only cut the plane along parallel lines: enough for two classes on either side of a line,
-never enough for two arms of a spiral. Columns are samples here, as in the article; dlx.fit wants them in rows.
+`dlx.L_layer_model` is the article's function: columns are samples, and training starts at weights of 0.01 randn. A
+chain of neurons looks at its input through the first one, at one number w·x. Whatever it does with that number
+afterwards, and however long it is, it can only cut the plane along parallel lines: enough for two classes on either
+side of a line, never enough for two arms of a spiral. The wide network has 64 such numbers to combine.
 """
 
 import argparse

@@ -3,7 +3,10 @@
     python examples/digits.py                        # NumPy; some two seconds
     python examples/digits.py --backend cupy         # the same code on a CUDA GPU
 
-The images, 8 by 8 pixels, come with scikit-learn: nothing is downloaded.
+The images, 8 by 8 pixels, come with scikit-learn: nothing is downloaded. One hidden layer of 256 relu neurons,
+dropout, smoothed labels and a learning rate that falls along a cosine were chosen by cross-validation on the training
+images. The picture has the loss by epoch, and the mistakes that the network was surest of: each image, and the
+probabilities that it gave to the ten digits.
 """
 
 import argparse
@@ -27,7 +30,7 @@ def main():
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)  # a pixel is 0..16
     X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
-    # The settings were chosen by cross-validation on the training images (98.5 %).
+    # Cross-validation on the training images gave these settings 98.5 %.
     start = time.perf_counter()
     net = dlx.fit(
         X_train,
@@ -74,7 +77,7 @@ def draw(losses, X, truth, guess, P, path, most=6):
     top, bottom = plt.figure(figsize=(6, 5), dpi=100, layout="constrained").subfigures(2, 1)
 
     curve = top.subplots()
-    curve.plot(range(1, len(losses) + 1), losses)
+    curve.plot(range(1, len(losses) + 1), losses, color=dlx.plot.BLUE)
     # Where labels are smoothed by 0.1, even the best network is left with the entropy of the smoothed label.
     smoothed = np.array([0.91] + 9 * [0.01])
     curve.axhline(-np.sum(smoothed * np.log(smoothed)), color="grey", linestyle=":", label="the least there can be")
@@ -82,7 +85,7 @@ def draw(losses, X, truth, guess, P, path, most=6):
     curve.legend()
 
     right = np.sum(guess == truth)
-    caption = f"{right} of {len(truth)} held-out digits are right; the surest mistakes (truth green, guess red):"
+    caption = f"{right} of {len(truth)} held-out digits are right; the surest mistakes (truth blue, guess orange):"
     bottom.suptitle(caption, fontsize=10)
     panels = bottom.subplots(2, most, height_ratios=(3, 2))
     for image, bars in panels.T:
@@ -94,8 +97,8 @@ def draw(losses, X, truth, guess, P, path, most=6):
         image.imshow(X[i].reshape(8, 8), cmap="gray_r")
         image.set_title(f"{truth[i]} read as {guess[i]}", fontsize=9)
         bars.bar(range(10), P[i], color="lightgrey")
-        bars.bar(truth[i], P[i, truth[i]], color="tab:green")
-        bars.bar(guess[i], P[i, guess[i]], color="tab:red")
+        bars.bar(truth[i], P[i, truth[i]], color=dlx.plot.BLUE)
+        bars.bar(guess[i], P[i, guess[i]], color=dlx.plot.VERMILION)
     for bars in panels[1, len(wrong) :]:
         bars.set_axis_off()
     plt.savefig(path)

@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dlx
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
+LARGEST = 80_000  # bytes of a picture
 MISSING = [name for name in ("matplotlib", "sklearn") if not importlib.util.find_spec(name)]
 
 
@@ -39,7 +42,8 @@ def run(name, folder, *options, **environment):
 
 
 def picture_size(path):
-    """The width and height of a PNG file."""
+    """The width and height of a PNG file, which must be small."""
+    assert path.stat().st_size < LARGEST
     head = path.read_bytes()[:24]
     assert head.startswith(b"\x89PNG\r\n\x1a\n")
     return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
@@ -72,10 +76,54 @@ def test_digits_with_few_epochs_and_another_picture(tmp_path):
 
 
 @example
+def test_learning_rate(tmp_path):
+    said = run("learning_rate", tmp_path)
+    found = number(r"falls most steeply at ([\d.e-]+) ", said)
+    assert 1e-4 < found < 1e-1 < number(r"above its start from ([\d.e-]+)\n", said)
+    rows = re.findall(r"^ +([\d.e-]+) +([\d.e-]+) +(0\.\d+)$", said, re.MULTILINE)
+    rates, losses, accuracies = np.array(rows, dtype=float).T
+    assert rates == pytest.approx([factor * found for factor in (0.01, 0.1, 1, 10, 100)], rel=0.05)
+    assert max(losses[2], losses[3]) < min(losses[0], losses[1], losses[4])  # as its docstring says
+    assert accuracies[2] >= 0.95
+    assert picture_size(tmp_path / "learning_rate.png") == (600, 540)
+
+
+@example
+def test_activations(tmp_path):
+    said = run("activations", tmp_path, "--epochs", "60")
+    right = dict(re.findall(r"^(\w+) +0\.\d+ +0\.\d+ +([\d.]+)%$", said, re.MULTILINE))
+    assert set(right) == set(dlx.activations.ACTIVATIONS) - {"none", "logistic"}  # which are other names
+    assert float(right["relu"]) > 99
+    assert float(right["identity"]) < 75  # a line
+    assert picture_size(tmp_path / "activations.png") == (600, 680)
+
+
+@example
+def test_quantiles(tmp_path):
+    said = run("quantiles", tmp_path, "--epochs", "60")
+    rows = re.findall(r"^ *(-?\d) to +(-?\d)" + 4 * r" +([\d.]+)%" + "$", said, re.MULTILINE)
+    assert [row[:2] for row in rows] == [(str(k), str(k + 1)) for k in range(-3, 3)] + [("-3", "3")]
+    assert [float(share) for share in rows[-1][2:]] == pytest.approx([5, 50, 95, 90], abs=3)
+    assert picture_size(tmp_path / "quantiles.png") == (600, 400)
+
+
+@example
 def test_grid_search(tmp_path):
     said = run("grid_search", tmp_path)
     assert len(re.findall(r"^ +0\.\d{4} ", said, re.MULTILINE)) == 16
     assert number(r"accuracy on 360 held-out images: (0\.\d{4})\n", said) >= 0.95
+    assert picture_size(tmp_path / "grid_search.png") == (600, 400)
+
+
+@example
+def test_resume(tmp_path):
+    said = run("resume", tmp_path, "--epochs", "12", "--kill-after", "3")
+    saved = number(r"killed by SIGKILL with (\d+) of 12 epochs on the disk\n", said)
+    assert 3 <= saved < 12
+    assert number(r"resumed: epochs (\d+) to 12, ", said) == saved + 1
+    assert "epochs with another loss: 0 of 12\n" in said
+    assert "weights and biases with another bit: 0 of 167178\n" in said
+    assert picture_size(tmp_path / "resume.png") == (600, 400)
 
 
 @example
@@ -89,19 +137,19 @@ def test_article(tmp_path):
 
 
 @example
-def test_four_libraries(tmp_path):
-    said = run("four_libraries", tmp_path, "--epochs", "4")
+def test_every_backend(tmp_path):
+    said = run("every_backend", tmp_path, "--epochs", "4")
     assert said.startswith("numpy: accuracy 0.")
     assert number(r"largest difference in any of 4 epochs: ([\d.e+-]+)\n", said) < 1e-12
     losses = [row.split()[1:-1] for row in said.splitlines() if re.match(r" +\d+ ", row)]
     assert len(losses) == 4
     assert all(0 < float(loss) < 2 for row in losses for loss in row)
-    assert picture_size(tmp_path / "four_libraries.png") == (600, 450)
+    assert picture_size(tmp_path / "every_backend.png") == (600, 450)
 
 
 @example
-def test_four_libraries_or_only_one(tmp_path):
-    said = run("four_libraries", tmp_path, "--epochs", "2", "--backend", "numpy")
+def test_every_backend_or_only_one(tmp_path):
+    said = run("every_backend", tmp_path, "--epochs", "2", "--backend", "numpy")
     assert "largest difference in any of 2 epochs: 0.0e+00\n" in said
 
 
@@ -141,12 +189,18 @@ def test_fashion_mnist_chooses_settings_without_the_test_images(tmp_path, rng):
     assert len(rows) == 6
 
 
+def imported(name):
+    """The example as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def fashion_mnist(tmp_path, monkeypatch):
     """The example as a module, with a cache of its own."""
-    spec = importlib.util.spec_from_file_location("fashion_mnist", EXAMPLES / "fashion_mnist.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = imported("fashion_mnist")
     monkeypatch.setattr(module, "CACHE", tmp_path / "cache" / "fashion-mnist")
     return module
 
