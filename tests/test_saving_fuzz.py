@@ -21,13 +21,20 @@ RNG = np.random.default_rng(8)
 PAIRS = [(RNG.standard_normal((2, 3)), RNG.standard_normal(3)), (RNG.standard_normal((3, 2)), np.zeros((1, 2)))]
 NET = dlx.Network(PAIRS, loss="cross_entropy", classes=["a", "b"], history={"loss": [2.0, 1.0]})
 X = RNG.standard_normal((4, 2))
-fuzzed = hypothesis.settings(
-    max_examples=CASES,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
+AT_ONCE = 1000  # hypothesis remembers all that it has tried in one run, in gigabytes for many
+
+
+def fuzz(strategy, run):
+    """`run` of so many examples, the same each time."""
+    for seed in range(-(-CASES // AT_ONCE)):
+        given = hypothesis.given(strategy)(lambda example: run(example))
+        settings = hypothesis.settings(
+            max_examples=min(CASES, AT_ONCE),
+            deadline=None,
+            database=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        hypothesis.seed(seed)(settings(given))()
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +97,12 @@ def edited(blob, edits):
 def test_edited_bytes(blob, path):
     loaded = []
 
-    @fuzzed
-    @hypothesis.given(EDITS)
     def run(edits):
         content = edited(blob, edits)
         loaded.append(outcome(path, content))
         assert loaded[-1] == (content == blob)
 
-    run()
+    fuzz(EDITS, run)
     assert len(loaded) >= 0.9 * CASES
     assert sum(loaded) < 0.5 * len(loaded)
 
@@ -158,8 +163,6 @@ def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path):
     entries = json.loads(json.dumps({"format": saving.FORMAT, **description}))
     loaded = []
 
-    @fuzzed
-    @hypothesis.given(CHANGES)
     def run(changes):
         changed = entries
         for number, value in changes:
@@ -172,7 +175,7 @@ def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path):
         except dlx.FileError:
             loaded.append(None)
 
-    run()
+    fuzz(CHANGES, run)
     assert None in loaded
     assert len(loaded) >= 0.9 * CASES
 
@@ -183,8 +186,6 @@ def test_other_headers(blob, path):
     header, payload = json.loads(blob[8 : 8 + size]), blob[8 + size :]
     loaded = []
 
-    @fuzzed
-    @hypothesis.given(CHANGES)
     def run(changes):
         changed = header
         for number, value in changes:
@@ -194,5 +195,5 @@ def test_other_headers(blob, path):
         loaded.append(outcome(path, struct.pack("<Q", len(text)) + text + payload))
         assert loaded[-1] == (text == json.dumps(header).encode())  # in Python, 1 == 1.0 == True
 
-    run()
+    fuzz(CHANGES, run)
     assert len(loaded) >= 0.9 * CASES
