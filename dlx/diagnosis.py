@@ -131,7 +131,7 @@ def learning_rate_too_high(seen: Evidence, found: Collection[str]) -> Finding | 
     got = ""
     if seen.facts is not None and math.isfinite(seen.facts.start) and guess > 0:
         start, surely = max(guess, seen.facts.start), seen.facts.start + SURE * seen.facts.error
-        stuck = end.min() >= 0.99 * guess and len(loss) >= ENOUGH
+        stuck = end.min() >= 0.99 * guess and len(loss) >= ENOUGH and not _falls(loss)
         if loss[0] > max((WORSENED if stuck else SPIKE) * start, surely):
             got = f"the mean loss of the first epoch was {loss[0]:.4g}, after {seen.facts.start:.4g} at the start"
             got += f", and at the end no better than a guess: {loss[-1]:.4g}" if stuck else ""
@@ -143,7 +143,7 @@ def learning_rate_too_high(seen: Evidence, found: Collection[str]) -> Finding | 
         elif swing > SWING * guess:
             got = f"the training loss goes up and down: in the last {len(half)} epochs between {half.min():.4g} and "
             got += f"{half.max():.4g}"
-        elif end.min() > WORSE * guess and not _falls(loss) and "exploding gradients" not in found:
+        elif end.min() > WORSE * guess and not (_falls(loss) or _unmoved(loss) or "exploding gradients" in found):
             got = f"the training loss stays at {loss[-1]:.4g}, above the {guess:.4g} of a constant prediction"
     if not got:
         return None
@@ -197,7 +197,7 @@ def overfitting(seen: Evidence, found: Collection[str]) -> Finding | None:
     else:
         return None
     gain = guess - now[0]
-    if not got and gain > 0 and now[1] - now[0] > MEMORISED * gain:
+    if not got and gain > 0 and not _unmoved(loss) and now[1] - now[0] > MEMORISED * gain:
         got = f"the loss is {now[0]:.4g} on training and {now[1]:.4g} on validation data, where a constant prediction "
         got += f"has {guess:.4g}"
     remedy = "Pass patience=10, which keeps the best epoch's weights; more l2, dropout or data, or fewer units."
@@ -212,6 +212,9 @@ SLOW = 0.01  # of the loss an epoch: it would take 70 more to halve it
 def unfinished(seen: Evidence, found: Collection[str]) -> Finding | None:
     """The loss still falls as it did at first: slowly, then a larger rate helps, or fast, then more epochs do."""
     loss, held = (np.asarray(seen.history.get(name, [])) for name in ("loss", "validation_loss"))
+    if not found and _unmoved(loss) and loss.min() > WORSE * max(seen.guesses):
+        got = f"the training loss does not move: {loss[0]:.6g} in epoch 1, {loss[-1]:.6g} in epoch {len(loss)}."
+        return Finding("learning rate too low", got, "Raise learning_rate a hundredfold, and again while it does not.")
     if found or not _falls(loss) or (len(held) == len(loss) and not _tail(held)[-1] < _tail(held)[0]):
         return None
     tail = _tail(loss)
@@ -255,6 +258,14 @@ def _tail(curve: HostArray) -> HostArray:
 def _falls(loss: HostArray) -> bool:
     """Whether it fell in each of the last third of the epochs: noise does not do that."""
     return len(loss) >= ENOUGH and bool(np.all(np.diff(_tail(loss)) < 0))
+
+
+UNMOVED = 1e-3  # of the loss at the start: healthy trainings, and most that fail, change it more
+
+
+def _unmoved(loss: HostArray) -> bool:
+    """Whether the training left the loss where it was."""
+    return len(loss) >= ENOUGH and bool(np.ptp(loss) <= UNMOVED * abs(loss[0]))
 
 
 def _rose(curve: HostArray, guess: float) -> bool:

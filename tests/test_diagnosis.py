@@ -300,3 +300,36 @@ def test_early_stopping_leaves_no_overfitting(seed):
     net = dlx.fit(X, y, (2, 256, 256, 1), epochs=500, validation=0.4, patience=40, backend="numpy", rng=seed)
     assert net.history["validation_loss"][-1] > 1.1 * min(net.history["validation_loss"])  # there was some
     assert names(net, X, y) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("heavy", [False, True], ids=["light tails", "heavy tails"])
+@pytest.mark.parametrize("rate", [1e-9, 1e-6])
+def test_a_training_that_hardly_moves_is_never_too_fast_nor_overfitted(seed, heavy, rate):
+    """A random start is often worse than a constant prediction, and the few rows held out differ by chance."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((300, 4))
+    y = X[:, 0] ** 3 * np.exp(rng.standard_normal(300)) if heavy else X[:, 0]
+    how = {"layer_dims": (4, 32, 1), "epochs": 20, "learning_rate": rate, "rng": seed}
+    for validation in (None, 0.2):
+        net = dlx.fit(X, y, **how, validation=validation)
+        assert {finding.name for finding in net.report(X, y)} <= {"learning rate too low", "unscaled inputs"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_training_that_never_moves_is_too_slow(seed):
+    X = np.random.default_rng(seed).standard_normal((300, 4))
+    weights = [(np.ones((4, 8)), np.zeros(8)), (np.ones((8, 1)), [0.0])]
+    net = dlx.fit(X, X[:, 0], (4, 8, 1), epochs=20, learning_rate=1e-9, init=weights, activation="tanh", rng=seed)
+    (finding,) = net.report(X, X[:, 0])
+    assert finding.name == "learning rate too low"
+    assert "the training loss does not move" in finding.evidence
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_start_of_long_tails_that_falls_is_not_too_fast(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((300, 4)).astype("f4")
+    y = rng.poisson(np.exp(X[:, 0])).astype(float)
+    net = dlx.fit(X, y, (4, 8, 1), epochs=5, validation=0.2, rng=seed, loss="poisson")
+    assert "learning rate too high" not in {finding.name for finding in net.report(X, y)}
