@@ -115,6 +115,8 @@ def folded(est: Any) -> Pairs:
     """
     pairs = [(_own(W), _own(b)) for W, b in zip(est.coefs_, est.intercepts_, strict=True)]
     inputs, outputs = est._standards
+    if inputs is not None or outputs is not None:  # m W / s may be large beside b: in float32 digits would be lost
+        pairs = [(W.astype(np.float64), b.astype(np.float64)) for W, b in pairs]
     if inputs is not None:
         W, b = pairs[0]
         W = (W / inputs.scale.T).astype(W.dtype)

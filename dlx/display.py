@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def progress(verbose: int, epochs: int, rows: int, done: int = 0) -> Iterator[Ca
     if verbose == 0:
         yield lambda history: None
     elif verbose == 1:
-        with bars()(total=epochs, initial=done, unit="epoch", dynamic_ncols=True) as bar:
+        nowhere = sys.stderr is None  # a process without a console
+        with bars()(total=epochs, initial=done, unit="epoch", dynamic_ncols=True, disable=nowhere) as bar:
 
             def advance(history: Histories) -> None:
                 speed = rows / max(history["seconds"][-1], 1e-9)

@@ -341,3 +341,10 @@ def test_sample_weights_and_validation_data_are_routed():
         pipe = make_pipeline(scaler, clf, transform_input=["X_val"])
         pipe.fit(X, Y, sample_weight=np.arange(1.0, 151.0), X_val=X[::3], y_val=Y[::3])
     assert len(pipe[-1].validation_scores_) == 20
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e3, 1e4, 1e5])
+def test_float32_columns_far_from_0_are_given_back_without_loss(offset):
+    far = (np.random.default_rng(0).standard_normal((300, 3)) + offset).astype("float32")
+    clf = MLPClassifier(standardize=True, max_iter=60, random_state=0).fit(far, (far[:, 0] > offset).astype(int))
+    np.testing.assert_allclose(clf.to_sklearn().predict_proba(far), clf.predict_proba(far), rtol=0, atol=1e-6)

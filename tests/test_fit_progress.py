@@ -278,3 +278,8 @@ def test_ctrl_c_from_a_callback(patience, be):  # patience keeps the best on eve
     best = 2 if patience is None else int(np.argmin(net.history["validation_loss"]))
     np.testing.assert_array_equal(vector(net), seen.weights[best])
     assert np.asarray(net.predict(X)).shape == (N,)
+
+
+def test_a_bar_where_there_is_no_console(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(fit(epochs=2, verbose=1).history["loss"]) == 2
