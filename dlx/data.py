@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,10 +83,11 @@ def own_names(names: Any, width: int) -> list[str] | None:
     """Names for that many columns, or None."""
     if names is None:
         return None
-    if isinstance(names, str) or len(names) != width or not all(isinstance(each, str) for each in names):
+    given = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
+    if len(given) != width or not all(isinstance(each, str) for each in given):
         rule = f"be None or {width} strings, one for each column of X"
         checks.reject("feature_names", rule, checks.shown(names), "Name what the columns hold.")
-    return [str(each) for each in names]
+    return [str(each) for each in given]
 
 
 def require_names(X: Any, known: list[str] | None, name: str = "X") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -129,17 +130,18 @@ def layout(description: Mapping[str, Any]) -> Layout:
     training = description[TRAINING]
     if sorted(training) != TRAINING_KEYS:
         raise KeyError(f"training of {sorted(training)}")
-    for k in range(_count(training["slots"], MOST_SLOTS)):
+    for k in range(count(training["slots"], MOST_SLOTS)):
         found |= named(pairs, f"{SLOTS}{k}/")
     if training["best_epoch"] is not None:
         found |= named(pairs, BEST)
     if training["lbfgs"] is not None:
         size, kept = sum((a + 1) * b for a, b in itertools.pairwise(dims)), len(training["lbfgs"]["sy"])
         found |= {"gradient": (dtype, (size,)), "s": (dtype, (kept, size)), "y": (dtype, (kept, size))}
-    return found | {"losses": (dtype, (_count(training["position"]),))}
+    return found | {"losses": (dtype, (count(training["position"], 1 << 32),))}
 
 
-def _count(value: Any, most: int = 1 << 32) -> int:
+def count(value: Any, most: float = math.inf) -> int:
+    """A number of things that a file names; any error is the file's."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"a count of {value}")
     return value

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx import data, descriptions, quasi_newton
 from dlx.activations import Activation
-from dlx.backend import Backend, library_of
+from dlx.backend import Backend
 from dlx.losses import Loss
 from dlx.optimizers import Optimizer
 from dlx.schedules import Schedule
@@ -46,7 +46,6 @@ def fingerprint(x: Any, backend: Backend) -> str:
     """Shape, dtype and a digest of the data, wherever they lie: another value, or order, gives another."""
     found = hashlib.sha256()
     if x.ndim == 0:
-        x = backend.asarray(x) if library_of(x) == backend.name else x
         x = x[None]
     at_once = max(1, BYTES // max(1, 8 * math.prod(x.shape[1:])))
     for first in range(0, x.shape[0], at_once):

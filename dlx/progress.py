@@ -82,7 +82,7 @@ def from_file(
     Any error is the file's. A right digest is no proof: whoever can write the file can write that too.
     """
     training, layers = description[TRAINING], len(description["layer_dims"]) - 1
-    updates, epoch, position = (_count(training[name]) for name in ("updates", "epoch", "position"))
+    updates, epoch, position = (descriptions.count(training[name]) for name in ("updates", "epoch", "position"))
     history = descriptions.history_of(description, arrays)
     if not all(np.isfinite(each).all() for name, each in arrays.items() if not name.startswith(descriptions.HISTORY)):
         raise ValueError("a number that is not finite")
@@ -91,7 +91,7 @@ def from_file(
     ):
         raise ValueError("a history of another length than there were epochs")
     best_epoch, limit, ended = (training[name] for name in ("best_epoch", "limit", "ended"))
-    if (best_epoch is not None and _count(best_epoch) >= epoch) or type(ended) is not bool:
+    if (best_epoch is not None and descriptions.count(best_epoch) >= epoch) or type(ended) is not bool:
         raise ValueError(f"best epoch {best_epoch} of {epoch}, ended: {ended}")
 
     def params(prefix: str = "") -> Any:
@@ -128,12 +128,6 @@ def _memory(
     pairs = zip(map(own, arrays["s"]), map(own, arrays["y"]), sy, strict=True)
     length = _number(memory["length"])
     return quasi_newton.Memory(memory["f"], own(arrays["gradient"]), tuple(pairs), length, training["updates"])
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError(f"a count of {value!r}")
-    return value
 
 
 def _number(value: Any) -> float:

@@ -76,11 +76,6 @@ def parts_of(description: Mapping[str, Any], arrays: Arrays) -> list[bytes | mem
     return [len(text).to_bytes(8, "little") + text, *(_octets(array) for _, array in ordered)]
 
 
-def encoded(description: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """The file as bytes."""
-    return b"".join(parts_of(description, arrays))
-
-
 def read(
     path: AnyPath, layout: Callable[[dict[str, Any]], Layout]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:

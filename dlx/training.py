@@ -78,15 +78,15 @@ def train(
         require_finite(task, params, len(watched))
         return Progress(params, start, history, best, best_epoch, time.perf_counter() - started, ended, drawn)
 
-    def pause(reached: Params, start: Start, drawn: Any) -> None:
-        nonlocal params
-        params = reached
-        assert keeper is not None
-        keeper.save(progress(params, start, drawn))
-
     with interrupts.held(*(() if keeper is None else (signal.SIGINT, signal.SIGTERM))) as received:
         pauses = None
         if keeper is not None:
+
+            def pause(reached: Params, start: Start, drawn: Any) -> None:
+                nonlocal params
+                params = reached
+                keeper.save(progress(params, start, drawn))
+
             pauses = epochs.Pauses(received, keeper.most, keeper.drawn, lambda u: keeper.due(u, False), pause)
         if isinstance(settings.optimizer, quasi_newton.LBFGS):
             each = epochs.by_lbfgs(task, settings, params, start)

@@ -160,7 +160,7 @@ def test_the_seconds_of_an_epoch_are_those_before_and_after_the_stop(tmp_path):
     description, arrays = saving.read(path, descriptions.layout)
     assert 0 < description["training"]["seconds"] < 60
     description["training"]["seconds"] += 1000.0
-    path.write_bytes(saving.encoded(description, arrays))
+    saving.write(path, description, arrays)
     net = dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
     assert 1000 < net.history["seconds"][1] < 1060
     assert max(net.history["seconds"][0], *net.history["seconds"][2:]) < 60
@@ -412,7 +412,7 @@ def forged(folder, change):
     for path in folder.glob("checkpoint-*"):
         description, arrays = saving.read(path, descriptions.layout)
         change(description, arrays)
-        path.write_bytes(saving.encoded(description, arrays))
+        saving.write(path, description, arrays)
 
 
 def put(**entries):

@@ -1,5 +1,7 @@
 """Splits, weights, targets, dtypes, and the search for what is not finite."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -228,3 +230,40 @@ def test_finite_values_pass_the_extremes_too(be, elements, monkeypatch):
     data.require_finite(be.asarray(X), be, "X")
     rows = max(1, elements // 4)
     assert seen == [(), *((min(rows, 10 - first), 4) for first in range(0, 10, rows))]  # the sum of all, then blocks
+
+
+# -- names of columns --
+
+
+@pytest.mark.parametrize("names", [5, "abc", ["a", "b"], list("abcd"), ["a", "b", 3], [], float("nan")], ids=repr)
+def test_names_that_are_not_one_string_a_column_are_refused(names):
+    with pytest.raises(
+        ValueError, match=r"`feature_names` must be None or 3 strings, one for each column of X; got .*\. N"
+    ):
+        dlx.Network([(np.eye(3), np.zeros(3))], feature_names=names)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_is_known_by_the_names_of_its_columns(library):
+    DataFrame = pytest.importorskip(library).DataFrame
+    x = np.arange(12.0).reshape(4, 3)
+    frame = DataFrame(dict(zip("abc", x.T, strict=True)))
+    net = dlx.fit(frame, x[:, 0], (3, 1), epochs=1, rng=0)
+    assert net.feature_names == ["a", "b", "c"]
+    np.testing.assert_allclose(net.predict(frame), net.predict(x), rtol=1e-14)  # BLAS adds by the order in memory
+    rule = "`X` must have the columns of the training data"
+    for columns, text in (
+        ("acb", f"{rule}, 'b' at place 1; got 'c'. Select"),
+        ("ab", f"{rule}, 'c' at place 2; got 2 c"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            net.predict(frame[list(columns)])
+    wide = DataFrame(dict(zip("abcd", [*x.T, x[:, 0]], strict=True)))
+    with pytest.raises(ValueError, match=r"`X` must have the 3 columns of the training data; got 'd'\. Select"):
+        net.predict(wide)
+
+
+def test_names_that_are_no_strings_are_none():
+    pandas = pytest.importorskip("pandas")
+    net = dlx.fit(pandas.DataFrame(np.ones((4, 3))), np.ones(4), (3, 1), epochs=1, rng=0)
+    assert net.feature_names is None

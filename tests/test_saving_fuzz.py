@@ -141,6 +141,14 @@ def put(value, here, new):
     return found
 
 
+def changed(value, changes):
+    """The value with other parts in the places of those numbers."""
+    for number, new in changes:
+        every = list(places(value))[1:]
+        value = put(value, every[number % len(every)], new) if every else value
+    return value
+
+
 def signed(entries, arrays):
     """A file of this description, whose digest is right."""
     from safetensors.numpy import save
@@ -164,11 +172,7 @@ def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path):
     loaded = []
 
     def run(changes):
-        changed = entries
-        for number, value in changes:
-            every = list(places(changed))[1:]
-            changed = put(changed, every[number % len(every)], value) if every else changed
-        path.write_bytes(signed(changed, arrays))
+        path.write_bytes(signed(changed(entries, changes), arrays))
         try:
             net = dlx.load(path)
             loaded.append(net.predict(X).shape[0] == 4)
@@ -187,11 +191,7 @@ def test_other_headers(blob, path):
     loaded = []
 
     def run(changes):
-        changed = header
-        for number, value in changes:
-            every = list(places(changed))[1:]
-            changed = put(changed, every[number % len(every)], value) if every else changed
-        text = json.dumps(changed).encode()
+        text = json.dumps(changed(header, changes)).encode()
         loaded.append(outcome(path, struct.pack("<Q", len(text)) + text + payload))
         assert loaded[-1] == (text == json.dumps(header).encode())  # in Python, 1 == 1.0 == True
 
