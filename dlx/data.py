@@ -95,12 +95,12 @@ def require_names(X: Any, known: list[str] | None, name: str = "X") -> None:
     found = names_of(X)
     if known is None or found is None or found == known:
         return
-    place = next((k for k, pair in enumerate(zip(found, known, strict=False)) if pair[0] != pair[1]), len(known))
-    rule = (
-        f"have the columns of the training data, {known[place]!r} at place {place}"
-        if place < len(known)
-        else (f"have the {len(known)} columns of the training data")
-    )
+    shorter = min(len(found), len(known))
+    place = next((k for k in range(shorter) if found[k] != known[k]), shorter)
+    if place < len(known):
+        rule = f"have the columns of the training data, {known[place]!r} at place {place}"
+    else:
+        rule = f"have the {len(known)} columns of the training data"
     got = repr(found[place]) if place < len(found) else f"{len(found)} columns"
     checks.reject(name, rule, got, "Select them in that order, or pass an array.")
 
