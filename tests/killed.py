@@ -25,7 +25,7 @@ from dlx import checkpoints, descriptions, saving
 ROWS, BATCH, EPOCHS = 300, 16, 20
 FITS = {"layer_dims": (12, 24, 3), "batch_size": BATCH, "epochs": EPOCHS, "dropout": 0.25, "validation": 0.2}
 FITS |= {"patience": 50, "activation": "tanh", "rng": 7}
-LONGEST = {"numpy": 0.08, "torch": 0.6, "jax": 8.0}  # seconds before a kill
+LONGEST = {"numpy": 0.08, "torch": 0.6, "jax": 8.0}  # seconds before a kill, on an idle machine
 
 
 def fit(backend, folder, every=1):
@@ -90,9 +90,10 @@ def main(backend, kills, folder, seed):
     assert os.waitpid(command, 0)[1] == 0
     states = json.loads((folder / "states.json").read_text())
     run, seen = folder / "run", {"kills": 0, "finished": 0, "within an epoch": 0, "steps": set(), "bad": []}
+    longest, reached = LONGEST[backend], []
     while seen["kills"] < kills:
         number = child(lambda: fit(backend, run), "fit", backend, run)
-        time.sleep(moment.uniform(0, LONGEST[backend]))
+        time.sleep(moment.uniform(0, longest))
         os.kill(number, signal.SIGKILL)
         if os.waitpid(number, 0)[1] != signal.SIGKILL:  # it had ended before
             seen["finished"] += 1
@@ -101,6 +102,9 @@ def main(backend, kills, folder, seed):
             continue
         seen["kills"] += 1
         paths = newest(run)
+        # on a busy machine a training may not get as far as to save: the next one lives longer
+        longest = 1.2 * longest if paths == reached else LONGEST[backend]
+        reached = paths
         for path in paths:
             try:
                 description, arrays = saving.read(path, descriptions.layout)
