@@ -69,10 +69,8 @@ class Checkpoints:
             was = old.get(name)
             if was != now and name != "epochs" and not (name == "feature_names" and None in (was, now)):
                 shown = "that is another now" if name == "rng" else f"that was {_shown(was)} and is {_shown(now)} now"
-                remedy = "Pass what it was, or resume='ignore' to start anew."
-                if name == "rng":
-                    remedy = f"Pass the same seed, or a generator as it was when that began. {remedy[25:]}"
-                self._refuse(f"{name} {shown}", remedy)
+                same = "the same seed, or a generator in the state it had then," if name == "rng" else "what it was,"
+                self._refuse(f"{name} {shown}", f"Pass {same} or resume='ignore' to start anew.")
         self.first_drawn = self.newest[0][TRAINING]["first_drawn_from"]
         with saving.whole(self.folder):
             generator.bit_generator.state = restored(generator.bit_generator.state, self.first_drawn)

@@ -87,5 +87,8 @@ def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any) -> bool:
     """Whether the formulas of `part` are those that its maker of that name gives for these settings."""
     if part.name not in makers:
         return False
-    own: Any = makers[part.name](**part.settings).bind
+    try:
+        own: Any = makers[part.name](**part.settings).bind
+    except (TypeError, ValueError):  # settings that are not the maker's
+        return False
     return own.__code__ is getattr(part.bind, "__code__", None)

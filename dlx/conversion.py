@@ -74,6 +74,8 @@ def to_sklearn(est: Any) -> Any:
     mlp.n_outputs_ = pairs[-1][0].shape[1]
     mlp.out_activation_ = est.out_activation_ if mlp.n_outputs_ > 1 or not is_classifier(est) else "logistic"
     mlp.coefs_, mlp.intercepts_ = [W for W, _ in pairs], [b for _, b in pairs]
+    if mlp.early_stopping:  # where a warm start goes on from
+        mlp._best_coefs, mlp._best_intercepts = [W.copy() for W, _ in pairs], [b.copy() for _, b in pairs]
     return mlp
 
 

@@ -165,11 +165,14 @@ def require_finite(X: Array, backend: Backend, name: str) -> None:
             checks.reject(name, f"be finite in {dtype_name(X)}", got, remedy)
 
 
-def center_and_scale(xp: Namespace, X: Array) -> tuple[Array, Array]:
+def center_and_scale(backend: Backend, X: Array) -> tuple[Array, Array]:
     """The mean and the standard deviation of each column, (1, d); where all its values are one, the latter is 1."""
-    mean = xp.mean(X, axis=0, keepdims=True)
-    squares = xp.mean((X - mean) * (X - mean), axis=0, keepdims=True)
-    return mean, xp.where(squares > 0, xp.sqrt(squares), xp.ones_like(squares))
+    xp, share = backend.xp, 1.0 / X.shape[0]
+    mean = backend.sum_rows(X) * share
+    mean = mean + backend.sum_rows(X - mean) * share  # what rounding left of the mean of a column far from 0
+    squares = backend.sum_rows((X - mean) * (X - mean)) * share
+    varies = (xp.max(X, axis=0, keepdims=True) > xp.min(X, axis=0, keepdims=True)) & (squares > 0)
+    return mean, xp.where(varies, xp.sqrt(squares), xp.ones_like(squares))
 
 
 def truth(xp: Namespace, Y: Array, classes: Array | None, dtype: Any) -> Array:

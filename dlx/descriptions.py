@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import checks
+from dlx import activations, checks, losses
 from dlx.activations import ACTIVATIONS, Activation
 from dlx.losses import LOSSES, Loss
 from dlx.saving import Arrays, Layout
@@ -28,8 +28,8 @@ ORDER = ["loss", "validation_loss", "validation_score", "learning_rate", "second
 
 def described(part: Activation | Loss) -> dict[str, Any] | None:
     """Name and settings of one of dlx's own activations or losses; None for a user's own, which is code."""
-    known = ACTIVATIONS if isinstance(part, Activation) else LOSSES
-    return {"name": part.name, "settings": dict(part.settings)} if part.name in known else None
+    own = activations.is_own(part) if isinstance(part, Activation) else losses.is_own(part)
+    return {"name": part.name, "settings": dict(part.settings)} if own else None
 
 
 def activation_from(entry: Mapping[str, Any]) -> Activation:

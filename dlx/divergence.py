@@ -36,9 +36,9 @@ def zero_loss(task: Task) -> float:
     net, xp, dtype = task.net, task.net.xp, task.backend.dtype(task.dtype)
     _, Y, weights, classes = task.rows
     wide = (Y if classes is None else classes).shape[1]
-    losses, sizes, most = [], [], max(1, ELEMENTS_AT_ONCE // wide)
+    losses, sizes, most, rows = [], [], max(1, ELEMENTS_AT_ONCE // wide), task.numbers()
     for first in range(0, task.size, most):
-        block = task.numbers()[first : first + most]
+        block = rows[first : first + most]
         numbers = task.to_device(block)
         T = truth(xp, xp.take(Y, numbers, axis=0), classes, dtype)
         w = None if weights is None else xp.take(weights, numbers, axis=0)

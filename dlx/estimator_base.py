@@ -109,7 +109,7 @@ class Base(CallbackSupport, BaseEstimator):
             samples, total = self._samples(given._replace(X=X), rows, held_rows, plan)
             held = self._held(given, held_out, samples, held_rows, plan)
             task = self._task(plan, settings, samples, rows, self.alpha / total)
-            hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs)
+            hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task.net, held, rule, hooks)
             start = None if first else self._start(plan, settings)
             params = own_params(pairs, plan.backend, plan.dtype)
@@ -226,8 +226,8 @@ class Base(CallbackSupport, BaseEstimator):
         kept = getattr(self, "_optimizer", None)
         if kept is None or kept.slots is None or not isinstance(settings.optimizer, optimizers.Optimizer):
             return None
-        if any(len(slot) != settings.optimizer.slots for layer in kept.slots for slot in layer):
-            return None  # of another solver
+        if kept.name != settings.optimizer.name:
+            return None  # other slots, or others' meaning
         backend = plan.backend
         return steps.Start(each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype))), kept.updates)
 
@@ -242,21 +242,26 @@ class Base(CallbackSupport, BaseEstimator):
         """The fitted attributes."""
         history, stochastic = watch.history, isinstance(settings.optimizer, optimizers.Optimizer)
         self.__dict__.update(self._fitted(plan, params if watch.best is None else watch.best))
-        self.n_iter_, self.loss_ = len(history["loss"]), history["loss"][-1]
-        self.loss_curve_ = [*self.loss_curve_, *history["loss"]]
+        losses = history.get("loss", [])  # none, where Ctrl-C came before the first
+        self.n_iter_, self.loss_ = len(losses), losses[-1] if losses else math.nan
+        self.loss_curve_ = [*self.loss_curve_, *losses]
         if "validation_loss" in history:
             self.validation_loss_curve_ = [*(self.validation_loss_curve_ or []), *history["validation_loss"]]
             self.validation_scores_ = [*(self.validation_scores_ or []), *history["validation_score"]]
             self.best_validation_score_ = max(
                 (s for s in self.validation_scores_ if not math.isnan(s)), default=math.nan
             )
-        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
+        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_, default=math.nan)
         self.t_ += n * self.n_iter_ if stochastic else 0
         self._no_improvement_count = watch.rule.count
+        self.__dict__.pop("_optimizer", None)
         if stochastic and watch.end is not None:
             slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
-            rate = settings.schedule(watch.end.updates, watch.end.updates + 1, history["loss"])
-            self._optimizer = Optimizing(slots, watch.end.updates, rate)
+            assert isinstance(settings.optimizer, optimizers.Optimizer)
+            updates, rate = watch.end.updates, watch.rule.rate
+            if not callable(self.learning_rate):  # a user's own need not know of updates beyond the last
+                rate = settings.schedule(updates, updates + 1, losses)
+            self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)
 
     def _warn_unless_converged(self, settings: steps.Settings, watch: Watch) -> None:
         lbfgs = not isinstance(settings.optimizer, optimizers.Optimizer)

@@ -21,11 +21,11 @@ except ImportError:  # before scikit-learn 1.9
 
 
 class Hooks:
-    """What callbacks hear of one training: its start, each epoch's start and end, and its end."""
+    """What callbacks hear of one training, if it is `heard`: its start, each epoch's start and end, and its end."""
 
-    def __init__(self, est: Any, X: Any, y: Any, epochs: int) -> None:
-        self.est, self.given = est, {"X": X, "y": y}
-        begin = getattr(est, "_init_callback_context", None) if hasattr(est, "_skl_callbacks") else None
+    def __init__(self, est: Any, X: Any, y: Any, epochs: int, heard: bool) -> None:
+        self.est, self.given, self.epochs = est, {"X": X, "y": y}, epochs
+        begin = getattr(est, "_init_callback_context", None) if heard and hasattr(est, "_skl_callbacks") else None
         self.whole: Any = None if begin is None else begin(max_subtasks=epochs)
         self.part: Any = None
         if self.whole is not None:

@@ -107,7 +107,7 @@ def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
         squares = np.asarray(part.multiply(part).mean(axis=0)).reshape(1, -1)
         return Standard(np.zeros_like(squares), np.where(squares > 0, np.sqrt(squares), 1.0))
     part = X if rows is None else backend.xp.take(X, data.row_numbers(rows, X.shape[0], backend), axis=0)
-    return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend.xp, part)))
+    return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend, part)))
 
 
 def standardized(X: Any, by: Standard | None, backend: Backend, dtype: str) -> Any:

@@ -129,7 +129,7 @@ def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
     """Adam with the ε that the paper calls ε̂, as in scikit-learn: it is not corrected for the first updates."""
 
     def coefficients(t: int, rate: float) -> tuple[float, ...]:
-        return adam.coefficients(t, rate)[0], adam.settings["eps"]
+        return adam.coefficients(t, rate)[0], adam.settings["eps"] / math.sqrt(1.0 - adam.settings["b2"])  # as its v
 
     return adam._replace(coefficients=coefficients)
 

@@ -45,8 +45,9 @@ class Given(NamedTuple):
 
 
 class Optimizing(NamedTuple):
-    """Where the optimizer stands after a training; `slots` is None where they were not kept."""
+    """Where the optimizer of that name stands after a training; `slots` is None where they were not kept."""
 
+    name: str
     slots: optimizers.State | None
     updates: int
     learning_rate: float
@@ -112,7 +113,9 @@ class Watch:
         if est.verbose and self.stopped:
             what = "Validation figure" if est.early_stopping else "Training loss"
             print(f"{what} did not improve by more than tol={est.tol:f} any longer. Stopping.")
-        self.stopped |= self.hooks.epoch(lambda: est._fitted(self.plan, params), self.stopped or done == est.max_iter)
+        self.stopped |= self.hooks.epoch(
+            lambda: est._fitted(self.plan, params), self.stopped or done == self.hooks.epochs
+        )
         return self.stopped
 
     def after(self, reason: divergence.DivergenceError) -> Params:
@@ -127,7 +130,7 @@ class Watch:
         warnings.warn(
             f"training diverged; the best weights before are kept. {reason}", ConvergenceWarning, stacklevel=6
         )
-        self.stopped = True
+        self.stopped, self.end = True, None  # the optimizer's slots are those of the divergence
         return self.best
 
 

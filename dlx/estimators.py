@@ -22,7 +22,7 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted
 
 from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, scoring
-from dlx.backend import Array
+from dlx.backend import Array, get_backend
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
 from dlx.estimator_data import Standard
@@ -508,7 +508,7 @@ class MLPRegressor(RegressorMixin, Base):
         """Real targets are standardised on the host; counts stay what they are."""
         if not self.standardize or plan.loss.targets != "real":
             return None
-        return Standard(*data.center_and_scale(np, Y if rows is None else Y[rows]))
+        return Standard(*data.center_and_scale(get_backend("numpy"), Y if rows is None else Y[rows]))
 
 
 def from_sklearn(mlp: Any, backend: Any = None) -> Any:

@@ -41,6 +41,7 @@ class Trained(Protocol):
     activation: tuple[activations.Activation, ...]
     loss: losses.Loss
     classes: HostArray | None
+    feature_names: list[str] | None
     history: dict[str, list[float]]
     facts: Facts | None
 
@@ -74,6 +75,7 @@ class Evidence(NamedTuple):
 def outputs(net: Trained, X: Any) -> list[Array]:
     """A_1, ..., A_{L-1} and the scores Z_L, each (n, d_l), on the network's backend."""
     common_backend(net.backend, {"X": X})
+    data.require_names(X, net.feature_names)
     checked = data.features(X, net.backend, net.dtype, net.layer_dims[0])
     trace = network.forward(net.formulas, net.params, _converted(net, checked))
     return [*trace.fs, trace.Zs[-1]]
@@ -147,6 +149,7 @@ def _pair(validation: Any) -> tuple[Any, Any]:
 
 def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targets.Targets]:
     common_backend(net.backend, {f"X{name}": X, f"y{name}": y})
+    data.require_names(X, net.feature_names, f"X{name}")
     features = data.features(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
     host = targets.on_host(y, net.backend, f"y{name}")
     target = targets.check(host, net.loss, net.layer_dims[-1], features.shape[0], net.classes, f"y{name}")

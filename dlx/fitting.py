@@ -178,6 +178,7 @@ def fit(
     generator = arguments.generator(rng)
     initial = arguments.initializer(init, dims)
     X_val, y_val, share = arguments.validation_source(validation)
+    data.require_names(X_val, names, "X_val")
     chosen = common_backend(
         backend,
         {

@@ -273,6 +273,6 @@ def bind(
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),
         tuple(dropout) or (0.0,) * len(hidden),
-        l2,
-        l1,
+        float(l2),  # NumPy's own numbers would make every weight float64
+        float(l1),
     )

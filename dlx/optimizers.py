@@ -62,6 +62,11 @@ def _eps(value: float) -> float:
     return checks.number("eps", value, low=0, above=True, remedy="Use 1e-8, for example.")
 
 
+def _weights(beta: float, t: int) -> float:
+    """1 + β + ... + β^{t-1} = (1 - β^t) / (1 - β): what the weights of a sum s ← β s + g add up to."""
+    return (1.0 - beta**t) / (1.0 - beta)
+
+
 def _only_rate(t: int, rate: float) -> tuple[float, ...]:
     return (rate,)
 
@@ -214,8 +219,9 @@ def adam(
 
     Numerics
     --------
-    The corrections are folded into two numbers, η c2/c1 and ε c2 with c1 = 1 - b1^t and c2 = √(1 - b2^t): the same in
-    exact arithmetic, and one pass less.
+    The slots hold m / (1 - b1) and v / (1 - b2), so that m ← b1 m + g and v ← b2 v + g². Those factors and the
+    corrections are folded into two numbers, η r/s and ε r, with s = (1 - b1^t)/(1 - b1) and
+    r = √((1 - b2^t)/(1 - b2)): the same in exact arithmetic, and three passes less.
 
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1. Without weight_decay the same as optax.adam and as
     torch.optim.Adam, whose own weight_decay is an L2 penalty.
@@ -223,22 +229,21 @@ def adam(
     Examples
     --------
     >>> import dlx
-    >>> dlx.adam(1e-2).coefficients(1, 1e-2)[0].__round__(6)
-    0.003162
+    >>> dlx.adam(1e-2).coefficients(1, 1e-2)  # the first step is η g / (|g| + ε)
+    (0.01, 1e-08)
     """
     b1, b2, eps = _beta("b1", b1), _beta("b2", b2), _eps(eps)
-    new1, new2 = 1.0 - b1, 1.0 - b2
 
     def coefficients(t: int, rate: float) -> tuple[float, ...]:
-        c1, c2 = 1.0 - b1**t, math.sqrt(1.0 - b2**t)
-        return rate * c2 / c1, eps * c2
+        r = math.sqrt(_weights(b2, t))
+        return rate * r / _weights(b1, t), eps * r
 
     def bind(xp: Namespace) -> Update:
         def update(w: Array, g: Array, m: Array, v: Array, rate_t: float, eps_t: float) -> tuple[Array, ...]:
             m *= b1
-            m += new1 * g
+            m += g
             v *= b2
-            v += new2 * (g * g)
+            v += g * g
             w -= rate_t * m / (xp.sqrt(v) + eps_t)
             return w, m, v
 
@@ -275,24 +280,23 @@ def nadam(
 ) -> Optimizer:
     """Adam with Nesterov's look-ahead.
 
-    m, v as in `adam`;  w ← w - η (b1 m / (1 - b1^{t+1}) + (1 - b1) g / (1 - b1^t)) / (√v̂ + ε)
+    m, v as in `adam`, slots too;  w ← w - η (b1 m / (1 - b1^{t+1}) + (1 - b1) g / (1 - b1^t)) / (√v̂ + ε)
 
     Source: Dozat 2016, with constant b1. The same as optax.nadam; torch.optim.NAdam and Keras warm b1 up by the factor
     1 - 0.96^{t/250}/2, which the paper offers as an option.
     """
     b1, b2, eps = _beta("b1", b1), _beta("b2", b2), _eps(eps)
-    new1, new2 = 1.0 - b1, 1.0 - b2
 
     def coefficients(t: int, rate: float) -> tuple[float, ...]:
-        c2 = math.sqrt(1.0 - b2**t)
-        return rate * c2 * b1 / (1.0 - b1 ** (t + 1)), rate * c2 * new1 / (1.0 - b1**t), eps * c2
+        r = math.sqrt(_weights(b2, t))
+        return rate * r * b1 / _weights(b1, t + 1), rate * r / _weights(b1, t), eps * r
 
     def bind(xp: Namespace) -> Update:
         def update(w: Array, g: Array, m: Array, v: Array, ahead: float, now: float, eps_t: float) -> tuple[Array, ...]:
             m *= b1
-            m += new1 * g
+            m += g
             v *= b2
-            v += new2 * (g * g)
+            v += g * g
             w -= (ahead * m + now * g) / (xp.sqrt(v) + eps_t)
             return w, m, v
 

@@ -166,6 +166,7 @@ def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
     """Activations, and gradients of the loss without penalties and dropout by the weights, on evenly spaced rows."""
     backend, formulas = net.backend, net.formulas
     with backend.scope():
+        data.require_names(X, net.feature_names)
         checked = data.features(X, backend, net.dtype, net.layer_dims[0])
         n = int(checked.shape[0])
         target = targets.check(targets.on_host(y, backend), net.loss, net.layer_dims[-1], n, net.classes)

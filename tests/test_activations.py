@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import dlx
 import oracles
 from dlx import activations, checks
 
@@ -273,3 +274,12 @@ def test_choice():
 def test_choice_rejects_kinds(value, shown):
     with pytest.raises(TypeError, match=rf"^`solver` must be one of 'a', 'b'; got {shown}\. Mend it\.$"):
         checks.choice("solver", value, ("a", "b"), "Mend it.")
+
+
+def test_a_formula_of_a_user_s_under_a_name_of_dlx_s_is_the_user_s(tmp_path):
+    mine = dlx.activations.relu()._replace(bind=lambda xp: dlx.activations.Formulas(lambda z: 2 * z, lambda z, a: 2))
+    net = dlx.Network([(np.eye(2), np.zeros(2)), (np.eye(2), np.zeros(2))], activation=mine)
+    with pytest.raises(ValueError, match="own"):
+        net.save(tmp_path / "net.safetensors")
+    odd = dlx.activations.Activation("relu", {"slope": 0.1}, "he_normal", mine.bind)
+    assert not dlx.activations.is_own(odd)

@@ -267,3 +267,39 @@ def test_names_that_are_no_strings_are_none():
     pandas = pytest.importorskip("pandas")
     net = dlx.fit(pandas.DataFrame(np.ones((4, 3))), np.ones(4), (3, 1), epochs=1, rng=0)
     assert net.feature_names is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [0.1, 7.7, 1e6 + 0.1])
+def test_the_scale_of_a_column_of_one_value_is_1_whatever_rounding_makes_of_its_mean(be, value, dtype):
+    if dtype not in be.xp.__array_namespace_info__().dtypes(device=be.device):
+        pytest.skip("the device has no float64")
+    X = np.stack([np.full(301, value), np.arange(301.0)], axis=1).astype(dtype)
+    with be.scope():
+        mean, scale = (be.to_host(each) for each in data.center_and_scale(be, be.asarray(X)))
+    np.testing.assert_allclose(scale, [[1.0, np.arange(301.0).std()]], rtol=1e-6)
+    np.testing.assert_allclose(mean, X.mean(axis=0, dtype=np.float64, keepdims=True), rtol=1e-6)
+
+
+def test_the_scale_of_a_million_float32_rows():
+    X = np.random.default_rng(0).uniform(100, 101, (1_000_000, 1)).astype("float32")
+    mean, scale = data.center_and_scale(dlx.get_backend("numpy"), X)
+    np.testing.assert_allclose(mean, X.mean(dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scale, X.std(dtype=np.float64), rtol=1e-4)
+
+
+def test_names_are_checked_wherever_features_come_in():
+    DataFrame = pytest.importorskip("pandas").DataFrame
+    X, y = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 2
+    frame = DataFrame(X, columns=["a", "b"])
+    net = dlx.fit(frame, y, (2, 3, 2), epochs=1, rng=0)
+    other = frame[["b", "a"]]
+    rule = "must have the columns of the training data, 'a' at place 0; got 'b'"
+    for name, call in (
+        ("X_val", lambda: dlx.fit(frame, y, (2, 3, 2), epochs=1, rng=0, validation=(other, y))),
+        ("X", lambda: net.activations(other)),
+        ("X", lambda: net.report(other, y)),
+        ("X_val", lambda: net.report(frame, y, (other, y))),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` {rule}"):
+            call()

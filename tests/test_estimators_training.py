@@ -343,3 +343,72 @@ def test_sparse_rows_are_what_dense_ones_are():
     thin = MLPClassifier((6,), standardize=True, max_iter=5, random_state=0).fit(sparse.csr_array(X), y)
     scaled = MLPClassifier((6,), max_iter=5, random_state=0).fit(X / np.sqrt((X**2).mean(axis=0)), y)
     np.testing.assert_allclose(thin.coefs_[0], scaled.coefs_[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("before", "after"), [("sgd", "rmsprop"), ("rmsprop", "adagrad"), ("lion", "sgd")])
+def test_another_solver_starts_with_slots_of_its_own(before, after):
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    y = X @ [1.0, -2.0, 0.5]
+    both = dlx.MLPRegressor((4,), solver=before, random_state=0).partial_fit(X, y)
+    weights = [(W.copy(), b.copy()) for W, b in zip(both.coefs_, both.intercepts_, strict=True)]
+    both.set_params(solver=after).partial_fit(X, y)
+    anew = dlx.MLPRegressor((4,), solver=after, random_state=0, init=weights).partial_fit(X, y)
+    for a, b in zip(both.coefs_, anew.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_numbers_of_a_grid_do_not_change_the_dtype():
+    X = np.random.default_rng(0).standard_normal((40, 3)).astype("float32")
+    est = dlx.MLPClassifier((4,), alpha=np.float64(1e-3), max_iter=2, backend="strict", random_state=0)
+    with pytest.warns(UserWarning, match="not converged"):
+        est.fit(X, np.arange(40) % 2)
+    assert est.coefs_[0].dtype == np.float32
+
+
+def test_ctrl_c_before_the_first_epoch_ends_leaves_the_first_weights():
+    X = np.random.default_rng(0).standard_normal((30, 3))
+
+    class Rate:
+        calls = 0
+
+        def __call__(self, step, steps, losses):
+            self.calls += 1
+            if self.calls == 2:  # the first call tries it
+                raise KeyboardInterrupt
+            return 0.01
+
+    est = dlx.MLPClassifier((4,), learning_rate=Rate(), random_state=0, batch_size=10)
+    with pytest.warns(UserWarning, match="interrupted after 0 epochs"):
+        est.fit(X, np.arange(30) % 3)
+    assert est.n_iter_ == 0
+    assert np.isnan(est.loss_)
+    assert est.predict(X).shape == (30,)
+
+
+def test_partial_fit_makes_no_callback_wait():
+    callback = pytest.importorskip("sklearn.callback").ProgressBar()
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    est = dlx.MLPClassifier((4,), max_iter=3, random_state=0).set_callbacks(callback)
+    for _ in range(2):
+        est.partial_fit(X, np.arange(30) % 2, classes=[0, 1])
+    assert est.t_ == 60
+
+
+def test_a_schedule_is_not_asked_beyond_the_last_update():
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    rates = [0.01, 0.02]
+    est = dlx.MLPClassifier((4,), learning_rate=lambda step, steps, losses: rates[step], max_iter=2, random_state=0)
+    with pytest.warns(UserWarning, match="not converged"):
+        est.fit(X, np.arange(30) % 3)
+    assert est.n_iter_ == 2
+
+
+def test_scikit_learn_s_trains_on_after_early_stopping():
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    est = dlx.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0)
+    with pytest.warns(UserWarning, match="not converged"):
+        est.fit(X, np.arange(40) % 2)
+    theirs = est.to_sklearn().set_params(warm_start=True)
+    with pytest.warns(UserWarning, match="converge"):
+        theirs.fit(X, np.arange(40) % 2)
+    assert len(theirs.loss_curve_) == 6

@@ -235,3 +235,11 @@ def test_X_of_another_library_or_device_than_the_backend(be, other):
 def test_every_initializer_is_accepted(initializer):
     with pytest.raises(AssertionError, match="the training began"):
         assert_rejected({"init": initializer}, ValueError, "`")
+
+
+def test_an_activation_object_of_a_user_s_is_tried_like_a_pair():
+    narrow = dlx.activations.Activation(
+        "mine", {}, "he_normal", lambda xp: dlx.activations.Formulas(xp.tanh, lambda z, a: z[:, :1])
+    )
+    with pytest.raises(ValueError, match=r"`activation\[0\]` must return arrays of the shape and dtype of z"):
+        dlx.fit(np.ones((4, 2)), np.ones((4, 2)), (2, 3, 2), activation=narrow, epochs=1)
