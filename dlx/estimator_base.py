@@ -240,7 +240,7 @@ class Base(CallbackSupport, BaseEstimator):
 
     def _finish(self, plan: Plan, settings: steps.Settings, watch: Watch, params: Params, n: int) -> None:
         """The fitted attributes."""
-        history, stochastic = watch.history, isinstance(settings.optimizer, optimizers.Optimizer)
+        history, stochastic = watch.history, not estimator_settings.is_lbfgs(self)
         self.__dict__.update(self._fitted(plan, params if watch.best is None else watch.best))
         losses = history.get("loss", [])  # none, where Ctrl-C came before the first
         self.n_iter_, self.loss_ = len(losses), losses[-1] if losses else math.nan
@@ -255,16 +255,14 @@ class Base(CallbackSupport, BaseEstimator):
         self.t_ += n * self.n_iter_ if stochastic else 0
         self._no_improvement_count = watch.rule.count
         self.__dict__.pop("_optimizer", None)
-        if stochastic and watch.end is not None:
+        if isinstance(settings.optimizer, optimizers.Optimizer) and watch.end is not None:
             slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
-            assert isinstance(settings.optimizer, optimizers.Optimizer)
-            updates, rate = watch.end.updates, watch.rule.rate
-            if not callable(self.learning_rate):  # a user's own need not know of updates beyond the last
-                rate = settings.schedule(updates, updates + 1, losses)
+            updates, own = watch.end.updates, callable(self.learning_rate)  # which may end with the last update
+            rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)
             self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)
 
     def _warn_unless_converged(self, settings: steps.Settings, watch: Watch) -> None:
-        lbfgs = not isinstance(settings.optimizer, optimizers.Optimizer)
+        lbfgs = estimator_settings.is_lbfgs(self)
         exhausted = lbfgs and watch.end is not None and watch.end.updates >= self.max_fun
         if exhausted or (self.n_iter_ == settings.epochs and not watch.stopped):
             warnings.warn(

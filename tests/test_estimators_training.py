@@ -386,7 +386,7 @@ def test_ctrl_c_before_the_first_epoch_ends_leaves_the_first_weights():
 
 
 def test_partial_fit_makes_no_callback_wait():
-    callback = pytest.importorskip("sklearn.callback").ProgressBar()
+    callback = pytest.importorskip("sklearn.callback").ScoringMonitor(scoring="accuracy")
     X = np.random.default_rng(0).standard_normal((30, 3))
     est = dlx.MLPClassifier((4,), max_iter=3, random_state=0).set_callbacks(callback)
     for _ in range(2):
