@@ -121,7 +121,10 @@ def layout(description: Mapping[str, Any]) -> Layout:
         raise ValueError(f"layers {dims} of dtype {dtype}")
     if not 2 <= len(dims) <= MOST_LAYERS:
         raise ValueError(f"{len(dims)} widths of layers")
-    if _letters(description["classes"]) > MOST_LETTERS or sum(description["history"].values()) > MOST_FIGURES:
+    labels = description["classes"]
+    if labels is not None and (len({*map(type, labels)}) != 1 or type(labels[0]) not in (str, int, bool)):
+        raise ValueError("labels of several kinds")  # which NumPy would make all as wide as the widest
+    if _letters(labels) > MOST_LETTERS or sum(description["history"].values()) > MOST_FIGURES:
         raise ValueError("more labels or figures than dlx writes")
     pairs = [((dtype, (a, b)), (dtype, (1, b))) for a, b in itertools.pairwise(dims)]
     found = named(pairs) | {HISTORY + name: ("f8", (n,)) for name, n in description["history"].items()}

@@ -100,7 +100,10 @@ def sweep(folder: Path) -> None:
     """Remove the temporaries of writers that are dead: nobody holds their locks."""
     for path in folder.glob(TEMPORARY.format("*")):
         with contextlib.suppress(OSError):
-            if not TEMPORARIES.fullmatch(path.name) or time.time() - path.stat().st_mtime < STALE:
+            found = path.lstat()
+            if not (TEMPORARIES.fullmatch(path.name) and stat.S_ISREG(found.st_mode)):  # to open a pipe would wait
+                continue
+            if time.time() - found.st_mtime < STALE:
                 continue
             with open(path, "rb") as file:
                 _lock(file.fileno())

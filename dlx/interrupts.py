@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -24,8 +25,10 @@ def held(*signals: int) -> Iterator[list[int]]:
         return
     own = [number for number in signals if signal.getsignal(number) is DEFAULTS[number]]
 
+    process = os.getpid()
+
     def note(number: int, _: Any) -> None:
-        if received:
+        if received or os.getpid() != process:  # in a forked child nobody looks at the list
             signal.signal(number, DEFAULTS[number])
             signal.raise_signal(number)
         received.append(number)

@@ -19,6 +19,9 @@ from dlx.training import Progress
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
+PLACES = {"pos": 624, "buffer_pos": 4, "has_uint32": 1}  # what NumPy's generators take unchecked, and read from
+
+
 def plain(state: Any) -> Any:
     """A generator's state in the terms of JSON."""
     if isinstance(state, Mapping):
@@ -31,6 +34,8 @@ def restored(like: Any, state: Any) -> Any:
     if isinstance(like, Mapping):
         if sorted(like) != sorted(state):
             raise ValueError("a generator's state of another kind")
+        if any(not 0 <= state[name] <= most for name, most in PLACES.items() if name in like):
+            raise ValueError("a generator's state that points beyond its own numbers")
         return {name: restored(each, state[name]) for name, each in like.items()}
     if isinstance(like, np.ndarray):
         found = np.array(state, like.dtype)

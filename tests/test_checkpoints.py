@@ -516,6 +516,37 @@ def test_a_forged_checkpoint_is_refused(change, tmp_path):
         dlx.fit(X, Y, **how | {"epochs": 5})
 
 
+@pytest.mark.filterwarnings("ignore:the checkpoint before is used")
+@pytest.mark.parametrize(("kind", "part", "name"), [("MT19937", "state", "pos"), ("Philox", None, "buffer_pos")])
+@pytest.mark.parametrize("place", [-5, 100_000])
+def test_a_generator_s_place_beyond_its_numbers_is_refused(kind, part, name, place, tmp_path):
+    """NumPy takes it, and reads what lies there in memory."""
+    how = HOW | {"epochs": 2, "checkpoint": tmp_path}
+    dlx.fit(X, Y, **how | {"rng": getattr(np.random, kind)(3)})
+    forged(tmp_path, drawn(part, **{name: place}))
+    with pytest.raises(dlx.FileError):
+        dlx.fit(X, Y, **how | {"epochs": 5, "rng": getattr(np.random, kind)(3)})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_of_a_training_that_saves_is_ended_by_sigterm(tmp_path):
+    ended = []
+
+    def forks(net):
+        if ended:
+            return
+        number = os.fork()
+        if number == 0:
+            time.sleep(20)
+            os._exit(0)
+        time.sleep(0.5)  # Python drops what comes before a fork is done
+        os.kill(number, signal.SIGTERM)
+        ended.append(os.waitpid(number, 0)[1])
+
+    dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=forks)
+    assert ended == [signal.SIGTERM]
+
+
 FORGED = {
     "no pairs for a number": {"sy": "123"},
     "a negative pair": {"sy": [-1.0]},

@@ -274,3 +274,13 @@ def test_a_child_of_the_dead_holds_nothing(tmp_path):
     with files.owned(Path(tmp_path), "checkpoint"):
         pass
     run.stdout.close()
+
+
+@posix
+def test_a_pipe_among_the_temporaries_holds_nobody_up(tmp_path):
+    pipe = tmp_path / ".dlx-0123456789abcdef.tmp"
+    os.mkfifo(pipe)
+    os.utime(pipe, (1, 1))
+    files.replace(tmp_path / "file", NEW)
+    assert (tmp_path / "file").read_bytes() == NEW
+    assert pipe.exists()

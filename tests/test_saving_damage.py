@@ -85,6 +85,8 @@ DESCRIPTIONS = {
     "labels of which one is long": put(
         loss={"name": "cross_entropy", "settings": {}}, classes=["a" * 3_000_000, "b", "c"]
     ),
+    "labels of several kinds": put(loss={"name": "cross_entropy", "settings": {}}, classes=[1, "a" * 3_000_000, "b"]),
+    "labels in lists": put(loss={"name": "cross_entropy", "settings": {}}, classes=[["a"], ["b"], ["c"]]),
     "a history without end": put(history={"loss": 1 << 40}),
     "a history of another length": put(history={"loss": 3}),
     "a history of no length": put(history={"loss": None}),
