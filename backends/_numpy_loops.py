@@ -28,7 +28,7 @@ from ._blocks import in_blocks
 Formula = Callable[..., Any]
 HostArray = np.ndarray[Any, Any]
 
-BLOCK = 1 << 15  # elements: five float32 arrays of it fit in a cache of 1 MB, and calls cost a tenth
+BLOCK = 1 << 15  # elements: five float32 arrays of it fit in a cache of 1 MB
 FITS_IN_CACHE = 1 << 17  # elements of which a few arrays stay in cache without blocks
 SMALL = 1 << 12  # elements of which no way is faster than the plain one
 WORK_OF_A_CALL = 1 << 14  # elements times passes from which a compiled loop's call repays
