@@ -334,3 +334,16 @@ def test_dropout_is_traced_as_integers_of_32_bits():
     loop = loops.traced(seen[0], "dropout", [i, i, None, None], ["column", "row", "number", "number"])
     assert loop.created == (f,)
     assert loop.source.count("np.int32(") > 10
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("bound", [0.0, -0.5, np.nan, np.inf, -np.inf])
+def test_a_maximum_with_a_number_is_numpys(bound, dtype):
+    xp = dlx.get_backend("numpy").xp
+    values = [-2, 0, 3] if dtype == "int32" else [np.nan, -np.inf, -1.5, -0.0, 0.0, 0.5, np.inf]
+    for repeats in (1, 1000):
+        x = np.asarray(values * repeats, dtype)
+        expected = np.maximum(x, bound)
+        found = xp.maximum(x, bound)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
