@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import numbers
 import sys
 from collections.abc import Callable, Sequence
@@ -27,17 +28,25 @@ from dlx import (
 from dlx.backend import HOST, Array, Backend, library_of
 
 DEFAULT_RATE = 1e-3  # of fit
+MOST_WEIGHTS = 2**60 - 1  # of a layer: more bytes have no number that an array library can count with
 Listener = Callable[[Any], Any]  # of a Network
 
 
 def widths(layer_dims: Any) -> tuple[int, ...]:
     """The widths of input, hidden layers and output."""
     remedy = "For example (784, 256, 10): inputs, hidden units, outputs."
-    if isinstance(layer_dims, str | bytes) or not isinstance(layer_dims, Sequence | np.ndarray):
+    if (
+        isinstance(layer_dims, str | bytes)
+        or not isinstance(layer_dims, Sequence | np.ndarray)
+        or not np.ndim(layer_dims)
+    ):
         checks.reject("layer_dims", "be a sequence of widths", repr(layer_dims), remedy, TypeError)
     if len(layer_dims) < 2:
         checks.reject("layer_dims", "hold at least an input and an output width", tuple(layer_dims), remedy)
-    return tuple(checks.integer(f"layer_dims[{l}]", d, low=1, remedy=remedy) for l, d in enumerate(layer_dims))
+    found = tuple(checks.integer(f"layer_dims[{l}]", d, low=1, remedy=remedy) for l, d in enumerate(layer_dims))
+    if any(a * b > MOST_WEIGHTS for a, b in itertools.pairwise(found)):
+        checks.reject("layer_dims", "have layers of fewer than 2**60 weights", found, remedy)
+    return found
 
 
 def settings(
@@ -57,7 +66,7 @@ def settings(
             checks.reject(name, "be None with lbfgs", limit, "Its line search needs the true gradient.")
     schedule = _schedule(learning_rate)
     own_rate = chosen.learning_rate if isinstance(chosen, optimizers.Optimizer) else None
-    if own_rate is not None and learning_rate != DEFAULT_RATE:
+    if own_rate is not None and learning_rate is not DEFAULT_RATE:  # by identity: a 0.001 that the caller wrote counts
         got = f"{checks.shown(learning_rate)} beside the optimizer's own"
         checks.reject("learning_rate", "be given once", got, "Leave it out of fit or out of the optimizer.")
     if not isinstance(shuffle, bool | np.bool_):
@@ -81,12 +90,15 @@ def _count(name: str, count: Any, remedy: str) -> int | None:
 def _schedule(learning_rate: Any) -> schedules.Schedule:
     """A schedule whose rates are numbers >= 0, and floats: one of another kind would change the weights' dtype."""
     schedule = schedules.get(learning_rate)
+    if not _takes(schedule, 3):
+        rule, remedy = "take (step, steps, losses)", "dlx's own are made by a call: dlx.schedules.cosine(1e-3)."
+        checks.reject("learning_rate", rule, repr(learning_rate), remedy, TypeError)
 
     def checked(step: int, steps: int, losses: Sequence[float]) -> float:
         rate = schedule(step, steps, losses)
         return checks.number("learning_rate", rate, low=0, remedy="So must each rate of a schedule.")
 
-    checked(0, 1, [])
+    checked(0, 100, [])
     checked.__dict__.update(getattr(schedule, "__dict__", {}))  # what it tells of itself
     return checked
 
@@ -119,7 +131,9 @@ def dropout_rates(dropout: Any, hidden: int, optimizer: optimizers.Optimizer | q
     """One rate for each hidden layer."""
     by_layer = isinstance(dropout, Sequence) and not isinstance(dropout, str)
     if by_layer and len(dropout) != hidden:
-        checks.reject("dropout", f"be one rate or a sequence of {hidden}", len(dropout), "Name one a hidden layer.")
+        checks.reject(
+            "dropout", f"be one rate or a sequence of {hidden}", len(dropout), "Name one for each hidden layer."
+        )
     remedy = "It is the share of units that is dropped: 0.1 drops 10 %."
     found = tuple(
         checks.number("dropout", each, low=0, high=1, below=True, remedy=remedy)
@@ -144,7 +158,7 @@ def listeners(callbacks: Any) -> dict[str, list[Listener]]:
                 TypeError,
             )
         for event, method in (methods or {"on_epoch_end": each}).items():
-            if not _takes_one(method):
+            if not _takes(method, 1):
                 checks.reject(
                     "callbacks", "take one argument, the network", repr(each), "For example lambda net: ...", TypeError
                 )
@@ -152,9 +166,9 @@ def listeners(callbacks: Any) -> dict[str, list[Listener]]:
     return events
 
 
-def _takes_one(function: Listener) -> bool:
+def _takes(function: Callable[..., Any], arguments: int) -> bool:
     try:
-        inspect.signature(function).bind(None)
+        inspect.signature(function).bind(*range(arguments))
     except TypeError:
         return False
     except ValueError:  # a builtin, which tells nobody what it takes
@@ -212,12 +226,7 @@ def loss_for(loss: Any, y: data.HostArray, outputs: int) -> losses.Loss:
     elif auto:
         loss = "squared_error"
     found = losses.get(loss)
-    if found.name == "quantile" and isinstance(found.settings["q"], list) and len(found.settings["q"]) != outputs:
-        rule = f"end in {len(found.settings['q'])}, one output for each q"
-        checks.reject("layer_dims", rule, outputs, "Or pass a single q.")
-    if found.name == "cross_entropy" and outputs == 1:
-        remedy = "One output takes binary_cross_entropy."
-        checks.reject("layer_dims", "end in at least 2 for cross_entropy", outputs, remedy)
+    losses.require_outputs(found, outputs, "layer_dims")
     return found
 
 

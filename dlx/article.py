@@ -114,14 +114,14 @@ def L_layer_model(
         update = optimizers.bind(optimizers.gradient_descent(), chosen)
         state = optimizers.start(xp, optimizers.gradient_descent(), params)
 
-        def step(params: network.Params) -> tuple[Array, network.Params]:
+        def step(params: network.Params, rows: Array, truth: Array) -> tuple[Array, network.Params]:
             value, gradients = network.loss_and_gradients(net, params, rows, truth, None, None)
             return value, optimizers.step(update, params, gradients, state, (rate,), None)[0]
 
         compiled = chosen.compile(step)
         costs: list[float] = []
         for iteration in range(iterations):
-            value, params = compiled(params)
+            value, params = compiled(params, rows, truth)
             costs.append(float(value))
             if not math.isfinite(costs[-1]):
                 got = f"{costs[-1]} on iteration {iteration}"
@@ -129,7 +129,7 @@ def L_layer_model(
             if print_cost:
                 print(f"Cost is {costs[-1]:.6g} on iteration {iteration}")
         if not network.all_finite(xp, params):
-            got = "a weight that is not after the last iteration"
+            got = "a weight that is not finite after the last iteration"
             checks.reject("params", "stay finite", got, "Lower learning_rate.", divergence.DivergenceError)
         found = {}
         for l, (W, b) in enumerate(params, start=1):

@@ -303,11 +303,13 @@ def try_backend(selector: str) -> Backend | Exception:
         return reason
 
 
-def common_backend(backend: str | types.ModuleType | Backend | None, arrays: Mapping[str, Any]) -> Backend:
+def common_backend(
+    backend: str | types.ModuleType | Backend | None, arrays: Mapping[str, Any], of_network: bool = False
+) -> Backend:
     """The one backend for all of `arrays` (by argument name; None is ignored).
 
     With ``backend=None`` it follows the first array that has a library. A named backend takes its own arrays
-    and the host's. Any other mixture raises, and the text says what mends it.
+    and the host's. Any other mixture raises, and the text says what mends it; the backend may be that `of_network`.
     """
     libraries = {name: library_of(x) for name, x in arrays.items() if library_of(x) is not None}
     leader = "backend" if backend is not None or not libraries else next(iter(libraries))
@@ -319,7 +321,9 @@ def common_backend(backend: str | types.ModuleType | Backend | None, arrays: Map
         if library != chosen.name:
             guest = place if chosen.name == HOST else chosen.selector
             remedy = f"Pass backend={guest!r}, which takes NumPy arrays too."
-            if HOST not in (library, chosen.name):
+            if of_network:
+                remedy = f"Pass NumPy arrays, or move the network: net.to({place!r})."
+            elif HOST not in (library, chosen.name):
                 remedy += f" Make `{name}` one with dlx.backend.backend_of({name}).to_host({name})."
             rule = f"be of the same library as `{leader}`, {chosen.name}"
             reject(name, rule, f"an array of {library}", remedy, TypeError)

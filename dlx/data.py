@@ -54,10 +54,24 @@ def as_array(x: Any, name: str) -> Array:
     if library_of(x) not in (None, HOST):
         return x
     try:
-        return host_array(x, name)
+        return host_array(_numbers_of(x), name)
     except ValueError:
         rule, got = "be an array, or rows of one length", "rows of different lengths"
         checks.reject(name, rule, got, "Pad or drop the odd ones.")
+
+
+def _numbers_of(x: Any) -> Any:
+    """A data frame's or series' numbers, of which NumPy makes objects where their dtypes are mixed or nullable."""
+    if not (hasattr(x, "isna") and hasattr(x, "to_numpy")):
+        return x
+    given = set(x.dtypes) if hasattr(x, "columns") else {x.dtype}
+    dtypes = [getattr(each, "numpy_dtype", getattr(each, "subtype", each)) for each in given]
+    if len(given) == 1 and dtypes == [*given]:  # NumPy's own
+        return x
+    if not dtypes or any(getattr(each, "kind", "O") not in "biuf" for each in given):
+        return x
+    missing = {"na_value": np.nan} if bool(np.any(x.isna())) else {}
+    return x.to_numpy(np.result_type(*dtypes, *(np.float32 for _ in missing)), **missing)
 
 
 def real_array(x: Any, backend: Backend, name: str) -> Array:

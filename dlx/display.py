@@ -1,4 +1,4 @@
-"""What a training shows of itself: a bar of tqdm's, or a line an epoch."""
+"""What a training shows of itself: a tqdm progress bar, or a line an epoch."""
 
 from __future__ import annotations
 

@@ -72,5 +72,6 @@ def require_finite(task: Task, params: Params, epochs: int) -> None:
     """The loss of the last batch was finite, but its update may have overflowed."""
     if not network.all_finite(task.net.xp, params):
         raise DivergenceError(
-            f"`params` must stay finite; got a weight that is not after the last batch of epoch {epochs}. " + REMEDY
+            f"`params` must stay finite; got a weight that is not finite after the last batch of epoch {epochs}. "
+            + REMEDY
         )

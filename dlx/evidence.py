@@ -74,7 +74,7 @@ class Evidence(NamedTuple):
 
 def outputs(net: Trained, X: Any) -> list[Array]:
     """A_1, ..., A_{L-1} and the scores Z_L, each (n, d_l), on the network's backend."""
-    common_backend(net.backend, {"X": X})
+    common_backend(net.backend, {"X": X}, of_network=True)
     data.require_names(X, net.feature_names)
     checked = data.features(X, net.backend, net.dtype, net.layer_dims[0])
     trace = network.forward(net.formulas, net.params, _converted(net, checked))
@@ -148,7 +148,7 @@ def _pair(validation: Any) -> tuple[Any, Any]:
 
 
 def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targets.Targets]:
-    common_backend(net.backend, {f"X{name}": X, f"y{name}": y})
+    common_backend(net.backend, {f"X{name}": X, f"y{name}": y}, of_network=True)
     data.require_names(X, net.feature_names, f"X{name}")
     features = data.features(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
     host = targets.on_host(y, net.backend, f"y{name}")

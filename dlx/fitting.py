@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def fit(
     resume : "auto" or "ignore"
         "ignore" starts anew, whatever the folder holds.
     verbose : int
-        1 shows a bar of tqdm's with the figures so far, rows a second and the time left; 2 prints a line an epoch.
+        1 shows a tqdm progress bar with the figures so far, rows a second and the time left; 2 prints a line an epoch.
     backend : str, module, Backend or None
         Where to compute; see `dlx.get_backend`. None follows X.
     dtype : "float32" or "float64", optional
@@ -194,56 +195,75 @@ def fit(
 
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
-    with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept, chosen.scope(), explained:
+    with chosen.scope(), explained:
         features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])
         weights = targets.weights(sample_weight, class_weight, target, chosen)
-        if kept is not None:
-            told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
-            told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
-            told |= {"y": (target.Y, target.classes), "sample_weight": weights, "feature_names": names and tuple(names)}
-            told["validation"] = share if X_val is None else _pair(X_val, y_val, chosen)
-            kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
-        train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
-        weights = targets.to_mean_one(weights, train_rows, held_rows)
-        rows = targets.place(target, weights, features, chosen, name)
-        held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name)
-        net = network.bind(chosen, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
-        arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
-        if not isinstance(initial, list):
-            initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
-        parameters.require_real(initial, chosen, name, "init")
-        parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
-        found = Network(initial, **parts, backend=chosen, dtype=name)
-        task = steps.Task(chosen, net, name, rows, train_rows, network.kind(name, hidden, loss, rates, l2, l1))
-        per_epoch = -(-task.size // settings.batch_size)
-        resumed = None if kept is None else kept.resumed(found, settings, per_epoch, held is not None)
-        params, start = (found.params, None) if resumed is None else resumed[:2]
+        with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept:
+            if kept is not None:
+                told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
+                told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
+                told |= {"y": (target.Y, target.classes), "sample_weight": weights}
+                told["feature_names"] = None if names is None else tuple(names)
+                told["validation"] = share if X_val is None else _pair(X_val, y_val, chosen)
+                kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
+            train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
+            weights = targets.to_mean_one(weights, train_rows, held_rows)
+            rows = targets.place(target, weights, features, chosen, name)
+            held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name)
+            arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
+            if not isinstance(initial, list):
+                initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
+            parameters.require_real(initial, chosen, name, "init")
+            parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
+            net = Network(initial, **parts, backend=chosen, dtype=name)
+            bound = partial(network.bind, dtype=name, hidden=hidden, loss=loss, dropout=rates, l2=l2, l1=l1)
+            key = network.kind(name, hidden, loss, rates, l2, l1)
+            task = steps.Task(chosen, bound(chosen), name, rows, train_rows, key)
+            plain = None if key is None else bound(get_backend("numpy"))
+            drawn, restored = (train_rows, held_rows), settings.patience is not None
+            net.facts = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
+            per_epoch = -(-task.size // settings.batch_size)
+            resumed = None if kept is None else kept.resumed(net, settings, per_epoch, held is not None)
+            _train(net, task, settings, generator, held, listeners, verbose, kept, resumed)
+    return net
 
-        def validate(params: Params) -> dict[str, float]:
-            return {} if held is None else scoring.validation_figures(chosen, net, loss, params, held, compute)
 
-        def report(params: Params, history: training.History) -> bool:
-            found.params, found.history = params, history
-            show(history)
-            return any([_is_true(listen(found)) for listen in listeners["on_epoch_end"]])
+def _train(
+    net: Network,
+    task: steps.Task,
+    settings: steps.Settings,
+    rng: np.random.Generator,
+    held: data.Rows | None,
+    listeners: Mapping[str, Sequence[arguments.Listener]],
+    verbose: int,
+    kept: checkpoints.Checkpoints | None,
+    resumed: training.Progress | None,
+) -> None:
+    """Give the network what the task teaches it, from its own parameters on or from where it is resumed."""
+    params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
+    compute = task.backend.dtype(task.dtype)
 
-        host = None if task.key is None else get_backend("numpy")
-        plain = None if host is None else network.bind(host, name, hidden, loss, dropout=rates, l2=l2, l1=l1)
-        drawn, restored = (train_rows, held_rows), settings.patience is not None
-        found.facts = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
-        for listen in listeners["on_start"]:
-            listen(found)
-        done = 0 if resumed is None else resumed.start.epoch
-        with display.progress(verbose, settings.epochs, task.size, done) as show:
-            found.params, found.history = training.train(
-                task, settings, params, generator, validate, report, start, keeper=kept, resumed=resumed
-            )
-        for listen in listeners["on_end"]:
-            listen(found)
-    return found
+    def validate(params: Params) -> dict[str, float]:
+        if held is None:
+            return {}
+        return scoring.validation_figures(task.backend, task.net, net.loss, params, held, compute)
+
+    def report(params: Params, history: training.History) -> bool:
+        net.params, net.history = params, history
+        show(history)
+        return any([_is_true(listen(net)) for listen in listeners["on_epoch_end"]])
+
+    for listen in listeners["on_start"]:
+        listen(net)
+    with display.progress(verbose, settings.epochs, task.size, done) as show:
+        net.params, net.history = training.train(
+            task, settings, params, rng, validate, report, start, keeper=kept, resumed=resumed
+        )
+    for listen in listeners["on_end"]:
+        listen(net)
 
 
 def _pair(X_val: Any, y_val: Any, backend: Backend) -> tuple[Any, Any]:

@@ -48,7 +48,7 @@ class Network:
     Parameters
     ----------
     params : sequence of (W, b)
-        W (d_in, d_out) and b (1, d_out) or (d_out,), of any library of the backend's; used as they are.
+        W (d_in, d_out) and b (1, d_out) or (d_out,), of the backend's library or of the host; copied.
     activation : str, Activation, pair (f, df), or a sequence of one for each hidden layer
     loss : str, Loss or tuple of functions
         Its link turns scores into predictions.
@@ -102,6 +102,9 @@ class Network:
         self.layer_dims = parameters.layer_dims(pairs)
         self.activation = parameters.hidden_activations(activation, len(pairs) - 1)
         self.loss = losses.get(loss)
+        losses.require_outputs(self.loss, self.layer_dims[-1], "params")
+        if classes is not None and self.loss.targets not in ("classes", "binary"):
+            checks.reject("classes", f"be None for loss {self.loss.name}", checks.shown(classes), "It has no labels.")
         outputs = 2 if self._one_label else self.layer_dims[-1]
         self.classes = None if classes is None else targets.own_classes(np.array(classes), outputs)
         self.feature_names = data.own_names(feature_names, self.layer_dims[0])
@@ -127,7 +130,8 @@ class Network:
         Parameters
         ----------
         X : array (n, d0)
-            Of the host (then the result is a NumPy array) or of the network's own library (then it stays there).
+            Of the host (then the result is a NumPy array) or of the network's own library (then it stays there, but for
+            labels that the library cannot hold: strings, and on JAX integers beyond 32 bits).
 
         Raises
         ------
@@ -154,8 +158,10 @@ class Network:
             got = f"loss {self.loss.name}"
             checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():
-            P = self.formulas.loss.predict(self._scores(X))
-            return self._out(self.backend.xp.concat([1.0 - P, P], axis=1) if self._one_label else P, X)
+            Z = self._scores(X)
+            if self._one_label:
+                Z = self.backend.xp.concat([-Z, Z], axis=1)  # not 1 - P, which is 0 for P near 1
+            return self._out(self.formulas.loss.predict(Z), X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
@@ -275,6 +281,7 @@ class Network:
         found.__dict__.update(self.__dict__, backend=get_backend(backend))
         found.dtype = self.dtype if dtype is None else data.working_dtype(dtype, None)
         found.classes = None if self.classes is None else self.classes.copy()
+        found.feature_names = None if self.feature_names is None else list(self.feature_names)
         found.history = {name: list(each) for name, each in self.history.items()}
         with found.backend.scope():
             found.params = own_params(self._host_params(), found.backend, found.dtype)
@@ -399,7 +406,7 @@ class Network:
         if self._needs_no_more(X):
             return network.scores(self.formulas, self.params, X)
         data.require_names(X, self.feature_names)
-        common_backend(self.backend, {"X": X})
+        common_backend(self.backend, {"X": X}, of_network=True)
         checked = data.features(X, self.backend, self.dtype, self.layer_dims[0])
         dtype = self.backend.dtype(self.dtype)
         return scoring.scores(self.backend, self.formulas, self.params, checked, dtype)
@@ -421,8 +428,10 @@ class Network:
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
         if classes is None:
             return self._out(places, X)
-        if classes.dtype.kind in "biu" and library_of(X) == self.backend.name != HOST:
-            return self.backend.xp.take(self.backend.asarray(classes), places, axis=0)
+        if library_of(X) == self.backend.name != HOST:
+            theirs = targets.on_device(classes, self.backend)
+            if theirs is not None:
+                return self.backend.xp.take(theirs, places, axis=0)
         return classes[self.backend.to_host(places)]
 
     def _out(self, array: Array, X: Any) -> Array:

@@ -20,7 +20,7 @@ def hidden_activations(activation: Any, count: int) -> tuple[activations.Activat
         return (activations.get(activation),) * count
     if len(activation) != count:
         rule = f"be one activation or a sequence of {count}"
-        checks.reject("activation", rule, len(activation), "Name one a layer.")
+        checks.reject("activation", rule, len(activation), "Name one for each.")
     return tuple(activations.get(each, f"activation[{l}]") for l, each in enumerate(activation))
 
 

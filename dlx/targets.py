@@ -10,6 +10,8 @@ from dlx import checks, losses
 from dlx.backend import HOST, Array, Backend, host_array, library_of
 from dlx.data import HostArray, Rows, as_array, require_finite
 
+WIDE_UNSIGNED = (np.uint16, np.uint32, np.uint64)  # of which PyTorch takes no rows
+
 
 class Targets(NamedTuple):
     """Checked targets on the host.
@@ -56,6 +58,14 @@ def own_classes(classes: HostArray, count: int) -> HostArray:
         rule = f"be {count} distinct labels: integers, booleans or strings"
         checks.reject("classes", rule, classes.tolist(), "Name one for each class number.")
     return _plain(classes)
+
+
+def on_device(classes: HostArray, backend: Backend) -> Array | None:
+    """The labels as an array of the backend's library; None where that cannot hold them, as JAX of 32 bits."""
+    if classes.dtype.kind not in "biu":
+        return None
+    found = backend.asarray(classes.astype(np.int64) if classes.dtype in WIDE_UNSIGNED else classes)
+    return found if np.array_equal(backend.to_host(found), classes) else None
 
 
 def check(

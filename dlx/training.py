@@ -127,7 +127,7 @@ def train(
     if interrupted:
         warnings.warn(
             f"training was interrupted after {len(watched)} epochs; the weights so far are kept.",
-            stacklevel=3,
+            stacklevel=4,
         )
     params = params if best is None else best
     require_finite(task, params, len(watched))

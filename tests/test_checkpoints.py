@@ -841,3 +841,9 @@ def test_a_handler_of_the_users_own_stays(tmp_path):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert len(heard) == 4
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="`y` must have"):
+        dlx.fit(X, Y[1:], **HOW, checkpoint=tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -303,3 +303,33 @@ def test_names_are_checked_wherever_features_come_in():
     ):
         with pytest.raises(ValueError, match=f"`{name}` {rule}"):
             call()
+
+
+MIXED = {
+    "float and bool": ({"a": [1.5, 2.5], "b": [True, False]}, "float64"),
+    "int and bool": ({"a": [1, 2], "b": [True, False]}, "int64"),
+    "nullable": ({"a": ("Int64", [1, 2]), "b": ("Float32", [0.5, 1.5])}, "float64"),
+    "float32 and nullable bool": ({"a": ("float32", [0.5, 1.5]), "b": ("boolean", [True, False])}, "float32"),
+    "sparse": ({"a": ("Sparse[int]", [0, 1]), "b": [0.5, 1.5]}, "float64"),
+}
+
+
+@pytest.mark.parametrize(("columns", "dtype"), MIXED.values(), ids=MIXED)
+def test_a_frame_of_several_kinds_of_numbers_is_numbers(columns, dtype):
+    pandas = pytest.importorskip("pandas")
+    given = {name: each if isinstance(each, tuple) else (None, each) for name, each in columns.items()}
+    frame = pandas.DataFrame({name: pandas.array(each, dtype=kind) for name, (kind, each) in given.items()})
+    found = data.as_array(frame, "X")
+    np.testing.assert_array_equal(found, np.array([each for _, each in given.values()], float).T)
+    assert found.dtype == dtype
+
+
+def test_what_is_missing_in_a_nullable_column_is_named():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [0.5, 1.5], "b": pandas.array([1, None], dtype="Int64")})
+    with pytest.raises(ValueError, match=r"`X` must be finite in float64; got nan at row 1, column 1\."):
+        dlx.fit(frame, [0, 1], (2, 2))
+    labels = pandas.Series([1, 0], dtype="Int64")
+    assert dlx.fit(frame[["a"]], labels, (1, 2), epochs=1, rng=0).loss.name == "cross_entropy"
+    with pytest.raises(TypeError, match=r"`X` must hold real numbers; got dtype object\."):
+        dlx.fit(pandas.DataFrame({"a": ["x", "y"], "b": [0.5, 1.5]}), labels, (2, 2))

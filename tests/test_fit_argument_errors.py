@@ -57,6 +57,11 @@ CHOICES = [
     ],
     *[({"shuffle": bad}, TypeError, "`shuffle` must be True or False; got") for bad in ("no", 1, None)],
     ({"optimizer": dlx.adam(-1.0)}, ValueError, "`learning_rate` must be a number > 0; got -1.0"),
+    ({"optimizer": dlx.adam(0.1), "learning_rate": 1e-3}, ValueError, "`learning_rate` must be given once; got 0.001"),
+    *[
+        ({"learning_rate": f}, TypeError, "`learning_rate` must take (step, steps, losses); got <function")
+        for f in (dlx.schedules.cosine, lambda step: 0.1)
+    ],
     ({"optimizer": dlx.adam(0.1), "learning_rate": -1.0}, ValueError, "`learning_rate` must be a number > 0; got -1.0"),
     *[
         ({"learning_rate": lambda *_, rate=r: rate}, k, "`learning_rate` must be a number >= 0; got")
@@ -71,7 +76,7 @@ CHOICES = [
 DIMS = [
     *[
         ({"layer_dims": d}, TypeError, "`layer_dims` must be a sequence of widths; got")
-        for d in ("abc", 4, None, {4, 3}, b"ab")
+        for d in ("abc", 4, None, {4, 3}, b"ab", np.array(4))
     ],
     *[
         ({"layer_dims": d}, ValueError, "`layer_dims` must hold at least an input and an output width; got")
@@ -82,6 +87,11 @@ DIMS = [
         ({"layer_dims": (4, d, 3)}, TypeError, "`layer_dims[1]` must be an integer >= 1; got")
         for d in (2.0, "5", None, True)
     ],
+    (
+        {"layer_dims": (4, 10**19, 3)},
+        ValueError,
+        "`layer_dims` must have layers of fewer than 2**60 weights; got (4, 1000",
+    ),
     ({"layer_dims": np.ones((2, 2), int)}, TypeError, "`layer_dims[0]` must be an integer >= 1; got"),
 ]
 INIT = [

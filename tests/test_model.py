@@ -183,6 +183,8 @@ def test_an_array_of_another_library_is_a_TypeError(selector):
     be = dlx.get_backend(selector)
     with pytest.raises(TypeError, match=r"`X` must be of the same library as `backend`, numpy; got an array of"):
         network().predict(be.asarray(X))
+    with pytest.raises(TypeError, match=rf"Pass NumPy arrays, or move the network: net\.to\('{selector}"):
+        network().report(be.asarray(X), NAMES)
     with pytest.raises(TypeError, match=r"`y` must lie on the host; got an array of"):
         network("squared_error", 1).score(X, be.asarray(X[:, 0]))
 
@@ -217,6 +219,17 @@ CALLS = [
     (lambda net: network(classes=["a", "b", "a"]), ValueError, r"`classes` must be 3 distinct labels"),
     (lambda net: network(classes=[0.0, 1.0, 2.0]), ValueError, r"`classes` must be 3 distinct labels"),
     (lambda net: network("binary_cross_entropy", 1, classes=[1]), ValueError, r"`classes` must be 2 distinct labels"),
+    (lambda net: network(outputs=1), ValueError, r"`params` must end in at least 2 for cross_entropy; got 1\. One"),
+    (
+        lambda net: network(losses.quantile([0.1, 0.9])),
+        ValueError,
+        r"`params` must end in 2, one output for each q; got 3\. Or pass a single q\.",
+    ),
+    (
+        lambda net: network("squared_error", classes=[1, 2, 3]),
+        ValueError,
+        r"`classes` must be None for loss squared_error; got \[1, 2, 3\]\. It has no labels\.",
+    ),
     (lambda net: dlx.Network([]), TypeError, r"`params` must be a sequence of pairs"),
     (lambda net: dlx.Network([(W1, B1), (W1, B1)]), ValueError, r"`params\[1\]` must have W of shape \(6, d_out\)"),
     (
@@ -243,3 +256,25 @@ def test_every_activation_in_every_layer(be):
         net = dlx.Network([(W1, B1), (W2, B2)], activation=name, backend=be)
         expected = make().bind(np).f(X @ W1 + B1) @ W2 + B2
         np.testing.assert_allclose(net.predict(X), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_smallest_probability_of_no_is_not_rounded_to_0():
+    net = dlx.Network([(np.eye(1), np.zeros(1))], loss="binary_cross_entropy")
+    z = np.array([[-700.0], [-40.0], [0.0], [40.0], [700.0]])
+    expected = np.hstack([scipy.special.expit(-z), scipy.special.expit(z)])
+    np.testing.assert_allclose(net.predict_proba(z), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("labels", [[1, -5, 2**40], np.array([1, 5, 2**63 + 3], np.uint64), np.array([9, 8, 7], "u2")])
+def test_labels_are_the_same_on_every_library(labels, be):
+    net = dlx.Network([(np.eye(3), np.zeros(3))], loss="cross_entropy", classes=labels, dtype="float32").to(be)
+    found = net.predict(be.asarray(np.eye(3), "float32"))
+    found = found if isinstance(found, np.ndarray) else be.to_host(found)
+    assert found.tolist() == np.asarray(labels).tolist()
+
+
+def test_a_copy_has_names_of_its_own():
+    net = dlx.Network([(np.eye(2), np.zeros(2))], feature_names=["a", "b"])
+    other = net.to("numpy")
+    other.feature_names[0] = "c"
+    assert net.feature_names == ["a", "b"]

@@ -87,7 +87,7 @@ def test_a_network_of_strings_takes_no_numbers():
 
 
 def test_the_article_checks_its_last_update_and_its_targets():
-    with pytest.raises(dlx.DivergenceError, match=r"^`params` must stay finite; got a weight that is not after"):
+    with pytest.raises(dlx.DivergenceError, match=r"^`params` must stay finite; got a weight that is not finite after"):
         dlx.L_layer_model(X.T, REAL[None], (3, 1), learning_rate=1e308, num_iterations=1)
     with pytest.raises(
         ValueError, match=r"^`activation` must end in 'none' for cost binary_cross_entropy; got 'sigmoid'"
