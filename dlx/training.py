@@ -7,6 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from dlx import epochs, interrupts, quasi_newton, steps
@@ -49,6 +50,45 @@ class Keeper(Protocol):
         """Save."""
 
 
+class Run:
+    """What a training has seen so far: its history, the losses it watches, and with `patience` the best weights."""
+
+    def __init__(self, task: Task, settings: Settings, resumed: Progress | None) -> None:
+        self.task, self.settings = task, settings
+        self.history: History = {} if resumed is None else resumed.history
+        self.watched = list(self.history.get("validation_loss", self.history.get("loss", [])))
+        self.best, self.best_epoch = (None, None) if resumed is None else (resumed.best, resumed.best_epoch)
+        self.ended = resumed is not None and resumed.ended
+        self.since = time.perf_counter() - (0.0 if resumed is None else resumed.seconds)
+
+    def add(self, epoch: epochs.Epoch, figures: dict[str, float]) -> None:
+        """An epoch's figures, those of the validation among them, and its weights where they are the best."""
+        now = time.perf_counter() - self.since
+        figures = {"loss": epoch.loss, **figures, "learning_rate": epoch.rate, "seconds": now}
+        for name, figure in figures.items():
+            self.history.setdefault(name, []).append(figure)
+        self.watched.append(figures.get("validation_loss", epoch.loss))
+        if self.settings.patience is not None and (
+            self.best_epoch is None or _is_lower(self.watched[-1], self.watched[self.best_epoch])
+        ):
+            copy = self.task.backend.copy
+            self.best = tuple(Layer(copy(W), copy(b)) for W, b in epoch.params)
+            self.best_epoch = len(self.watched) - 1
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether so many epochs went by without a better one."""
+        if self.settings.patience is None or self.best_epoch is None:
+            return False
+        return len(self.watched) - 1 - self.best_epoch >= self.settings.patience
+
+    def progress(self, params: Params, start: Start, drawn: Any) -> Progress:
+        """What to save."""
+        require_finite(self.task, params, len(self.watched))
+        seconds = time.perf_counter() - self.since
+        return Progress(params, start, self.history, self.best, self.best_epoch, seconds, self.ended, drawn)
+
+
 def train(
     task: Task,
     settings: Settings,
@@ -68,55 +108,36 @@ def train(
     With `start`, which is consumed too, it goes on where another training ended; `keep` is given the like after
     each epoch. What a `keeper` saves, another call takes as `resumed`, with its `params` and `start`.
     """
-    history = {} if resumed is None else resumed.history
-    watched = list(history.get("validation_loss", history.get("loss", [])))
-    best, best_epoch = (None, None) if resumed is None else (resumed.best, resumed.best_epoch)
-    ended, interrupted = resumed is not None and resumed.ended, False
-    started = time.perf_counter()
+    run, interrupted = Run(task, settings, resumed), False
 
-    def progress(params: Params, start: Start, drawn: Any) -> Progress:
-        require_finite(task, params, len(watched))
-        return Progress(params, start, history, best, best_epoch, time.perf_counter() - started, ended, drawn)
+    def pause(reached: Params, start: Start, drawn: Any) -> None:
+        nonlocal params
+        assert keeper is not None
+        params = reached
+        keeper.save(run.progress(params, start, drawn))
 
     with interrupts.held(*(() if keeper is None else (signal.SIGINT, signal.SIGTERM))) as received:
         pauses = None
         if keeper is not None:
-
-            def pause(reached: Params, start: Start, drawn: Any) -> None:
-                nonlocal params
-                params = reached
-                keeper.save(progress(params, start, drawn))
-
-            pauses = epochs.Pauses(received, keeper.most, keeper.drawn, lambda u: keeper.due(u, False), pause)
+            pauses = epochs.Pauses(received, keeper.most, keeper.drawn, partial(keeper.due, epoch_done=False), pause)
         if isinstance(settings.optimizer, quasi_newton.LBFGS):
             each = epochs.by_lbfgs(task, settings, params, start)
         else:
-            each = epochs.by_batch(task, settings, params, rng, watched, start, pauses)
-        started = time.perf_counter() - (0.0 if resumed is None else resumed.seconds)
+            each = epochs.by_batch(task, settings, params, rng, run.watched, start, pauses)
         try:
-            for epoch in () if ended else each:
+            for epoch in () if run.ended else each:
                 params = epoch.params
-                figures = {"loss": epoch.loss, **validate(params), "learning_rate": epoch.rate}
-                figures["seconds"] = time.perf_counter() - started
-                for name, figure in figures.items():
-                    history.setdefault(name, []).append(figure)
-                watched.append(figures.get("validation_loss", epoch.loss))
+                run.add(epoch, validate(params))
                 if keep is not None and epoch.end is not None:
                     keep(Start(epoch.end.slots, epoch.end.updates))
-                if settings.patience is not None and (
-                    best_epoch is None or _is_lower(watched[-1], watched[best_epoch])
-                ):
-                    best = tuple(Layer(*(task.backend.copy(each) for each in layer)) for layer in params)
-                    best_epoch = len(watched) - 1
-                stop = report(params, history)
-                waited = 0 if best_epoch is None else len(watched) - 1 - best_epoch
-                ended = stop or epoch.last or (settings.patience is not None and waited >= settings.patience)
-                started = time.perf_counter()
+                stop = report(params, run.history)
+                run.ended = stop or epoch.last or run.out_of_patience
+                run.since = time.perf_counter()
                 if keeper is not None and epoch.end is not None and not epoch.end.position:
-                    last = ended or received or len(watched) == settings.epochs
-                    if last or keeper.due(epoch.end.updates, True):
-                        keeper.save(progress(params, epoch.end, keeper.drawn()))
-                if ended:
+                    last = run.ended or received or len(run.watched) == settings.epochs
+                    if last or keeper.due(epoch.end.updates, epoch_done=True):
+                        keeper.save(run.progress(params, epoch.end, keeper.drawn()))
+                if run.ended:
                     break
                 if received:
                     raise KeyboardInterrupt
@@ -125,13 +146,11 @@ def train(
     if signal.SIGTERM in received:
         signal.raise_signal(signal.SIGTERM)
     if interrupted:
-        warnings.warn(
-            f"training was interrupted after {len(watched)} epochs; the weights so far are kept.",
-            stacklevel=4,
-        )
-    params = params if best is None else best
-    require_finite(task, params, len(watched))
-    return params, history
+        text = f"training was interrupted after {len(run.watched)} epochs; the weights so far are kept."
+        warnings.warn(text, stacklevel=4)
+    params = params if run.best is None else run.best
+    require_finite(task, params, len(run.watched))
+    return params, run.history
 
 
 def _is_lower(loss: float, best: float) -> bool:
