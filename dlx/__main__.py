@@ -55,8 +55,11 @@ def _inspect(path: str) -> int:
     """Print what the file holds, or each file of the folder, or what is wrong with it; returns the exit status."""
     from dlx.inspection import report, whole_folder
 
-    status = 0
-    for file in whole_folder(path):
+    status, found = 0, whole_folder(path)
+    if not found:
+        print(f"`path` must hold files of dlx; got {path}, a folder without any. Name another.", file=sys.stderr)
+        return 1
+    for file in found:
         try:
             print(report(file))
         except (FileError, OSError) as reason:

@@ -99,8 +99,7 @@ def _schedule(learning_rate: Any) -> schedules.Schedule:
         return checks.number("learning_rate", rate, low=0, remedy="So must each rate of a schedule.")
 
     checked(0, 100, [])
-    checked.__dict__.update(getattr(schedule, "__dict__", {}))  # what it tells of itself
-    return checked
+    return schedules.Named(checked, schedule.told) if isinstance(schedule, schedules.Named) else checked
 
 
 def verbosity(verbose: Any) -> int:
@@ -226,7 +225,12 @@ def loss_for(loss: Any, y: data.HostArray, outputs: int) -> losses.Loss:
     elif auto:
         loss = "squared_error"
     found = losses.get(loss)
-    losses.require_outputs(found, outputs, "layer_dims")
+    if found.name == "quantile" and isinstance(found.settings["q"], list) and len(found.settings["q"]) != outputs:
+        rule = f"end in {len(found.settings['q'])}, one output for each q"
+        checks.reject("layer_dims", rule, outputs, "Or pass a single q.")
+    if found.name == "cross_entropy" and outputs == 1:
+        remedy = "One output takes binary_cross_entropy."
+        checks.reject("layer_dims", "end in at least 2 for cross_entropy", outputs, remedy)
     return found
 
 

@@ -40,11 +40,16 @@ class Checkpoints:
         self.most = every if isinstance(every, int) else None
         paths = self.paths()
         self.last = max(paths, default=0)
-        self.newest = None if anew else _newest([paths[number] for number in sorted(paths, reverse=True)])
+        order = sorted(paths, reverse=True)
+        self.newest, damaged = (None, 0) if anew else _newest([paths[number] for number in order])
+        self.damaged = set(order[:damaged])
         self.updates, self.at, self.when = 0, (0, 0), time.monotonic()
+        self.process = os.getpid()
         self.own: list[int] = []  # the numbers of those that this call has written
         self.net: Network | None = None
         self.generator: np.random.Generator | None = None
+        self.given: Any = None  # the generator's state before this call
+        self.validates = False
         self.settings: dict[str, Any] = {}
         self.first_drawn: Any = None
 
@@ -55,7 +60,10 @@ class Checkpoints:
 
         `told` are those beside `settings`, by the names of the arguments; there are `n` rows.
         """
-        self.generator = generator
+        if isinstance(settings.optimizer, Optimizer) and settings.optimizer.slots > descriptions.MOST_SLOTS:
+            rule, got = f"have at most {descriptions.MOST_SLOTS} slots to be saved", settings.optimizer.slots
+            checks.reject("optimizer", rule, got, "Use fewer, or no checkpoint.")
+        self.generator, self.given = generator, generator.bit_generator.state
         old = {} if self.newest is None else self.newest[0][TRAINING]["settings"]
         planned = settings.epochs * -(-n // settings.batch_size)
         given = {**told, **settings._asdict(), "batch_size": min(settings.batch_size, n)}
@@ -79,9 +87,14 @@ class Checkpoints:
         got = f"{self.folder}, of one with a {difference}"
         checks.reject("checkpoint", "be of the same training", got, remedy)
 
+    def give_back(self) -> None:
+        """Leave the caller's generator as it came where the training was refused, and not resumed."""
+        if self.newest is not None and self.generator is not None:
+            self.generator.bit_generator.state = self.given
+
     def resumed(self, net: Network, settings: Settings, per_epoch: int, validates: bool) -> Progress | None:
         """Where the training of `net`, of so many updates an epoch, goes on; from here on `net` is what is saved."""
-        self.net = net
+        self.net, self.validates = net, validates
         if self.newest is None:
             return None
         description, arrays = self.newest
@@ -132,24 +145,36 @@ class Checkpoints:
     def save(self, progress: Progress) -> None:
         """Write the next checkpoint, and let go of those before the last."""
         assert self.net is not None
+        if os.getpid() != self.process:
+            rule, remedy = "be saved to by the process that called fit", "End the child in the callback that forked it."
+            checks.reject("checkpoint", rule, "a forked child of it", remedy, RuntimeError)
         history = descriptions.history_arrays(progress.history)
         description = descriptions.description_of(self.net, history)
         descriptions.require_readable(description)
+        self._require_figures(description["history"], progress.start.epoch)
         training, arrays = to_file(progress, self.net.backend, self.net.dtype)
         description[TRAINING] = training | {"first_drawn_from": self.first_drawn, "settings": self.settings}
         try:
             saving.write(self.folder / NAME.format(self.last + 1), description, arrays | history)
             self.last += 1
             self.own.append(self.last)
-            for number, path in self.paths().items():
-                if number <= self.last - KEPT:
-                    path.unlink(missing_ok=True)
+            paths = self.paths()
+            for number in paths.keys() - set(sorted(paths.keys() - self.damaged)[-KEPT:]):
+                paths[number].unlink(missing_ok=True)
         except OSError as reason:
             text = f"update {progress.start.updates} was not saved: {reason.strerror or reason}. What was saved before"
             remedy = "is as it was. Mend that and call fit again, which goes on from there"
             raise OSError(reason.errno, f"{text} {remedy}", str(self.folder)) from reason
         self.updates, self.when = progress.start.updates, time.monotonic()
         self.at = progress.start.epoch, progress.start.position
+
+    def _require_figures(self, lengths: Mapping[str, int], epochs: int) -> None:
+        """Raise where a callback has changed the history in a way in which it cannot be resumed."""
+        own = [name for name in descriptions.ORDER if self.validates or not name.startswith("validation_")]
+        found = {name: length for name, length in lengths.items() if name in descriptions.ORDER}
+        if found != (dict.fromkeys(own, epochs) if epochs else {}):
+            rule, got = f"keep each of fit's own figures, {epochs} epochs of them, to be saved", f"lengths {found}"
+            checks.reject("history", rule, got, "Change a copy, or add other names.")
 
     def last_good(self, bad: tuple[int, int] | None) -> Path | None:
         """The last checkpoint of this call before the epoch and batch whose loss was bad.
@@ -192,15 +217,20 @@ def keeping(folder: Any, every: Any, resume: Any) -> Iterator[Checkpoints | None
                 raise
             remedy = "dlx.load reads it, and another fit may take its weights as init."
             raise DivergenceError(f"{reason} The state before is in {saved}: {remedy}") from reason
+        except Exception:
+            found.give_back()
+            raise
 
 
 def _interval(every: Any) -> str | int | datetime.timedelta:
+    remedy = "Use datetime.timedelta(minutes=5), for example."
     if isinstance(every, np.timedelta64):
-        every = every.item()
+        given, every = every, every.item()
+        if not isinstance(every, datetime.timedelta):  # but a number of nanoseconds or years, or None for NaT
+            checks.reject("checkpoint_every", "be a datetime.timedelta, or convert to one", repr(given), remedy)
     if isinstance(every, datetime.timedelta):
-        seconds = every.total_seconds()
-        if seconds < 0:
-            checks.reject("checkpoint_every", "be at least no time", every, "Use timedelta(minutes=5), for example.")
+        if every.total_seconds() < 0:
+            checks.reject("checkpoint_every", "be at least no time", every, remedy)
         return every
     if isinstance(every, str):
         return checks.choice("checkpoint_every", every, ("epoch",), "Or pass updates, or a datetime.timedelta.")
@@ -209,24 +239,23 @@ def _interval(every: Any) -> str | int | datetime.timedelta:
     )
 
 
-def _newest(paths: Sequence[Path]) -> tuple[dict[str, Any], Arrays] | None:
-    """What the first whole file holds; a damaged one is passed over with a warning, but not all of them."""
+def _newest(paths: Sequence[Path]) -> tuple[tuple[dict[str, Any], Arrays] | None, int]:
+    """What the first whole file holds, and how many damaged ones were passed over: with a warning, and never all."""
     for k, path in enumerate(paths):
         try:
             found = saving.read(path, descriptions.layout)
             with saving.whole(path):
                 if not isinstance(found[0][TRAINING]["settings"], dict):
                     raise TypeError("settings that are none")
-            return found
+            return found, k
         except saving.FormatError:  # of a newer dlx: to go on from the one before would lose it
             raise
         except saving.FileError as reason:
             if k == len(paths) - 1:
                 raise saving.FileError(f"{reason} Or pass resume='ignore' to start anew.") from reason
             warnings.warn(f"the checkpoint before is used: {reason}", stacklevel=6)
-    return None
+    return None, 0
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return saving.shortened(json.dumps(value), 80)

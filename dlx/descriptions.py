@@ -99,8 +99,9 @@ def pairs_of(arrays: Arrays, layers: int, prefix: str = "") -> list[tuple[Any, A
 def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """The history as a file holds it; what a callback may have added must be numbers too."""
     try:
+        "".join(history).encode()  # the names of tensors are texts, in UTF-8
         found = {HISTORY + name: np.array([float(each) for each in figures]) for name, figures in history.items()}
-    except (TypeError, ValueError, AttributeError) as reason:
+    except (TypeError, ValueError, AttributeError, OverflowError) as reason:
         remedy = "Take out of net.history what is not a list of numbers."
         checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
     return found
@@ -158,5 +159,13 @@ def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, An
         "activation": [activation_from(each) for each in description["activation"]],
         "loss": loss_from(description["loss"]),
         "history": history_of(description, arrays),
-        **{name: description[name] for name in ("classes", "dtype", "feature_names")},
+        "classes": _labels(description["classes"]),
+        **{name: description[name] for name in ("dtype", "feature_names")},
     }
+
+
+def _labels(found: Any) -> np.ndarray[Any, Any] | None:
+    """As an array; NumPy by itself makes floats of integers on both sides of 2^63."""
+    if found is None:
+        return None
+    return np.array(found, np.uint64 if type(found[0]) is int and max(found) >= 1 << 63 else None)

@@ -18,7 +18,7 @@ AT_START = 128  # rows for the loss at the start: a batch
 
 
 class Facts(NamedTuple):
-    """What only the fit knows: its loss at the start, whether rows had weights, whether `patience` was given.
+    """What only the fit knows: its loss at the start, and whether it had weights of rows, `patience` and dropout.
 
     `start` (or nan) is the mean of some hundred rows, and `error` its standard error.
     `unseen` are the labels that have rows to train on, but none among the validation rows that were drawn.
@@ -29,6 +29,7 @@ class Facts(NamedTuple):
     weighted: bool
     restored: bool
     unseen: tuple[Any, ...]
+    dropout: bool = False
 
 
 class Trained(Protocol):
@@ -111,7 +112,7 @@ def facts(
         values, w = net.loss.value(Z, Y), None if weights is None else weights[some]
         start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
         error = float(np.std(values if w is None else w * values)) / math.sqrt(len(values))
-        return Facts(start, error, weights is not None, restored, unseen)
+        return Facts(start, error, weights is not None, restored, unseen, any(net.dropout))
 
 
 def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:

@@ -48,15 +48,16 @@ ELU = f"""{_doubles(zero=0.0, one=1.0)}
 SOFTPLUS = f"""{_doubles(one=1.0)}
     size = Abs (z)  far = Neg (size)  e = Exp (far)  more = Add (one, e)  rest = Log (more)
     right = Relu (z)  p = Add (right, rest)"""
-# For float64, where onnxruntime has no kernel of these operators, a Gelu with constants in single precision, and, in
-# 1.20, a fusion of z σ(z) to an operator that has none.
+# For float64, where onnxruntime has no kernel of these operators, and a Gelu with constants in single precision. silu
+# is a function in float32 too: onnxruntime's own σ is off by 1e-7 there, and z multiplies that.
 FUNCTIONS = {
     "leaky_relu": "(z, slope) => (a) { left = Mul (slope, z)  a = Max (z, left) }",
     "elu": f"(z, alpha) => (a) {{ {ELU} }}",
     "selu": f"""(z) => (b) {{ {_doubles(scale=activations.SELU_SCALE, alpha=activations.SELU_ALPHA)} {ELU}
         b = Mul (scale, a) }}""",
     "softplus": f"(z) => (p) {{ {SOFTPLUS} }}",
-    "silu": f"(z) => (a) {{ {_doubles(one=1.0)} far = Neg (z)  e = Exp (far)  sum = Add (one, e)  a = Div (z, sum) }}",
+    "silu": f"""(z) => (a) {{ {_doubles(double=1.0)} one = CastLike (double, z)
+        far = Neg (z)  e = Exp (far)  sum = Add (one, e)  a = Div (z, sum) }}""",
     "mish": f"(z) => (a) {{ {SOFTPLUS}  t = Tanh (p)  a = Mul (z, t) }}",
     "gelu": f"""(z) => (a) {{ {_doubles(c=math.sqrt(2 / math.pi), k=0.044715, one=1.0, half=0.5)}
         square = Mul (z, z)  cube = Mul (square, z)  bend = Mul (k, cube)  bent = Add (z, bend)  u = Mul (c, bent)
@@ -111,6 +112,8 @@ class Graph:
 
 def to_onnx(path: str | os.PathLike[str], parts: Parts) -> None:
     """Write the model to `path`, replacing what is there only when all of it is on the disk."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        checks.reject("path", "be the path of a file", checks.shown(path), "For example 'net.onnx'.", TypeError)
     _require_own("to_onnx", parts.hidden, parts.loss)
     size = sum(each.nbytes for pair in parts.pairs for each in pair)
     if size >= MOST_BYTES:
@@ -168,10 +171,8 @@ def _activated(graph: Graph, Z: str, activation: activations.Activation, l: int)
     name, settings = activation.name, activation.settings
     if name == "identity":
         return Z
-    if graph.dtype == "float64" and name in FUNCTIONS:
+    if name in FUNCTIONS and (graph.dtype == "float64" or name == "silu"):
         return graph.call(name, Z, *(graph.hold(f"{key}{l}", value) for key, value in settings.items()))
-    if name == "silu":
-        return graph.op("Mul", Z, graph.op("Sigmoid", Z))
     kind, attributes = OPERATORS[name](**settings)
     return graph.op(kind, Z, **attributes)
 
@@ -224,7 +225,11 @@ def _labels(graph: Graph, classes: HostArray | None, K: int) -> tuple[HostArray,
     """What the class numbers stand for, and its type in ONNX: string, or int64 for integers and booleans."""
     found = np.arange(K) if classes is None else classes
     if found.dtype.kind in "UOT":
-        return found.astype(str).astype(object), int(graph.onnx.TensorProto.STRING)
+        texts = found.astype(str).astype(object)
+        for text in texts:
+            if any("\ud800" <= each <= "\udfff" for each in text):
+                checks.reject("classes", "be Unicode text for to_onnx", repr(text), "Rename the labels.")
+        return texts, int(graph.onnx.TensorProto.STRING)
     if found.max() > np.iinfo(np.int64).max:
         checks.reject("classes", "fit int64 for to_onnx", found.max(), "Number the labels anew.")
     return found.astype(np.int64), int(graph.onnx.TensorProto.INT64)

@@ -49,7 +49,7 @@ def replace(path: AnyPath, *content: bytes | memoryview) -> None:
     temporary = target.with_name(TEMPORARY.format(secrets.token_hex(8)))
     try:
         with open(temporary, "xb") as file:
-            _lock(file.fileno())
+            _lock_where_possible(file.fileno())
             if mode is not None:
                 os.chmod(temporary, mode)
             for part in content:
@@ -64,6 +64,15 @@ def replace(path: AnyPath, *content: bytes | memoryview) -> None:
         if isinstance(reason, OSError) and reason.errno is not None:  # which names the temporary
             raise OSError(reason.errno, os.strerror(reason.errno), os.fsdecode(path)) from reason
         raise
+
+
+def _lock_where_possible(file: int) -> None:
+    """It keeps `sweep` off; some network file systems have no locks, and on them nothing is swept."""
+    try:
+        _lock(file)
+    except OSError as reason:
+        if reason.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def _permissions(path: AnyPath) -> int | None:

@@ -1,4 +1,4 @@
-"""What a file of dlx holds, verified, without building a model."""
+"""What a file of dlx holds, verified."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ import numpy as np
 from dlx import descriptions, saving
 from dlx.descriptions import HISTORY, TRAINING
 from dlx.files import AnyPath
+from dlx.model import Network
 
 WIDTH, SHOWN = 80, 8  # columns; labels, or names
+IDENTITY: dict[str, Any] = {"name": "identity", "settings": {}}
+SQUARED_ERROR: dict[str, Any] = {"name": "squared_error", "settings": {}}
 
 
 def whole_folder(path: AnyPath) -> list[Path]:
@@ -26,17 +29,27 @@ def whole_folder(path: AnyPath) -> list[Path]:
 
 
 def report(path: AnyPath) -> str:
-    """What the file says, once its checksum, names, dtypes, shapes and numbers are verified.
+    """What the file says, once its checksum, names, dtypes, shapes and numbers are verified: in ASCII.
 
     Raises `FileError` where it is not whole, and OSError where it cannot be read.
     """
     description, arrays = saving.read(path, descriptions.layout)
     with saving.whole(path):
+        _require_loadable(description, arrays)
         facts = list(_facts(description, arrays))
-    lines = [f"file      {os.fspath(path)!s}, {os.path.getsize(path):,} bytes"]
+    lines = [f"file      {saving.escaped(os.fsdecode(path))}, {os.path.getsize(path):,} bytes"]
     for name, fact in facts:
         lines.append(textwrap.fill(f"{name:<10}{fact}", WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False))
     return "\n".join(lines)
+
+
+def _require_loadable(description: Mapping[str, Any], arrays: saving.Arrays) -> None:
+    """Raise where `load` would; functions of one's own, which no file holds, are taken for others."""
+    known = dict(description)
+    known["activation"] = [IDENTITY if each is None else each for each in description["activation"]]
+    if description["loss"] is None:
+        known |= {"loss": SQUARED_ERROR, "classes": None}
+    Network(**descriptions.arguments_of(known, arrays))
 
 
 def _facts(description: Mapping[str, Any], arrays: saving.Arrays) -> Iterator[tuple[str, str]]:
@@ -79,8 +92,9 @@ def _listed(labels: Sequence[Any]) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> str:
-    batches = f", {training['position']} batches of the next" if training["position"] else ""
-    done = f"update {training['updates']:,}: {training['epoch']} epochs{batches}"
+    updates, epochs, position = (descriptions.count(training[name]) for name in ("updates", "epoch", "position"))
+    batches = f", {position} batches of the next" if position else ""
+    done = f"update {updates:,}: {epochs} epochs{batches}"
     slots = "L-BFGS's memory" if training["lbfgs"] is not None else f"{training['slots']} optimizer slots"
     best = "" if training["best_epoch"] is None else f", the weights of epoch {training['best_epoch'] + 1}, the best"
     return f"{done}{', ended' if training['ended'] else ''}; {slots}{best}"

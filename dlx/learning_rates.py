@@ -66,8 +66,8 @@ def find_learning_rate(
         The first and the last rate.
     updates : int >= 20
     **fit_arguments
-        As in `fit`, so that both can be given the same ones: optimizer, batch_size, activation, rng ... Of an optimizer
-        object the own rate is not used. epochs, validation, patience, callbacks, verbose and checkpoint play no part.
+        As in `fit`, so that both can be given the same ones: optimizer, batch_size, activation, rng ... An optimizer
+        object's own rate is not used; epochs, validation, patience, callbacks, verbose and checkpoint play no part.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def find_learning_rate(
     losses: list[float] = []
     diverged = False
     for loss in _losses(X, y, layer_dims, rates, fit_arguments):
-        limit = EXPLODED * abs(float(np.mean([*losses[: updates // 20], loss][: updates // 20])))
+        limit = EXPLODED * abs(float(np.mean(losses[: max(1, updates // 20)] or [math.inf])))
         diverged = not (math.isfinite(loss) and loss <= limit)
         if diverged:
             break
@@ -183,8 +183,8 @@ def _judged(rates: HostArray, losses: HostArray, width: float, diverged: bool) -
         return RateSearch(rates[:n], losses, losses, None, float(rates[0]))
     smoothed = _smoothed(losses, width)
     first = max(1, len(rates) // 20)
-    start = float(np.mean(losses[:first]))
     scatter = float(np.median(np.abs(np.diff(losses)))) / (0.6745 * math.sqrt(2))  # of a normal distribution
+    start = min(float(np.mean(losses[:first])), float(losses[0]) + SIGNIFICANT * scatter)  # no update was before that
     doubt = SIGNIFICANT * scatter / math.sqrt(2 * math.sqrt(math.pi) * width)
     lowest = int(np.argmin(smoothed))
     slope = np.gradient(smoothed)[: lowest + 1]

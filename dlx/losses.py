@@ -388,15 +388,6 @@ def get(loss: Any) -> Loss:
     return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()
 
 
-def require_outputs(loss: Loss, outputs: int, name: str) -> None:
-    """Raise where the loss does not take that many outputs, the last width of `name`."""
-    q = loss.settings.get("q")
-    if isinstance(q, list) and len(q) != outputs:
-        checks.reject(name, f"end in {len(q)}, one output for each q", outputs, "Or pass a single q.")
-    if loss.name == "cross_entropy" and outputs == 1:
-        checks.reject(name, "end in at least 2 for cross_entropy", outputs, "One output takes binary_cross_entropy.")
-
-
 def is_own(loss: Loss) -> bool:
     """Whether its formulas are those of dlx's that it is named after."""
     return checks.is_made_by(LOSSES, loss)

@@ -102,7 +102,6 @@ class Network:
         self.layer_dims = parameters.layer_dims(pairs)
         self.activation = parameters.hidden_activations(activation, len(pairs) - 1)
         self.loss = losses.get(loss)
-        losses.require_outputs(self.loss, self.layer_dims[-1], "params")
         if classes is not None and self.loss.targets not in ("classes", "binary"):
             checks.reject("classes", f"be None for loss {self.loss.name}", checks.shown(classes), "It has no labels.")
         outputs = 2 if self._one_label else self.layer_dims[-1]

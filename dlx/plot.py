@@ -2,8 +2,8 @@
 
 history, boundary, weights, confusion, layers, learning_rates, rate_search.
 
-Each draws into the Axes `ax`, or into a new figure of its own where that is None, and returns the Axes. Nothing is
-shown on a screen: that is matplotlib.pyplot.show's. Arrays may lie where they are.
+Each draws into the Axes `ax`, or into a new figure of its own where that is None, and returns the Axes. To see it on a
+screen, call matplotlib.pyplot.show. Arrays may lie where they are.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ GREY = "0.5"
 ACROSS = 300  # points of a grid
 SHADES = 24  # of a class: the eye sees no steps, and files are half as large
 MOST_NUMBERED = 25  # classes whose counts can be read
+WIDE, LONGEST = 72, 24  # characters: of a legend, and of a label
 
 
 def history(net: Any, ax: Axes = None) -> Axes:
@@ -62,8 +63,7 @@ def history(net: Any, ax: Axes = None) -> Axes:
     _mark(ax, best, f"best epoch: {best}\nloss {watched[best - 1]:.4g}", right=best > len(loss) / 2)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel="epoch", ylabel="loss")
-    if len(loss) > 1:
-        ax.set_xlim(1, len(loss))
+    ax.set_xlim((1, len(loss)) if len(loss) > 1 else (0, 2))
     _legend(ax)
     return ax
 
@@ -84,13 +84,14 @@ def boundary(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
     Raises
     ------
     ValueError, TypeError
-        `X` does not have two columns, `y` not a row for each, or the model has several outputs.
+        `X` does not have two columns, `y` not a row for each, one is not finite, or the model has several outputs.
     """
     points = plot_data.plane(X)
     first, second = plot_data.grid(points, ACROSS)
     names = list(getattr(X, "columns", ("X[:, 0]", "X[:, 1]")))
     if _regresses(net):
-        values, found = plot_data.on_host(y, "y"), plot_data.on_grid(net.predict, first, second)
+        values = plot_data.real_targets(y)
+        found = plot_data.on_grid(net.predict, first, second)
         if values.ndim != 1 or found.ndim != 2:
             got = f"{values.shape[1:] or found.shape[2:]} of them"
             checks.reject("y", "hold one real target a row", got, "Draw one output at a time.")
@@ -104,13 +105,15 @@ def boundary(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
         P = plot_data.on_grid(net.predict_proba, first, second)
         ax = _axes(ax)
         _regions(ax, first, second, P)
-        colours = _colours(len(classes))
+        colours, drawn = _colours(len(classes)), []
         for k, label in enumerate(classes.tolist()):
             own = points[truth == k]
             style = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "label": str(label)}
-            ax.scatter(own[:, 0], own[:, 1], s=_size(points), edgecolors="black", linewidths=0.5, **style)
-        _legend(ax)
-    ax.set(xlabel=str(names[0]), ylabel=str(names[1]), xlim=first[[0, -1]], ylim=second[[0, -1]])
+            drawn.append(ax.scatter(own[:, 0], own[:, 1], s=_size(points), edgecolors="black", linewidths=0.5, **style))
+        _legend(ax, drawn)
+    ax.set_xlabel(_short(names[0]), parse_math=False)
+    ax.set_ylabel(_short(names[1]), parse_math=False)
+    ax.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
     return ax
 
 
@@ -171,9 +174,9 @@ def confusion(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
         shade = "white" if shares[i, j] > 0.5 else "black"
         ax.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=shade, fontsize=min(10, 160 / K))
     ticks = np.arange(0, K, math.ceil(K / MOST_NUMBERED))
-    names = [str(classes[k]) for k in ticks]
-    ax.set_xticks(ticks, names, rotation=90 if max(map(len, names)) * K > 40 else 0)
-    ax.set_yticks(ticks, names)
+    names = [_short(classes[k]) for k in ticks]
+    ax.set_xticks(ticks, names, rotation=90 if max(map(len, names)) * K > 40 else 0, parse_math=False)
+    ax.set_yticks(ticks, names, parse_math=False)
     n = int(counts.sum())
     ax.set(xlabel="predicted", ylabel="true")
     ax.set_title(f"{int(np.trace(counts)):,} of {n:,} right: {np.trace(counts) / n:.1%}", fontsize="medium")
@@ -193,6 +196,7 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
     net : Network
     X, y : as in `fit`
     ax : matplotlib Axes, optional
+        The bars stand to its right, for which layout="constrained" of the figure makes room.
     rows : int >= 1
         At most so many, evenly spaced.
 
@@ -220,8 +224,8 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
     for number, each in zip(numbers[:-1], found[:-1], strict=True):
         if each.zeros > 0:
             _zeros(ax, number, each)
-    names = [f"{l}  {each.name}" for l, each in enumerate(found, start=1)]
-    ax.set_yticks(numbers, names)
+    names = [f"{l}  {_short(each.name)}" for l, each in enumerate(found, start=1)]
+    ax.set_yticks(numbers, names, parse_math=False)
     ax.set_ylim(len(found) + 0.5, 0.5)
     ax.set_xscale("log")
     if all(np.isnan([each.activations, each.gradients]).all() for each in found):
@@ -300,6 +304,9 @@ def _axes(ax: Axes, height: float = 4.0) -> Axes:
     elif not hasattr(ax, "transAxes"):
         remedy = "For example one of matplotlib.pyplot.subplots()."
         checks.reject("ax", "be a matplotlib Axes", type(ax).__name__, remedy, TypeError)
+    elif ax.name != "rectilinear":
+        rule, remedy = "be an Axes of two straight axes", "Leave out its projection."
+        checks.reject("ax", rule, f"a {ax.name} one", remedy, TypeError)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -309,9 +316,24 @@ def _ink() -> Any:
     return _matplotlib().rcParams["text.color"]
 
 
-def _legend(ax: Axes) -> None:
-    """The names of lines or points, above the picture."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0.2, fontsize="small")
+def _legend(ax: Axes, drawn: Sequence[Any] | None = None) -> None:
+    """The labels of what is `drawn`, by default of all that has one, above the picture."""
+    style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderaxespad": 0.2, "fontsize": "small"}
+    if drawn is None:
+        ax.legend(ncols=4, **style)
+        return
+    names = [_short(each.get_label()) for each in drawn]
+    columns = max(1, min(4, WIDE // (4 + max(map(len, names)))))
+    legend = ax.legend(drawn, ["."] * len(drawn), ncols=columns, **style)  # it would leave out what begins with _
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # a user's $ is no mathematics
+        text.set_text(name)
+
+
+def _short(name: Any) -> str:
+    """A label that leaves room for the picture."""
+    text = str(name)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _mark(ax: Axes, x: float, said: str, right: bool = False, colour: str = GREY) -> None:

@@ -57,6 +57,7 @@ def curves(net: Any) -> Curves:
     loss = np.asarray(history["loss"], np.float64)
     validation = history.get("validation_loss")
     held = None if validation is None else np.asarray(validation, np.float64)
+    held = None if held is None or np.isnan(held).all() else held
     watched = loss if held is None else held
     return Curves(loss, held, 1 + int(np.argmin(np.where(np.isnan(watched), np.inf, watched))))
 
@@ -107,7 +108,21 @@ def plane(X: Any, name: str = "X") -> HostArray:
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         remedy = "Only a model of two inputs can be drawn in the plane."
         checks.reject(name, "have shape (n, 2)", f"shape {points.shape}", remedy)
-    return np.asarray(points, np.float64)
+    return _finite(points, name)
+
+
+def real_targets(y: Any) -> HostArray:
+    """Targets, float64."""
+    return _finite(on_host(y, "y"), "y")
+
+
+def _finite(x: HostArray, name: str) -> HostArray:
+    if x.dtype.kind not in "biuf":
+        checks.reject(name, "hold real numbers", f"dtype {x.dtype}", "Encode it as numbers first.", TypeError)
+    if not np.isfinite(x).all():
+        place = tuple(int(each) for each in np.argwhere(~np.isfinite(x))[0])
+        checks.reject(name, "be finite to be drawn", f"{x[place]} in row {place[0]}", "Fill or drop such rows.")
+    return x.astype(np.float64)
 
 
 def grid(points: HostArray, across: int, margin: float = 0.08) -> tuple[HostArray, HostArray]:

@@ -10,17 +10,39 @@ such function.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dlx import checks
 
 Schedule = Callable[[int, int, Sequence[float]], float]
 
 
-def _told(schedule: Schedule, name: str, **settings: float) -> Schedule:
-    """The schedule, which tells what it is: a checkpoint compares it with another."""
-    schedule.told = {"name": name, **settings}  # type: ignore[attr-defined]
-    return schedule
+class Named:
+    """A schedule that tells what it is: a checkpoint compares it with another, and a pickle holds no more than that."""
+
+    def __init__(self, schedule: Schedule, told: Mapping[str, Any]) -> None:
+        self.schedule, self.told = schedule, told
+
+    def __call__(self, step: int, steps: int, losses: Sequence[float]) -> float:
+        """The rate."""
+        return self.schedule(step, steps, losses)
+
+    def __repr__(self) -> str:
+        return checks.called(self.told["name"], {key: each for key, each in self.told.items() if key != "name"})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self.told,)
+
+
+def _made(told: Mapping[str, Any]) -> Schedule:
+    """The schedule that tells this of itself."""
+    found: Schedule = globals()[told["name"]](**{key: each for key, each in told.items() if key != "name"})
+    return found
+
+
+def _named(schedule: Schedule, name: str, /, **settings: float) -> Schedule:
+    return Named(schedule, {"name": name, **settings})
 
 
 def _rate(name: str, value: float) -> float:
@@ -49,7 +71,7 @@ def constant(rate: float) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return rate
 
-    return _told(schedule, "constant", rate=rate)
+    return _named(schedule, "constant", rate=rate)
 
 
 def step_decay(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
@@ -67,7 +89,7 @@ def step_decay(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return rate * factor ** (step // every)
 
-    return _told(schedule, "step_decay", rate=rate, factor=factor, every=every)
+    return _named(schedule, "step_decay", rate=rate, factor=factor, every=every)
 
 
 def exponential(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
@@ -85,7 +107,7 @@ def exponential(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return float(rate * factor ** (step / every))
 
-    return _told(schedule, "exponential", rate=rate, factor=factor, every=every)
+    return _named(schedule, "exponential", rate=rate, factor=factor, every=every)
 
 
 def inverse_scaling(rate: float, power: float = 0.5) -> Schedule:
@@ -105,7 +127,7 @@ def inverse_scaling(rate: float, power: float = 0.5) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return float(rate / (step + 1) ** power)
 
-    return _told(schedule, "inverse_scaling", rate=rate, power=power)
+    return _named(schedule, "inverse_scaling", rate=rate, power=power)
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -148,7 +170,7 @@ def warmup_cosine(rate: float, warmup: float = 0.05, floor: float = 0.0) -> Sche
             return floor + (rate - floor) * step / rise
         return _cosine(rate, floor, (step - rise) / max(steps - rise, 1))
 
-    return _told(schedule, "warmup_cosine", rate=rate, warmup=warmup, floor=floor)
+    return _named(schedule, "warmup_cosine", rate=rate, warmup=warmup, floor=floor)
 
 
 def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float = 1e4) -> Schedule:
@@ -165,8 +187,9 @@ def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float 
     (0.1, 1.0)
     """
     rate, warmup = _rate("rate", rate), _fraction("warmup", warmup)
-    first = rate / checks.number("start", start, low=1, remedy="The first rate is rate/start.")
-    last = first / checks.number("end", end, low=1, remedy="The last rate is rate/(start * end).")
+    start = checks.number("start", start, low=1, remedy="The first rate is rate/start.")
+    end = checks.number("end", end, low=1, remedy="The last rate is rate/(start * end).")
+    first, last = rate / start, rate / start / end
 
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         peak = warmup * steps - 1.0
@@ -174,7 +197,7 @@ def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float 
             return _cosine(first, rate, step / peak)
         return _cosine(rate, last, (step - peak) / max(steps - 1.0 - peak, 1.0))
 
-    return _told(schedule, "one_cycle", rate=rate, warmup=warmup, start=start, end=end)
+    return _named(schedule, "one_cycle", rate=rate, warmup=warmup, start=start, end=end)
 
 
 def reduce_on_plateau(
@@ -225,7 +248,7 @@ def reduce_on_plateau(
             memo["last"] = (list(losses), current)
         return current
 
-    return _told(
+    return _named(
         schedule, "reduce_on_plateau", rate=rate, factor=factor, patience=patience, floor=floor, improvement=improvement
     )
 

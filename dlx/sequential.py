@@ -11,7 +11,7 @@ from dlx.model import Network
 
 REMEDY = (
     "dlx has Linear, ReLU, LeakyReLU, ELU, SELU, GELU(approximate='tanh'), SiLU, Mish, Softplus, Sigmoid, Tanh and "
-    "Identity; Dropout is left out. Keep other layers in PyTorch."
+    "Identity; Dropout is left out. Remove hooks, and keep other layers in PyTorch."
 )
 
 
@@ -35,9 +35,10 @@ def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any 
     Raises
     ------
     ValueError
-        A module is one that dlx does not have, such as GELU in its exact form, or in a place where it has none.
+        A module is one that dlx does not have, such as GELU in its exact form, or in a place where it has none; it has
+        hooks, which may change what it computes, or no weights (PyTorch's device "meta").
     TypeError
-        It is no Sequential.
+        It is no Sequential, or one with hooks or a forward of its own.
     BackendNotInstalled
         PyTorch is not installed.
 
@@ -61,6 +62,9 @@ def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any 
         if kind == "linear":
             if pairs:
                 hidden.append(pending[0] if pending else activations.identity())
+            if any(each.is_meta for each in content):
+                remedy = "Give it memory by to_empty(device='cpu'), then load_state_dict."
+                checks.reject(place, "have weights", "a Linear on the meta device, which holds none", remedy)
             pairs.append(content)
             pending = None
         elif kind == "activation" and content[0] != "identity":
@@ -69,7 +73,8 @@ def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any 
                 checks.reject(place, "follow a Linear", shown, "dlx has one activation a hidden layer.")
             pending = activations.ACTIVATIONS[name](**settings), place, shown
         elif place == "sequential":
-            rule, remedy = "be a torch.nn.Sequential", "Wrap layers: torch.nn.Sequential(linear)."
+            rule = "be a torch.nn.Sequential without hooks and with no forward of its own"
+            remedy = "Wrap layers: torch.nn.Sequential(linear)."
             checks.reject(place, rule, content, remedy, TypeError)
         elif kind == "other" or (kind == "flatten" and pairs):
             checks.reject(place, "be a layer that dlx has", content, REMEDY)

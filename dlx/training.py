@@ -143,8 +143,6 @@ def train(
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             interrupted = True
-    if signal.SIGTERM in received:
-        signal.raise_signal(signal.SIGTERM)
     if interrupted:
         text = f"training was interrupted after {len(run.watched)} epochs; the weights so far are kept."
         warnings.warn(text, stacklevel=4)

@@ -190,6 +190,14 @@ def test_fewer_epochs_than_were_begun_are_refused(tmp_path):
     assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
 
 
+def test_a_generator_is_left_as_it_came_where_the_training_is_refused(tmp_path):
+    dlx.fit(X, Y, **HOW | {"rng": np.random.default_rng(5)}, checkpoint=tmp_path)
+    generator = np.random.default_rng(5)
+    with pytest.raises(ValueError, match="`epochs` must be at least 4"):
+        dlx.fit(X, Y, **HOW | {"epochs": 1, "rng": generator}, checkpoint=tmp_path)
+    assert generator.bit_generator.state == np.random.default_rng(5).bit_generator.state
+
+
 def stop_at(epoch):
     def stop(net):
         if len(net.history["loss"]) == epoch:
@@ -373,6 +381,8 @@ def test_a_fingerprint_sees_every_element_and_their_order(shape, dtype, be):
 
 # -- what is asked for --
 
+MANY_SLOTS = dlx.optimizers.gradient_descent()._replace(slots=9)
+
 
 @pytest.mark.parametrize(
     ("arguments", "kind", "text"),
@@ -380,6 +390,11 @@ def test_a_fingerprint_sees_every_element_and_their_order(shape, dtype, be):
         ({"checkpoint": 3}, TypeError, "`checkpoint` must be the path of a folder, or None; got 3. For example"),
         ({"checkpoint_every": 0}, ValueError, "`checkpoint_every` must be an integer >= 1; got 0. It counts updates."),
         ({"checkpoint_every": 1.5}, TypeError, "`checkpoint_every` must be an integer >= 1; got 1.5."),
+        *(
+            ({"checkpoint_every": span}, ValueError, "`checkpoint_every` must be a datetime.timedelta, or convert to")
+            for span in (np.timedelta64(60, "ns"), np.timedelta64(1, "Y"), np.timedelta64(5), np.timedelta64("NaT"))
+        ),
+        ({"optimizer": MANY_SLOTS}, ValueError, "`optimizer` must have at most 8 slots to be saved; got 9. Use fewer"),
         ({"checkpoint_every": "hour"}, ValueError, "`checkpoint_every` must be one of 'epoch'; got 'hour'. Or pass"),
         ({"checkpoint_every": datetime.timedelta(-1)}, ValueError, "`checkpoint_every` must be at least no time; got"),
         ({"resume": True}, TypeError, "`resume` must be one of 'auto', 'ignore'; got True. 'auto' goes on"),
@@ -528,25 +543,6 @@ def test_a_generator_s_place_beyond_its_numbers_is_refused(kind, part, name, pla
         dlx.fit(X, Y, **how | {"epochs": 5, "rng": getattr(np.random, kind)(3)})
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_forked_child_of_a_training_that_saves_is_ended_by_sigterm(tmp_path):
-    ended = []
-
-    def forks(net):
-        if ended:
-            return
-        number = os.fork()
-        if number == 0:
-            time.sleep(20)
-            os._exit(0)
-        time.sleep(0.5)  # Python drops what comes before a fork is done
-        os.kill(number, signal.SIGTERM)
-        ended.append(os.waitpid(number, 0)[1])
-
-    dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=forks)
-    assert ended == [signal.SIGTERM]
-
-
 FORGED = {
     "no pairs for a number": {"sy": "123"},
     "a negative pair": {"sy": [-1.0]},
@@ -659,6 +655,36 @@ def test_a_history_that_no_file_holds_is_named(tmp_path):
         dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: net.history.update(mine=3))
 
 
+@pytest.mark.parametrize("figures", [[10**400], [1j], ["a"]], ids=str)
+def test_figures_that_no_file_holds_are_named(figures, tmp_path):
+    with pytest.raises(ValueError, match="`history` must be a dict of lists of numbers to be saved"):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: net.history.update(mine=figures))
+
+
+def test_a_name_that_no_file_holds_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"`history` must be a dict of lists of numbers to be saved.*surrogates"):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: net.history.update({"\ud800": []}))
+
+
+SPOILT = {
+    "no history": lambda history: history.clear(),
+    "the last loss alone": lambda history: history.update(loss=history["loss"][-1:]),
+    "no seconds": lambda history: history.pop("seconds"),
+    "a validation of one's own": lambda history: history.update(validation_loss=list(history["loss"])),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_history_that_could_not_be_resumed_is_not_saved(spoil, tmp_path):
+    def once(net):
+        if len(net.history["loss"]) == 2:
+            spoil(net.history)
+
+    with pytest.raises(ValueError, match="`history` must keep each of fit's own figures, 2 epochs of them"):
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=once)
+    assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
 def test_a_disk_that_refuses_is_an_error_and_the_checkpoint_before_stays(error, tmp_path, monkeypatch):
     dlx.fit(X, Y, **HOW | {"epochs": 2}, checkpoint=tmp_path)
@@ -686,6 +712,53 @@ def test_a_folder_that_vanishes_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="update 12 was not saved: No such file or directory"):
         dlx.fit(X, Y, **HOW, checkpoint=folder, callbacks=vanish)
     assert not folder.exists()
+
+
+def damaged(path, at=-1):
+    """One bit of the file, counted from its end, is another."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore:the checkpoint before is used")
+def test_after_a_damaged_checkpoint_the_good_ones_are_kept(tmp_path):
+    dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
+    damaged(max(tmp_path.glob("checkpoint-*")))
+
+    def ends(net):
+        if len(net.history["loss"]) == 5:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        dlx.fit(X, Y, **HOW | {"epochs": 6}, checkpoint=tmp_path, callbacks=ends)
+    epochs = [len(dlx.load(path).history["loss"]) for path in sorted(tmp_path.glob("checkpoint-*"))]
+    assert epochs == [3, 4]
+
+
+def test_a_damaged_number_of_the_format_is_damage_and_no_newer_file(tmp_path):
+    dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
+    newest = max(tmp_path.glob("checkpoint-*"))
+    mark = b'\\"format\\": 1'
+    assert newest.read_bytes().count(mark) == 1
+    damaged(newest, newest.read_bytes().index(mark) + len(mark) - 1)
+    with pytest.raises(saving.FileError, match="that dlx saved, and whole") as caught:
+        dlx.load(newest)
+    assert type(caught.value) is saving.FileError
+    with pytest.warns(UserWarning, match="the checkpoint before is used"):
+        assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
+
+
+def test_a_handler_that_is_set_meanwhile_stays(tmp_path):
+    def mine(number, frame):
+        raise AssertionError
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: signal.signal(signal.SIGTERM, mine))
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_folder_that_is_a_file_is_an_error_before_any_work(tmp_path):
@@ -748,6 +821,53 @@ class TestApart:
         run = run_apart(code, tmp_path)
         assert run.returncode == -signal.SIGTERM, run.stderr
         assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
+
+    def test_sigterm_ends_a_forked_child(self, tmp_path):
+        code = """
+        ended = []
+        def forks(net):
+            if ended:
+                return
+            number = os.fork()
+            if number == 0:
+                time.sleep(20)
+                os._exit(0)
+            time.sleep(0.5)  # Python drops what comes before a fork is done
+            os.kill(number, signal.SIGTERM)
+            ended.append(os.waitpid(number, 0)[1])
+        dlx.fit(X, Y, **HOW, checkpoint=folder, callbacks=forks)
+        print(ended)
+        """
+        run = run_apart(code, tmp_path)
+        assert run.stdout == f"[{int(signal.SIGTERM)}]\n", run.stderr
+
+    def test_a_forked_child_saves_nothing(self, tmp_path):
+        code = """
+        children = []
+        def forks(net):
+            if not children:
+                children.append(os.fork())
+                if children[0] == 0:
+                    os.close(1)
+                else:
+                    print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]), os.listdir(folder), flush=True)
+                    os._exit(0)
+        dlx.fit(X, Y, **HOW, checkpoint=folder, callbacks=forks)
+        """
+        run = run_apart(code, tmp_path)
+        assert run.stdout == "1 ['.dlx-lock']\n"
+        assert "`checkpoint` must be saved to by the process that called fit; got a forked child of it." in run.stderr
+
+    def test_sigterm_ends_a_training_that_cannot_save_and_says_why(self, tmp_path):
+        code = """
+        def full(net):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+            os.kill(os.getpid(), signal.SIGTERM)
+        dlx.fit(X, Y, **HOW, checkpoint=folder, callbacks=full)
+        """
+        run = run_apart(code, tmp_path)
+        assert run.returncode == -signal.SIGTERM
+        assert "was not saved: File too large" in run.stderr
 
     def test_a_full_disk(self, tmp_path):
         code = """

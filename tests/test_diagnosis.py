@@ -160,6 +160,24 @@ def test_nothing_is_found_in_a_healthy_training_with_rows_held_out(kind, seed):
     assert not net.report(X, y, validation), net.report(X, y, validation)
 
 
+@pytest.mark.parametrize("rate", [1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize(("epochs", "dropout"), [(5, 0.2), (5, 0.5), (15, 0.5)])
+def test_a_slow_or_short_training_with_dropout_is_not_called_too_fast(dropout, epochs, rate):
+    for name, dims in (("digits", (64, 64, 64, 10)), ("wine", (13, 64, 3)), ("diabetes", (10, 64, 64, 1))):
+        X, y = data(name)
+        net = dlx.fit(X, y, dims, dropout=dropout, epochs=epochs, learning_rate=rate, backend="numpy", rng=0)
+        assert RATE_HIGH not in names(net, X, y), (name, net.report(X, y))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("dropout", [0.2, 0.5])
+def test_too_fast_a_training_with_dropout_is_found(dropout, seed):
+    for name, dims in (("digits", (64, 64, 64, 10)), ("diabetes", (10, 64, 64, 1))):
+        X, y = data(name)
+        net = dlx.fit(X, y, dims, dropout=dropout, epochs=15, learning_rate=0.3, backend="numpy", rng=seed)
+        assert RATE_HIGH in names(net, X, y), name
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_found_in_a_training_that_goes_on(seed):
     X, y = data("digits")

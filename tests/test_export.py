@@ -122,13 +122,21 @@ def test_onnxruntime_equals_predict_in_float64(activation, loss, tmp_path):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @every_activation
 def test_far_out_nothing_overflows(activation, dtype, tmp_path):
-    """To the dtype's last digits of z, which onnxruntime's sigmoid in float32 does not resolve below about -15."""
+    """To the dtype's last digits of z."""
     z = np.concatenate([np.linspace(-1000, 1000, 4001), np.linspace(-40, 40, 4001), [1e30, -1e30]])[:, None]
     one = np.ones((1, 1)), np.zeros(1)
     net = dlx.Network([one, one], activation=activation, dtype=dtype)
     found = run(exported(net, tmp_path / "net.onnx"), z.astype(dtype))["prediction"]
     assert np.isfinite(found).all()
     oracles.assert_close((found - net.predict(z)) / np.maximum(1, np.abs(z[:, 0])), np.zeros(len(z)), TOLERANCE[dtype])
+
+
+@every_activation
+def test_one_unit_in_float32_is_right_where_it_is_small_and_where_it_is_large(activation, tmp_path):
+    net = dlx.Network([(np.eye(1, dtype="f4"), np.zeros(1, "f4"))] * 2, activation=activation)
+    z = np.linspace(-30, 30, 2001, dtype="f4")[:, None]
+    found = run(exported(net, tmp_path / "net.onnx"), z)["prediction"]
+    np.testing.assert_allclose(found, net.predict(z), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
@@ -216,7 +224,7 @@ def shape_of(value):
 def test_a_layer_is_a_gemm_and_its_activation(tmp_path):
     model = exported(network_of(["relu", "silu"], "cross_entropy"), tmp_path / "net.onnx")
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds == ["Gemm", "Relu", "Gemm", "Sigmoid", "Mul", "Gemm", "ArgMax", "Softmax"]
+    assert kinds == ["Gemm", "Relu", "Gemm", "silu", "Gemm", "ArgMax", "Softmax"]
 
 
 def test_weights_are_held_exactly(tmp_path):
@@ -332,13 +340,24 @@ OWN = (lambda z: z, lambda z, a: 1.0)
             lambda: network_of(loss="cross_entropy", classes=np.array([0, 1, 2**63], np.uint64)),
             "`classes` must fit int64 for to_onnx; got 9223372036854775808. Number the labels anew.",
         ),
+        (
+            lambda: network_of(loss="cross_entropy", classes=np.array(["a", "b", "c\ud800"])),
+            "`classes` must be Unicode text for to_onnx; got 'c\\ud800'. Rename the labels.",
+        ),
     ],
-    ids=["activation", "loss", "through", "uint64"],
+    ids=["activation", "loss", "through", "uint64", "surrogate"],
 )
 def test_rejections(net, text, tmp_path):
     with pytest.raises(ValueError, match=re.escape(text)):
         net().to_onnx(tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [None, 3, ["net.onnx"]])
+def test_a_path_is_asked_for(path):
+    text = f"`path` must be the path of a file; got {path!r}. For example 'net.onnx'."
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        network_of().to_onnx(path)
 
 
 def test_a_network_that_the_format_cannot_hold(tmp_path, monkeypatch):

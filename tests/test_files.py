@@ -284,3 +284,23 @@ def test_a_pipe_among_the_temporaries_holds_nobody_up(tmp_path):
     files.replace(tmp_path / "file", NEW)
     assert (tmp_path / "file").read_bytes() == NEW
     assert pipe.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks(number, tmp_path, monkeypatch):
+    def none(file):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(files, "_lock", none)
+    files.replace(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_another_failure_of_a_lock_is_told(tmp_path, monkeypatch):
+    def fails(file):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(files, "_lock", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.replace(tmp_path / "a", b"new")
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import pytest
 
 import dlx
 from dlx import __main__ as command
+from dlx import descriptions, inspection, saving
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
@@ -82,3 +83,30 @@ def test_what_is_wrong_goes_to_stderr_and_the_others_are_read(tmp_path, capsys):
     assert "`path` must be a file that dlx saved, and whole; got" in err
     assert "No such file" in err
     assert "Traceback" not in err
+
+
+def test_every_text_is_plain_ascii(tmp_path):
+    path = tmp_path / "ü\x1b[31m.safetensors"
+    names = ["ü", "\x1b[31m"]
+    dlx.Network([(np.eye(2), np.zeros(2))], loss="cross_entropy", classes=names, feature_names=names).save(path)
+    text = inspection.report(path)
+    assert text.isascii()
+    assert text.replace("\n", "").isprintable()
+    assert r"\xfc\x1b[31m.safetensors" in text
+
+
+@pytest.mark.parametrize("name", ["epoch", "position", "updates"])
+def test_a_count_that_is_none_is_refused(name, tmp_path):
+    dlx.fit(X, Y, (3, 2), epochs=1, rng=0, checkpoint=tmp_path)
+    path = max(tmp_path.glob("checkpoint-*"))
+    description, arrays = saving.read(path, descriptions.layout)
+    training = description["training"] | {name: "\x1b[31m"}
+    saving.write(path, description | {"training": training}, arrays)
+    with pytest.raises(dlx.FileError, match="must be a file that dlx saved, and whole"):
+        inspection.report(path)
+
+
+def test_a_folder_without_files_of_dlx(tmp_path, capsys):
+    status, out, err = inspected(capsys, tmp_path)
+    assert (status, out) == (1, "")
+    assert err == f"`path` must hold files of dlx; got {tmp_path}, a folder without any. Name another.\n"

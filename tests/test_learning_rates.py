@@ -187,3 +187,13 @@ def test_wrong_arguments(arguments, kind, text):
         dlx.find_learning_rate(**{"X": X, "y": Y, "layer_dims": (4, 1), **arguments})
     assert type(caught.value) is kind
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("lowest", [3.0, 30.0, 1e3])
+def test_a_search_that_explodes_from_its_first_updates_on_suggests_nothing(lowest):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5))
+    how = {"optimizer": "gradient_descent", "loss": "squared_error", "rng": 0}
+    found = dlx.find_learning_rate(X, X.sum(axis=1), (5, 32, 1), lowest=lowest, highest=1e3 * lowest, **how)
+    assert found.suggestion is None
+    assert found.diverges is not None

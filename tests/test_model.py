@@ -219,12 +219,6 @@ CALLS = [
     (lambda net: network(classes=["a", "b", "a"]), ValueError, r"`classes` must be 3 distinct labels"),
     (lambda net: network(classes=[0.0, 1.0, 2.0]), ValueError, r"`classes` must be 3 distinct labels"),
     (lambda net: network("binary_cross_entropy", 1, classes=[1]), ValueError, r"`classes` must be 2 distinct labels"),
-    (lambda net: network(outputs=1), ValueError, r"`params` must end in at least 2 for cross_entropy; got 1\. One"),
-    (
-        lambda net: network(losses.quantile([0.1, 0.9])),
-        ValueError,
-        r"`params` must end in 2, one output for each q; got 3\. Or pass a single q\.",
-    ),
     (
         lambda net: network("squared_error", classes=[1, 2, 3]),
         ValueError,

@@ -106,6 +106,7 @@ def test_the_best_epoch_is_that_of_validation():
 def test_history_of_one_epoch_and_with_nan():
     ax = dlx.plot.history(dlx.Network(pairs((2, 1)), history={"loss": [2.0]}))
     assert ax.lines[0].get_marker() == "o"  # a line of one point is not seen
+    assert {float(each).is_integer() for each in ax.get_xticks()} == {True}
     ax = dlx.plot.history(dlx.Network(pairs((2, 1)), history={"loss": [3.0, 1.0, np.nan]}))
     assert texts(ax) == ["best epoch: 2\nloss 1"]
 
@@ -474,6 +475,18 @@ REJECTED = [
     (lambda: dlx.plot.boundary(NET2, POINTS, np.eye(60)), ValueError, "`y` must hold one label a row, (n,); got shape"),
     (lambda: dlx.plot.boundary(regression(), POINTS, POINTS), ValueError, "`y` must hold one real target a row; got"),
     (lambda: dlx.plot.boundary(regression(), POINTS, POINTS[:, 0]), ValueError, "`y` must hold one real target a row"),
+    (
+        lambda: dlx.plot.boundary(NET2, POINTS * np.nan, HALVES),
+        ValueError,
+        "`X` must be finite to be drawn; got nan",
+    ),
+    (lambda: dlx.plot.boundary(NET2, HALVES[:, None] + np.array(["a", "b"]), HALVES), TypeError, "`X` must hold real"),
+    (lambda: dlx.plot.boundary(regression(), POINTS, HALVES), TypeError, "`y` must hold real numbers; got dtype <U5"),
+    (
+        lambda: dlx.plot.boundary(regression(), POINTS, np.full(60, np.inf)),
+        ValueError,
+        "`y` must be finite to be drawn; got inf in row 0. Fill or drop such rows.",
+    ),
     (lambda: dlx.plot.weights(dlx.Network(pairs((6, 1)))), ValueError, "`shape` must be (height, width) of 6 pixels;"),
     (lambda: dlx.plot.weights(NET4, (3, 2)), ValueError, "`shape` must be (height, width) of 4 pixels; got (3, 2)."),
     (lambda: dlx.plot.weights(NET4, "22"), ValueError, "`shape` must be (height, width) of 4 pixels; got '22'."),
@@ -529,3 +542,35 @@ for call in (lambda: dlx.plot.history(net), lambda: dlx.plot.learning_rates([[1.
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert run.returncode == 0, run.stderr
     assert run.stdout == "dlx.plot needs matplotlib; run: pip install 'dlx-nn[plot]'\n" * 2
+
+
+def test_an_axes_that_is_not_straight_is_rejected():
+    _, ax = plt.subplots(subplot_kw={"projection": "polar"})
+    with pytest.raises(TypeError, match=r"`ax` must be an Axes of two straight axes; got a polar one\."):
+        dlx.plot.history(trained(), ax)
+
+
+def test_names_are_shown_as_they_are_and_long_ones_shortened():
+    names = np.array(["_hidden", "$5 to $10", "a" * 40])
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(POINTS, columns=["$x_1", "_" * 30])
+    y = names[np.arange(60) % 3]
+    net = dlx.fit(X, y, (2, 4, 3), epochs=1, rng=0)
+    shown = ["$5 to $10", "_hidden", "a" * 23 + "\N{HORIZONTAL ELLIPSIS}"]
+    ax = dlx.plot.boundary(net, X, y)
+    assert legend(ax) == shown
+    assert [ax.get_xlabel(), ax.get_ylabel()] == ["$x_1", "_" * 23 + "\N{HORIZONTAL ELLIPSIS}"]
+    counts = dlx.plot.confusion(net, X, y)
+    for labels in (counts.get_xticklabels(), counts.get_yticklabels()):
+        assert [each.get_text() for each in labels] == shown
+    ax.figure.canvas.draw()
+    counts.figure.canvas.draw()
+    every = [*ax.get_legend().get_texts(), ax.xaxis.label, ax.yaxis.label, *counts.get_xticklabels()]
+    assert not any(each.get_parse_math() for each in every)
+
+
+def test_a_validation_that_is_nan_throughout_is_left_out():
+    net = dlx.Network(pairs((2, 1)), history={"loss": [3.0, 1.0, 2.0], "validation_loss": [np.nan] * 3})
+    ax = dlx.plot.history(net)
+    assert legend(ax) == ["training loss"]
+    assert texts(ax) == ["best epoch: 2\nloss 1"]

@@ -79,7 +79,11 @@ def test_every_loss_comes_back(loss, dtype, be, path):
     assert_equal(dlx.load(path), net)
 
 
-@pytest.mark.parametrize("classes", [None, [5, 3, 4], ["ann", "bob", "ünï"], np.arange(3, dtype=np.uint8)], ids=str)
+WIDE = np.array([3, 1 << 63, (1 << 64) - 1], np.uint64)
+CLASSES = [None, [5, 3, 4], ["ann", "bob", "ünï"], np.arange(3, dtype=np.uint8), WIDE]
+
+
+@pytest.mark.parametrize("classes", CLASSES, ids=str)
 def test_classes_of_every_kind_come_back(classes, path):
     net = network(loss="cross_entropy", classes=classes)
     net.save(path)
@@ -234,3 +238,14 @@ def test_own_functions_are_refused(own, path):
     ):
         network(**own).save(path)
     assert not path.exists()
+
+
+def test_memory_that_does_not_suffice_is_no_damage(tmp_path, monkeypatch):
+    dlx.Network([(np.eye(2), np.zeros(2))]).save(tmp_path / "net")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(saving, "_payload", full)
+    with pytest.raises(MemoryError):
+        dlx.load(tmp_path / "net")

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 import dlx
-from dlx import descriptions, saving
+from dlx import descriptions, inspection, saving
 
 RNG = np.random.default_rng(8)
 PAIRS = [(RNG.standard_normal((4, 5)), RNG.standard_normal(5)), (RNG.standard_normal((5, 3)), np.zeros((1, 3)))]
@@ -97,10 +97,25 @@ DESCRIPTIONS = {
 }
 
 
+@pytest.mark.parametrize("read", [dlx.load, inspection.report])
 @pytest.mark.parametrize("change", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
-def test_a_description_that_does_not_fit(change, path):
+def test_a_description_that_does_not_fit(change, read, path):
     with pytest.raises(dlx.FileError, match=WHOLE):
+        read(rewritten(path, change))
+
+
+@pytest.mark.parametrize("change", [put(dtype="\x1b[31m"), put(format="\x1b[31m")], ids=["dtype", "format"])
+def test_no_error_passes_on_what_a_terminal_would_obey(change, path):
+    with pytest.raises(dlx.FileError, match=r"\\(x|u00)1b\[31m") as caught:
         dlx.load(rewritten(path, change))
+    assert str(caught.value).isprintable()
+
+
+def test_no_error_passes_on_all_of_a_long_text(path):
+    long = ["a" * 1_000_000] * 3
+    with pytest.raises(dlx.FileError, match=WHOLE) as caught:
+        dlx.load(rewritten(path, put(loss={"name": "cross_entropy", "settings": {}}, classes=long)))
+    assert len(str(caught.value)) < 1000
 
 
 def test_functions_of_ones_own(path):

@@ -1,10 +1,13 @@
 """Schedules beside those of torch, optax and scikit-learn, step by step; their purity; what they reject."""
 
+import copy
 import math
+import pickle
 import random
 
 import numpy as np
 import pytest
+import sklearn.base
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 import dlx
@@ -226,3 +229,33 @@ POSITIVE, SHARE = "be a number > 0", "be a number >= 0 and <= 1"
 def test_settings_reject(make, error, text):
     with pytest.raises(error, match=f"^{text}"):
         make()
+
+
+EACH = [
+    schedules.constant(0.1),
+    schedules.step_decay(0.1, 0.5, 7),
+    schedules.exponential(0.1, 0.5, 7),
+    schedules.inverse_scaling(0.1, 0.7),
+    schedules.cosine(0.1, 0.01),
+    schedules.warmup_cosine(0.1, 0.2, 0.01),
+    schedules.one_cycle(0.1, 0.2, np.float32(10.0), 100),
+    schedules.reduce_on_plateau(0.1, 0.5, 2),
+]
+
+
+@pytest.mark.parametrize("schedule", EACH, ids=repr)
+def test_a_schedule_is_copied_and_pickled_and_shows_how_it_is_made(schedule):
+    made = eval(repr(schedule), vars(schedules))
+    for same in (made, copy.deepcopy(schedule), pickle.loads(pickle.dumps(schedule))):
+        assert by_step(same) == by_step(schedule)
+        assert by_epoch(same, LOSSES) == by_epoch(schedule, LOSSES)
+    optimizer = pickle.loads(pickle.dumps(dlx.adam(schedule)))
+    assert by_step(optimizer.learning_rate) == by_step(schedule)
+
+
+def test_an_estimator_with_a_schedule_is_cloned_and_pickled():
+    est = sklearn.base.clone(dlx.MLPRegressor((4,), learning_rate=schedules.cosine(0.01), max_iter=200, random_state=0))
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    est.fit(X, X[:, 0])
+    same = pickle.loads(pickle.dumps(est)).fit(X, X[:, 0])
+    np.testing.assert_array_equal(same.predict(X), est.predict(X))

@@ -250,15 +250,14 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-def hooked():
-    module = nn.Linear(8, 8)
+def hooked(module):
     module.register_forward_hook(lambda module, x, y: 2.0 * y)
     return module
 
 
 REMEDY = (
     "dlx has Linear, ReLU, LeakyReLU, ELU, SELU, GELU(approximate='tanh'), SiLU, Mish, Softplus, Sigmoid, Tanh and "
-    "Identity; Dropout is left out. Keep other layers in PyTorch."
+    "Identity; Dropout is left out. Remove hooks, and keep other layers in PyTorch."
 )
 HAS = "must be a layer that dlx has; got"
 
@@ -279,7 +278,13 @@ HAS = "must be a layer that dlx has; got"
             f"`sequential[1]` {HAS} Doubled(in_features=8, out_features=8, bias=True). ",
         ),
         (lambda: sequential(Residual(nn.Linear(8, 8))), f"`sequential[1]` {HAS} Residual( (0): Linear("),
-        (lambda: sequential(hooked()), f"`sequential[1]` {HAS} Linear(in_features=8, out_features=8, bias=True) with "),
+        (lambda: sequential(hooked(nn.Tanh())), f"`sequential[1]` {HAS} Tanh() with hooks. {REMEDY}"),
+        (lambda: sequential(hooked(nn.Sequential(nn.Tanh()))), f"`sequential[1]` {HAS} Sequential( (0): Tanh() ) wi"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3, device="meta")),
+            "`sequential[0]` must have weights; got a Linear on the meta device, which holds none. "
+            "Give it memory by to_empty(device='cpu'), then load_state_dict.",
+        ),
         (lambda: sequential(nn.Sequential(nn.Tanh(), nn.GELU())), f"`sequential[1][1]` {HAS} GELU("),
         (
             lambda: sequential(nn.ReLU(), nn.Tanh()),
@@ -315,13 +320,17 @@ def test_from_torch_rejects(module, text):
     [
         (lambda: nn.Linear(4, 3), "torch.nn.modules.linear.Linear"),
         (lambda: Residual(nn.Linear(4, 4)), "test_torch_modules.Residual"),
+        (lambda: hooked(sequential(nn.Tanh())), "torch.nn.modules.container.Sequential"),
         (lambda: [nn.Linear(4, 3)], "builtins.list"),
         (lambda: "net.pt", "builtins.str"),
     ],
-    ids=["linear", "subclass", "list", "str"],
+    ids=["linear", "subclass", "hooks", "list", "str"],
 )
 def test_from_torch_takes_nothing_but_a_sequential(given, got):
-    text = f"`sequential` must be a torch.nn.Sequential; got {got}. Wrap layers: torch.nn.Sequential(linear)."
+    text = (
+        f"`sequential` must be a torch.nn.Sequential without hooks and with no forward of its own; got {got}. "
+        "Wrap layers: torch.nn.Sequential(linear)."
+    )
     with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
         dlx.from_torch(given(), loss="squared_error")
 
