@@ -112,7 +112,7 @@ def facts(
         values, w = net.loss.value(Z, Y), None if weights is None else weights[some]
         start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
         error = float(np.std(values if w is None else w * values)) / math.sqrt(len(values))
-        return Facts(start, error, weights is not None, restored, unseen, any(net.dropout))
+        return Facts(start, error, weights is not None, restored, unseen)
 
 
 def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:

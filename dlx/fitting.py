@@ -224,7 +224,8 @@ def fit(
             task = steps.Task(chosen, bound(chosen), name, rows, train_rows, key)
             plain = None if key is None else bound(get_backend("numpy"))
             drawn, restored = (train_rows, held_rows), settings.patience is not None
-            net.facts = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
+            seen = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
+            net.facts = seen._replace(dropout=any(rates))
             per_epoch = -(-task.size // settings.batch_size)
             resumed = None if kept is None else kept.resumed(net, settings, per_epoch, held is not None)
             _train(net, task, settings, generator, held, listeners, verbose, kept, resumed)

@@ -169,6 +169,14 @@ def test_a_slow_or_short_training_with_dropout_is_not_called_too_fast(dropout, e
         assert RATE_HIGH not in names(net, X, y), (name, net.report(X, y))
 
 
+def test_dropout_is_known_beside_an_activation_of_ones_own():
+    X, y = data("wine")
+    own = (lambda z: z * (z > 0), lambda z, a: (z > 0) * 1.0)
+    net = dlx.fit(X, y, (13, 64, 3), activation=own, dropout=0.5, epochs=15, learning_rate=1e-5, rng=0)
+    assert net.facts.dropout
+    assert RATE_HIGH not in names(net, X, y)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("dropout", [0.2, 0.5])
 def test_too_fast_a_training_with_dropout_is_found(dropout, seed):
