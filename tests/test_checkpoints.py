@@ -655,7 +655,7 @@ def test_a_history_that_no_file_holds_is_named(tmp_path):
         dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: net.history.update(mine=3))
 
 
-@pytest.mark.parametrize("figures", [[10**400], [1j], ["a"]], ids=str)
+@pytest.mark.parametrize("figures", [[10**400], [1j], ["a"]], ids=["too large", "complex", "a text"])
 def test_figures_that_no_file_holds_are_named(figures, tmp_path):
     with pytest.raises(ValueError, match="`history` must be a dict of lists of numbers to be saved"):
         dlx.fit(X, Y, **HOW, checkpoint=tmp_path, callbacks=lambda net: net.history.update(mine=figures))
