@@ -54,6 +54,7 @@ def diagnosis() -> list[str]:
 def _inspect(path: str) -> int:
     """Print what the file holds, or each file of the folder, or what is wrong with it; returns the exit status."""
     from dlx.inspection import report, whole_folder
+    from dlx.saving import escaped
 
     status, found = 0, whole_folder(path)
     if not found:
@@ -63,7 +64,7 @@ def _inspect(path: str) -> int:
         try:
             print(report(file))
         except (FileError, OSError) as reason:
-            print(reason, file=sys.stderr)
+            print(escaped(str(reason)), file=sys.stderr)
             status = 1
     return status
 

@@ -182,11 +182,14 @@ def require_finite(X: Array, backend: Backend, name: str) -> None:
 def center_and_scale(backend: Backend, X: Array) -> tuple[Array, Array]:
     """The mean and the standard deviation of each column, (1, d); where all its values are one, the latter is 1."""
     xp, share = backend.xp, 1.0 / X.shape[0]
+    largest = xp.max(xp.abs(X), axis=0, keepdims=True)
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # in which no square overflows or vanishes
+    X = X / unit
     mean = backend.sum_rows(X) * share
     mean = mean + backend.sum_rows(X - mean) * share  # what rounding left of the mean of a column far from 0
     squares = backend.sum_rows((X - mean) * (X - mean)) * share
     varies = (xp.max(X, axis=0, keepdims=True) > xp.min(X, axis=0, keepdims=True)) & (squares > 0)
-    return mean, xp.where(varies, xp.sqrt(squares), xp.ones_like(squares))
+    return mean * unit, xp.where(varies, xp.sqrt(squares) * unit, xp.ones_like(squares))
 
 
 def truth(xp: Namespace, Y: Array, classes: Array | None, dtype: Any) -> Array:

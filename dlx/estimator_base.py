@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -42,7 +41,7 @@ from dlx.backend import (
 )
 from dlx.estimator_callbacks import CallbackSupport, Hooks
 from dlx.estimator_pickles import each_slot
-from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch, all_or_nothing
+from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch, all_or_nothing, going_on, naming_validation_rows
 from dlx.model import own_params
 from dlx.network import Layer, Params
 
@@ -63,11 +62,11 @@ class Base(CallbackSupport, BaseEstimator):
         """All epochs."""
         self._validate_params()
         first = not hasattr(self, "coefs_") or not self.warm_start
-        if (validation[0] is None) != (validation[1] is None):
-            checks.reject("X_val", "come with y_val", "one of them", "Pass both to fit.")
+        estimator_data.require_both(*validation)
         with all_or_nothing(self):
             given = self._given(X, y, sample_weight, first, part=False)
-            held_out = None if validation[0] is None else self._given(*validation, first=False, part=True)
+            with naming_validation_rows():
+                held_out = None if validation[0] is None else self._given(*validation, first=False, part=True)
             self._in_parts = False
             self._train(given, held_out, first, part=False)
 
@@ -89,7 +88,7 @@ class Base(CallbackSupport, BaseEstimator):
             self._forget()
         if not part or not hasattr(self, "_draws"):
             self._draws = estimator_settings.Draws(state)
-        pairs = estimator_settings.initial(self, plan.dims, plan.hidden, state) if first else self._pairs(plan.dims)
+        pairs = estimator_settings.initial(self, plan.dims, plan.hidden, state) if first else self._pairs(plan)
         rows = held_rows = None
         if self.early_stopping and held_out is None:
             labels = self._labels_to_split(given.Y)
@@ -111,7 +110,7 @@ class Base(CallbackSupport, BaseEstimator):
             task = self._task(plan, settings, samples, rows, self.alpha / total)
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task.net, held, rule, hooks)
-            start = None if first else self._start(plan, settings)
+            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = own_params(pairs, plan.backend, plan.dtype)
             try:
                 params, _ = training.train(
@@ -122,7 +121,7 @@ class Base(CallbackSupport, BaseEstimator):
             self._finish(plan, settings, watch, params, n)
             hooks.close(lambda: self._fitted(plan, params))
         if not part:
-            self._warn_unless_converged(settings, watch)
+            watch.warn_unless_converged(settings.epochs)
 
     def _given(self, X: Any, y: Any, sample_weight: Any, first: bool, part: bool) -> Given:
         """Rows, by scikit-learn's checks."""
@@ -153,8 +152,12 @@ class Base(CallbackSupport, BaseEstimator):
         for name in ("_optimizer", "_draws", "_no_improvement_count"):
             self.__dict__.pop(name, None)
 
-    def _pairs(self, dims: tuple[int, ...]) -> list[tuple[Any, Any]]:
-        """The weights so far, if they are of these widths."""
+    def _pairs(self, plan: Plan) -> list[tuple[Any, Any]]:
+        """The weights so far, if they are of these widths, and where they can be trained on."""
+        home, dims = library_of(self.coefs_[0]), plan.dims
+        if home not in (HOST, plan.backend.name):
+            rule, remedy = f"be of {home}, as before, where a training goes on", "Convert X, or clone the estimator."
+            checks.reject("X", rule, f"an array of {plan.backend.name}", remedy, TypeError)
         pairs = parameters.as_pairs(list(zip(self.coefs_, self.intercepts_, strict=True)), "coefs_")
         if parameters.layer_dims(pairs) != dims:
             remedy = "Set warm_start=False, or clone the estimator."
@@ -203,13 +206,19 @@ class Base(CallbackSupport, BaseEstimator):
     ) -> Held | None:
         """The rows to validate on: the user's own, or those held back."""
         if held_out is not None:
-            X = estimator_data.placed(held_out.X, plan.backend, plan.dtype)
-            return Held(held_out.raw_X, held_out.raw_y, self._samples(held_out._replace(X=X), None, None, plan)[0])
-        if rows is None:
+            X, y, own = held_out.raw_X, held_out.raw_y, held_out.weights
+            placed = estimator_data.placed(held_out.X, plan.backend, plan.dtype)
+            with naming_validation_rows():
+                samples, _ = self._samples(held_out._replace(X=placed), None, None, plan)
+        elif rows is None:
             return None
-        raw = (given.raw_X, given.raw_y) if self.scoring is not None else ()
-        X, y = (_safe_indexing(each, rows) for each in raw) if raw else (None, None)
-        return Held(X, y, data.some_rows(samples, rows, plan.backend))
+        else:
+            raw = (given.raw_X, given.raw_y) if self.scoring is not None else ()
+            raw = tuple(each.tocsr() if data.compressed(each) else each for each in raw)  # others have no rows
+            X, y = (_safe_indexing(each, rows) for each in raw) if raw else (None, None)
+            own = None if given.weights is None else given.weights[rows]
+            samples = data.some_rows(samples, rows, plan.backend)
+        return Held(X, y, samples, None if own is None else plan.backend.asarray(own / own.max(), plan.dtype))
 
     def _task(
         self, plan: Plan, settings: steps.Settings, samples: data.Rows, rows: HostArray | None, l2: float
@@ -220,16 +229,6 @@ class Base(CallbackSupport, BaseEstimator):
         net = network.bind(backend, dtype, hidden, loss, dropout=rates, l2=l2)
         key = network.kind(dtype, hidden, loss, rates, l2, 0.0)
         return steps.Task(backend, net, dtype, samples, rows, key)
-
-    def _start(self, plan: Plan, settings: steps.Settings) -> steps.Start | None:
-        """Where the optimizer goes on: with warm_start and in partial_fit it keeps its momenta."""
-        kept = getattr(self, "_optimizer", None)
-        if kept is None or kept.slots is None or not isinstance(settings.optimizer, optimizers.Optimizer):
-            return None
-        if kept.name != settings.optimizer.name:
-            return None  # other slots, or others' meaning
-        backend = plan.backend
-        return steps.Start(each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype))), kept.updates)
 
     def _fitted(self, plan: Plan, params: Params) -> dict[str, Any]:
         """The weights as attributes: where X lies."""
@@ -261,17 +260,6 @@ class Base(CallbackSupport, BaseEstimator):
             rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)
             self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)
 
-    def _warn_unless_converged(self, settings: steps.Settings, watch: Watch) -> None:
-        lbfgs = estimator_settings.is_lbfgs(self)
-        exhausted = lbfgs and watch.end is not None and watch.end.updates >= self.max_fun
-        if exhausted or (self.n_iter_ == settings.epochs and not watch.stopped):
-            warnings.warn(
-                f"Maximum of iterations reached: the training has not converged after {self.n_iter_}. Raise max_iter"
-                f"{' or max_fun' if lbfgs else ''}, scale the data, or raise tol.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-
     def _scores(self, X: Any, method: str) -> tuple[Array, network.Formulas, Backend, bool]:
         """The scores of all rows, formulas, backend, and whether results stay there."""
         check_is_fitted(self, "coefs_")
@@ -302,6 +290,13 @@ class Base(CallbackSupport, BaseEstimator):
     def to_onnx(self, path: Any) -> None:
         """Write the fitted estimator as an ONNX model, its standardisation included; see `dlx.Network.to_onnx`."""
         conversion.to_onnx(self, path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """On the same backend, with all of its optimizer: not by way of a pickle."""
+        found = memo[id(self)] = type(self).__new__(type(self))
+        memo[id(self.backend)] = self.backend  # a module, maybe, of which there is one
+        found.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Host arrays and names; see `dlx.estimator_pickles`."""

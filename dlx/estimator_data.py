@@ -10,7 +10,7 @@ from sklearn import get_config
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from dlx import data
+from dlx import checks, data
 from dlx.backend import HOST, Backend, backend_of, library_of
 
 HostArray = np.ndarray[Any, Any]
@@ -25,8 +25,11 @@ def features(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
     """X, or X and y, by scikit-learn's checks: dense, CSR or CSC, floating, finite; `est` learns the columns' names."""
     dtypes: list[Any] = [np.float64, np.float32]
     scope: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if dispatches() and library_of(X) not in (None, HOST):
+    if library_of(X) not in (None, HOST) and not dispatches():
+        X = _numpys(X)
+    elif library_of(X) not in (None, HOST):
         backend = backend_of(X)
+        X = backend.asarray(data.real_array(X, backend, "X"))  # without the graph of PyTorch's gradients
         scope = backend.scope()  # what is copied stays on the device
         offered = backend.xp.__array_namespace_info__().dtypes(kind="real floating", device=backend.device)
         dtypes = [offered[name] for name in ("float64", "float32") if name in offered]
@@ -34,6 +37,15 @@ def features(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
         dtypes = [each for each in dtypes if getattr(each, "__name__", str(each)).endswith(est.dtype)]
     with scope:
         return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
+
+
+def _numpys(X: Any) -> HostArray:
+    """An array of another library as NumPy takes it by itself, which it does not from a GPU, for example."""
+    try:
+        return np.asarray(X)
+    except (TypeError, RuntimeError) as reason:
+        remedy = "Pass dlx.backend.backend_of(X).to_host(X), or call sklearn.set_config(array_api_dispatch=True)."
+        checks.reject("X", "be an array that NumPy can take", f"one of {library_of(X)}: {reason}", remedy, TypeError)
 
 
 def require_same_place(X: Any, W: Any, name: str) -> None:
@@ -47,23 +59,43 @@ def require_same_place(X: Any, W: Any, name: str) -> None:
 
 
 def on_host(y: Any) -> Any:
-    """Targets and weights are worked on where scikit-learn is at home."""
+    """Targets and weights are worked on where scikit-learn is at home, and dense."""
+    if data.compressed(y):
+        return y.toarray()
     return y if library_of(y) in (None, HOST) else backend_of(y).to_host(y)
 
 
 def real_targets(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:
     """X and real targets (n, K)."""
     X, y = features(est, X, on_host(y), multi_output=True, y_numeric=True, reset=reset)
+    if y.dtype.kind not in "biuf":
+        remedy = "Convert it with y.astype(float); for labels use MLPClassifier."
+        checks.reject("y", "hold real numbers", f"dtype {y.dtype}", remedy, TypeError)
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     return X, y if y.dtype.kind == "f" else y.astype(np.float64)
 
 
+def repeated(y: Any, outputs: int) -> Any:
+    """One target a row, (n,) or (n, 1), as that of every output, (n, outputs); several as they are."""
+    backend = backend_of(y)
+    y = backend.asarray(y)
+    y = y[:, None] if y.ndim == 1 else y
+    return backend.xp.concat([y] * outputs, axis=1) if y.shape[1] == 1 else y
+
+
 def labels(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:
     """X and labels (n,), or several labels a row, (n, K)."""
     X, y = features(est, X, on_host(y), multi_output=True, reset=reset)
-    y = y.toarray() if data.compressed(y) else y
     return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def require_both(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
+    """Raise where the user's own validation rows lack a part."""
+    if (X_val is None) != (y_val is None):
+        checks.reject("X_val", "come with y_val", "one of them", "Pass both to fit.")
+    if X_val is None and sample_weight_val is not None:
+        checks.reject("sample_weight_val", "come with X_val and y_val", "it alone", "Pass all three to fit.")
 
 
 def sample_weights(sample_weight: Any, X: Any) -> HostArray | None:
@@ -104,8 +136,11 @@ def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
     """Of those rows (all, if None) of inputs on the backend; sparse ones keep their zeros, and so their mean."""
     if data.compressed(X):
         part = X if rows is None else X[rows]
-        squares = np.asarray(part.multiply(part).mean(axis=0)).reshape(1, -1)
-        return Standard(np.zeros_like(squares), np.where(squares > 0, np.sqrt(squares), 1.0))
+        largest = abs(part).max(axis=0).toarray()
+        largest = np.where(largest > 0, largest, 1.0)  # whose squares may overflow, or vanish
+        shares = part.multiply(1.0 / largest)
+        squares = np.asarray(shares.multiply(shares).mean(axis=0)).reshape(1, -1)
+        return Standard(np.zeros_like(squares), np.where(squares > 0, largest * np.sqrt(squares), 1.0))
     part = X if rows is None else backend.xp.take(X, data.row_numbers(rows, X.shape[0], backend), axis=0)
     return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend, part)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ def plain(state: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     The optimizer's slots, twice the weights for "adam", go along if the `whole` is asked for.
     """
     found = dict(state)
-    if not isinstance(state["backend"], str | None):
+    if isinstance(state["backend"], types.ModuleType | Backend):
         found["backend"] = get_backend(state["backend"]).selector
     if "coefs_" not in state:
         return found
@@ -44,7 +45,7 @@ def restored(state: Mapping[str, Any]) -> dict[str, Any]:
         found["_hidden"] = tuple(activations.get(each) for each in kinds)
         loss = found["_fitted_loss"]
         found["_fitted_loss"] = descriptions.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
-    if _usable(found["backend"]) is None:
+    if isinstance(found["backend"], str) and _usable(found["backend"]) is None:
         found["backend"] = None
     backend = None if home is None else _usable(home)
     return found if backend is None else _moved(found, backend.asarray)

@@ -78,6 +78,7 @@ CONSTRAINTS: dict[str, Any] = {
 def hidden_sizes(est: Any) -> list[int]:
     """The widths of the hidden layers: `hidden_layer_sizes`, or `n_layers` times `width`."""
     sizes = est.hidden_layer_sizes
+    sizes = sizes.tolist() if isinstance(sizes, np.ndarray) else sizes
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if est.n_layers is not None or est.width is not None:
         if sizes != [100]:
@@ -86,6 +87,17 @@ def hidden_sizes(est: Any) -> list[int]:
         return [100 if est.width is None else int(est.width)] * (1 if est.n_layers is None else int(est.n_layers))
     remedy = "Each is the width of a hidden layer; () is a linear model."
     return [checks.integer("hidden_layer_sizes", each, low=1, remedy=remedy) for each in sizes]
+
+
+def real_outputs(loss: losses.Loss, columns: int) -> int:
+    """How many outputs a network has for targets of so many columns: one for each, or for each quantile of a list."""
+    q = loss.settings.get("q")
+    if not isinstance(q, list):
+        return columns
+    if columns not in (1, len(q)):
+        rule, remedy = f"have 1 column, or {len(q)} as q has", "One target is that of every quantile."
+        checks.reject("y", rule, f"{columns} columns", remedy)
+    return len(q)
 
 
 def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool) -> steps.Settings:

@@ -15,6 +15,7 @@ from dlx import data, divergence, estimator_settings, losses, network, optimizer
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.estimator_callbacks import Hooks
+from dlx.estimator_pickles import each_slot
 from dlx.network import Layer, Params
 from dlx.steps import Start
 
@@ -54,11 +55,15 @@ class Optimizing(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Rows to validate on: as the user gave them, for a scorer, and on the backend."""
+    """Rows to validate on: as the user gave them, for a scorer, and on the backend.
+
+    `weights` (n,) are those of the score, or None: as in scikit-learn, without those of the classes.
+    """
 
     X: Any
     y: Any
     rows: data.Rows
+    weights: Any
 
 
 class Watch:
@@ -79,7 +84,12 @@ class Watch:
         if self.held is None:
             return {}
         backend, dtype, _, _, loss, _ = self.plan
-        figures = scoring.validation_figures(backend, self.net, loss, params, self.held.rows, backend.dtype(dtype))
+        rows, working = self.held.rows, backend.dtype(dtype)
+        Z, w = scoring.scores(backend, self.net, params, rows.X, working), self.held.weights
+        figures = {
+            "validation_loss": scoring.validation_loss(self.net, Z, rows, working),
+            "validation_score": scoring.figure_of_merit(backend, self.net, loss, Z, rows.Y, w, tie=False),
+        }
         if not self.est._multilabel and len(getattr(self.est, "classes_", "01")) == 1:
             figures["validation_score"] = 1.0  # the one class there is
         if self.scorer is not None:
@@ -118,6 +128,18 @@ class Watch:
         )
         return self.stopped
 
+    def warn_unless_converged(self, epochs: int) -> None:
+        """Where all `epochs` are done, and no rule has stopped before."""
+        lbfgs, done = estimator_settings.is_lbfgs(self.est), len(self.history.get("loss", []))
+        exhausted = lbfgs and self.end is not None and self.end.updates >= self.est.max_fun
+        if exhausted or (done == epochs and not self.stopped):
+            warnings.warn(
+                f"The training has not converged after {done} iterations, the maximum. Raise max_iter"
+                f"{' or max_fun' if lbfgs else ''}, scale the data, or raise tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
     def after(self, reason: divergence.DivergenceError) -> Params:
         """The best weights before the training diverged, with a warning; without any, the error."""
         if self.best is None:
@@ -132,6 +154,26 @@ class Watch:
         )
         self.stopped, self.end = True, None  # the optimizer's slots are those of the divergence
         return self.best
+
+
+def going_on(kept: Optimizing | None, optimizer: Any, plan: Plan) -> Start | None:
+    """Where the optimizer goes on: with warm_start and in partial_fit it keeps its momenta."""
+    if kept is None or kept.slots is None or not isinstance(optimizer, optimizers.Optimizer):
+        return None
+    if kept.name != optimizer.name:
+        return None  # other slots, or others' meaning
+    backend = plan.backend
+    return Start(each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype))), kept.updates)
+
+
+@contextlib.contextmanager
+def naming_validation_rows() -> Iterator[None]:
+    """What is wrong with the rows to validate on is not taken for an error in those to train on."""
+    try:
+        yield
+    except (TypeError, ValueError) as reason:
+        reason.args = (f"in X_val, y_val: {reason}",)
+        raise
 
 
 @contextlib.contextmanager

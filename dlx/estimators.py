@@ -37,7 +37,7 @@ def _takes_parts(est: Any) -> bool:
 
 
 class MLPClassifier(ClassifierMixin, Base):
-    """A classifier with the face of scikit-learn's, on every array library.
+    """A classifier with scikit-learn's interface, on every array library.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class MLPClassifier(ClassifierMixin, Base):
         Bring the columns of X to mean 0 and variance 1 first; predictions are in the old units. Sparse columns
         are scaled only.
     scoring : scorer, its name, or None, default None
-        What `validation_scores_` holds, and early stopping watches; None is the accuracy.
+        What `validation_scores_` holds, and early stopping watches; None is the accuracy, whatever `class_weight`.
 
     Attributes
     ----------
@@ -325,7 +325,7 @@ class MLPClassifier(ClassifierMixin, Base):
 
 
 class MLPRegressor(RegressorMixin, Base):
-    """A regressor with the face of scikit-learn's, on every array library.
+    """A regressor with scikit-learn's interface, on every array library.
 
     Parameters
     ----------
@@ -488,6 +488,13 @@ class MLPRegressor(RegressorMixin, Base):
                 P = mean + scale * P
             return self._out(P[:, 0] if P.shape[1] == 1 else P, backend, stays)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R², averaged over outputs; one target `y` is that of every quantile, as in `Network.score`."""
+        check_is_fitted(self, "coefs_")
+        if isinstance(self._fitted_loss.settings.get("q"), list) and self.n_outputs_ > 1:
+            y = estimator_data.repeated(y, self.n_outputs_)
+        return float(super().score(X, y, sample_weight))
+
     def _targets(self, X: Any, y: Any, first: bool, part: bool) -> tuple[Any, HostArray]:
         X, y = estimator_data.real_targets(self, X, y, reset=first)
         return X, y[:, None] if y.ndim == 1 else y
@@ -498,8 +505,7 @@ class MLPRegressor(RegressorMixin, Base):
         return losses.get(self.loss)
 
     def _outputs(self, Y: HostArray, loss: losses.Loss) -> int:
-        q = loss.settings.get("q")
-        return len(q) if isinstance(q, list) and Y.shape[1] == 1 else Y.shape[1]
+        return estimator_settings.real_outputs(loss, Y.shape[1])
 
     def _labels_to_split(self, Y: HostArray) -> HostArray | None:
         return None

@@ -36,15 +36,18 @@ def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
 
 
 def figure_of_merit(
-    backend: Backend, net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None
+    backend: Backend, net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None, tie: bool = True
 ) -> float:
-    """Accuracy or R², as `Network.score` reports it; `Y` (n, K) or class numbers (n, 1), `w` (n,)."""
+    """Accuracy or R², as `Network.score` reports it; `Y` (n, K) or class numbers (n, 1), `w` (n,).
+
+    `tie` says whether a score of 0 is a yes, which it is not in scikit-learn.
+    """
     xp = net.xp
     if loss.targets == "classes":
         right = Y[:, 0] if Y.shape[1] == 1 else xp.argmax(Y, axis=-1)
         return metrics.accuracy(xp, xp.argmax(Z, axis=-1) == right, w)
     if loss.targets == "binary":
-        return metrics.accuracy(xp, xp.all((Z >= 0) == (Y >= 0.5), axis=-1), w)
+        return metrics.accuracy(xp, xp.all((Z >= 0 if tie else Z > 0) == (Y >= 0.5), axis=-1), w)
     host = (None if each is None else backend.to_host(each).astype(np.float64) for each in (Y, net.loss.predict(Z), w))
     return metrics.r2(np, *host)  # in float32, sums over a million rows would be off
 
@@ -53,10 +56,17 @@ def validation_figures(
     backend: Backend, net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, dtype: Any
 ) -> dict[str, float]:
     """Loss, without penalties, and score of held-out rows."""
-    xp, w = net.xp, held.weights
-    Z, Y = scores(backend, net, params, held.X, dtype), data.truth(net.xp, held.Y, held.classes, dtype)
-    total = 1.0 if w is None else float(xp.mean(w))
+    Z = scores(backend, net, params, held.X, dtype)
     return {
-        "validation_loss": float(network.mean_loss(xp, net.loss.value(Z, Y), w)) / total,
-        "validation_score": figure_of_merit(backend, net, loss, Z, held.Y, None if w is None else w[:, 0]),
+        "validation_loss": validation_loss(net, Z, held, dtype),
+        "validation_score": figure_of_merit(
+            backend, net, loss, Z, held.Y, None if held.weights is None else held.weights[:, 0]
+        ),
     }
+
+
+def validation_loss(net: network.Formulas, Z: Array, held: data.Rows, dtype: Any) -> float:
+    """The mean loss of held-out rows with these scores, without penalties."""
+    xp, w = net.xp, held.weights
+    total = 1.0 if w is None else float(xp.mean(w))
+    return float(network.mean_loss(xp, net.loss.value(Z, data.truth(xp, held.Y, held.classes, dtype)), w)) / total

@@ -333,3 +333,15 @@ def test_what_is_missing_in_a_nullable_column_is_named():
     assert dlx.fit(frame[["a"]], labels, (1, 2), epochs=1, rng=0).loss.name == "cross_entropy"
     with pytest.raises(TypeError, match=r"`X` must hold real numbers; got dtype object\."):
         dlx.fit(pandas.DataFrame({"a": ["x", "y"], "b": [0.5, 1.5]}), labels, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype"), [(1e200, "float64"), (1e-200, "float64"), (1e25, "float32"), (1e-25, "float32")]
+)
+def test_the_scale_of_a_column_of_huge_or_tiny_values(factor, dtype):
+    X = np.random.default_rng(0).normal(2.0, 3.0, (500, 2))
+    be = dlx.get_backend("numpy")
+    mean, scale = data.center_and_scale(be, (X * factor).astype(dtype))
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(mean / factor, X.mean(axis=0, keepdims=True), rtol=tolerance)
+    np.testing.assert_allclose(scale / factor, X.std(axis=0, keepdims=True), rtol=tolerance)

@@ -223,6 +223,37 @@ def test_a_pickle_of_torch_loads_where_torch_is_not(given, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "P.npy"), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("change", "got"), [("requires_grad_", "requires grad"), ("bfloat16", "BFloat16")])
+def test_a_tensor_that_numpy_does_not_take(change, got):
+    torch = pytest.importorskip("torch")
+    tensor = getattr(torch.asarray(X.copy()), change)()
+    with pytest.raises(TypeError, match=f"`X` must be an array that NumPy can take; got one of torch: .*{got}"):
+        MLPClassifier(**PLAIN).fit(tensor, Y)
+    with sklearn.config_context(array_api_dispatch=True):
+        clf = MLPClassifier(**PLAIN).fit(tensor, Y)
+        plain = MLPClassifier(**PLAIN).fit(tensor.detach().float() if change == "bfloat16" else tensor.detach(), Y)
+        np.testing.assert_allclose(clf.coefs_[0].numpy(), plain.coefs_[0].numpy(), rtol=1e-5)
+
+
+def test_complex_tensors_are_refused():
+    torch = pytest.importorskip("torch")
+    with (
+        sklearn.config_context(array_api_dispatch=True),
+        pytest.raises(TypeError, match="`X` must hold real numbers; got dtype complex128"),
+    ):
+        MLPClassifier(**PLAIN).fit(torch.asarray(X) + 0j, Y)
+
+
+@pytest.mark.parametrize("go_on", ["partial_fit", "fit"])
+def test_a_training_goes_on_with_arrays_of_its_library(go_on):
+    torch = pytest.importorskip("torch")
+    with sklearn.config_context(array_api_dispatch=True):
+        reg = MLPRegressor(**PLAIN, warm_start=True)
+        getattr(reg, go_on)(torch.asarray(X_REAL), Y_REAL)
+        with pytest.raises(TypeError, match=r"`X` must be of torch, as before, .* got an array of numpy"):
+            getattr(reg, go_on)(X_REAL, Y_REAL)
+
+
 # -- from scikit-learn's and back --
 
 X_SEVERAL, Y_SEVERAL = make_multilabel_classification(100, random_state=0)

@@ -10,6 +10,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import scale
 
 import dlx
@@ -290,3 +291,114 @@ def test_weights_that_vanish_are_refused():
     clf = dlx.MLPClassifier((2,), class_weight={0: 1e-200, 1: 1e-200})
     with pytest.raises(ValueError, match="`sample_weight` must have a sum above 0; got 0, class weights included"):
         clf.fit(X, y, np.full(4, 1e-200))
+
+
+@pytest.mark.parametrize("y", [["1.5"] * 20, np.zeros(20, "M8[s]"), np.zeros(20, "m8[s]")], ids=["str", "date", "span"])
+def test_real_targets_are_numbers(y):
+    with pytest.raises((TypeError, ValueError), match="`y` must hold real numbers; got dtype"):
+        dlx.MLPRegressor().fit(np.zeros((20, 2)), y)
+
+
+def test_sparse_targets_are_what_they_are_dense():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(30, 3)), rng.normal(size=(30, 2))
+    how = {"hidden_layer_sizes": (4,), "max_iter": 200, "tol": 1.0, "random_state": 0}
+    expected = dlx.MLPRegressor(**how).fit(X, Y).predict(X)
+    np.testing.assert_array_equal(dlx.MLPRegressor(**how).fit(X, scipy.sparse.csr_matrix(Y)).predict(X), expected)
+
+
+@pytest.mark.parametrize("kind", ["coo", "csr", "csc"])
+def test_a_scorer_of_sparse_rows_held_back(kind):
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random(60, 5, 0.5, format=kind, random_state=0)
+    y = rng.integers(0, 2, (60, 2))
+    how = {"early_stopping": True, "scoring": "accuracy", "max_iter": 3, "tol": 0.0, "random_state": 0}
+    with pytest.warns(ConvergenceWarning, match=r"not converged after 3 iterations, the maximum\. R"):
+        found = dlx.MLPClassifier((4,), **how).fit(X, scipy.sparse.coo_matrix(y))
+    with pytest.warns(ConvergenceWarning):
+        expected = dlx.MLPClassifier((4,), **how).fit(X.tocsr(), y)
+    assert found.validation_scores_ == expected.validation_scores_
+
+
+def test_weights_of_validation_rows_that_are_not_there():
+    with pytest.raises(
+        ValueError, match=r"`sample_weight_val` must come with X_val and y_val; got it alone\. Pass all"
+    ):
+        dlx.MLPClassifier().fit(np.eye(4), [0, 1, 0, 1], sample_weight_val=[1.0])
+
+
+@pytest.mark.parametrize("at", ["X_val", "y_val"])
+def test_errors_of_validation_rows_say_so(at):
+    rows = {"X_val": X_REAL, "y_val": Y_REAL, at: np.full((300, 2), 1.0)}
+    with pytest.raises(ValueError, match=r"^in X_val, y_val: "):
+        MLPRegressor((4,)).fit(X_REAL, Y_REAL, **rows)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_score_of_zero_counts_in_validation_as_in_predictions(outputs):
+    """Every score stays 0: units that are dead, and as many a yes as a no."""
+    y = np.repeat(np.arange(200)[:, None] % 2, outputs, axis=1).squeeze()
+    init = [(np.zeros((4, 2)), -np.ones(2)), (np.zeros((2, outputs)), np.zeros(outputs))]
+    clf = MLPClassifier((2,), init=init, max_iter=2).fit(
+        X_REAL[:200], y, X_val=X_REAL[:100], y_val=np.zeros_like(y[:100])
+    )
+    assert clf.validation_scores_ == [1.0, 1.0] == [clf.score(X_REAL, np.zeros((300, *y.shape[1:])))] * 2
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 76.0)], ids=["plain", "weighted"])
+def test_class_weights_do_not_count_in_validation_scores(weights):
+    clf = MLPClassifier((), class_weight={0: 1, 1: 50, 2: 1}, max_iter=3, random_state=0)
+    rows = {"X_val": X_IRIS[1::2], "y_val": Y_IRIS[1::2], "sample_weight_val": weights}
+    clf.fit(X_IRIS[::2], Y_IRIS[::2], **rows)
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(X_IRIS[1::2], Y_IRIS[1::2], weights), rel=1e-12)
+    clf.set_params(early_stopping=True).fit(X_IRIS, Y_IRIS)
+    asked = clone(clf).set_params(scoring="accuracy").fit(X_IRIS, Y_IRIS)
+    assert clf.validation_scores_ == pytest.approx(asked.validation_scores_, rel=1e-12)
+
+
+def test_quantiles_of_one_target_are_scored_each():
+    reg = MLPRegressor((), loss=dlx.losses.quantile([0.1, 0.5, 0.9]), max_iter=3, random_state=0)
+    rows = {"X_val": X_REAL, "y_val": Y_REAL}
+    expected = r2_score(np.stack([Y_REAL] * 3, axis=1), reg.fit(X_REAL, Y_REAL, **rows).predict(X_REAL))
+    for y in (Y_REAL, Y_REAL.tolist(), Y_REAL[:, None], np.stack([Y_REAL] * 3, axis=1)):
+        assert reg.score(X_REAL, y) == pytest.approx(expected, rel=1e-12)
+    assert reg.validation_scores_[-1] == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="`y` must have 1 column, or 3 as q has; got 2 columns"):
+        reg.fit(X_REAL, X_REAL[:, :2])
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_sparse_columns_of_extreme_sizes_are_standardised(size):
+    how = {"standardize": True, "max_iter": 3, "random_state": 0}
+    plain, extreme = (
+        MLPRegressor((4,), **how).fit(X, Y_REAL).predict(X)
+        for X in (scipy.sparse.csr_matrix(X_REAL), scipy.sparse.csr_matrix(X_REAL * size))
+    )
+    np.testing.assert_allclose(extreme, plain, rtol=1e-9)
+
+
+def test_hidden_layer_sizes_of_an_array_without_axes():
+    assert MLPRegressor(np.array(4), max_iter=1).fit(X_REAL, Y_REAL).n_layers_ == 3
+    with pytest.raises(TypeError, match=r"`hidden_layer_sizes` must be an integer >= 1; got \[4, 3\]"):
+        MLPRegressor(np.array([[4, 3]])).fit(X_REAL, Y_REAL)
+
+
+@pytest.mark.parametrize("backend", ["cupy", "nowhere", 3, dlx.get_backend("numpy"), np], ids=repr)
+def test_a_deep_copy_has_the_parameters_that_were_given(backend):
+    assert copy.deepcopy(MLPClassifier(backend=backend)).backend == backend
+
+
+def test_a_deep_copy_goes_on_as_the_estimator_itself():
+    """With the optimizer's momenta, which a pickle holds only where the training is to go on."""
+    reg = MLPRegressor((4,), max_iter=3, random_state=0).fit(X_REAL, Y_REAL)
+    other = copy.deepcopy(reg)
+    for each in (reg, other):
+        each.set_params(warm_start=True).fit(X_REAL, Y_REAL)
+    assert same(reg, other)
+    assert reg.coefs_[0] is not other.coefs_[0]
+
+
+def test_a_wrong_backend_is_kept_by_a_pickle_and_refused_by_fit():
+    clf = pickle.loads(pickle.dumps(MLPClassifier(backend=3)))
+    with pytest.raises(TypeError, match="`backend` must be a selector"):
+        clf.fit(X_IRIS, Y_IRIS)
