@@ -1,4 +1,4 @@
-"""What a file of dlx holds, verified."""
+"""What a file of dlx holds, verified, without building a model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dlx import descriptions, saving
+from dlx import data, descriptions, parameters, saving, targets
 from dlx.descriptions import HISTORY, TRAINING
 from dlx.files import AnyPath
-from dlx.model import Network
 
 WIDTH, SHOWN = 80, 8  # columns; labels, or names
 IDENTITY: dict[str, Any] = {"name": "identity", "settings": {}}
@@ -45,11 +44,14 @@ def report(path: AnyPath) -> str:
 
 def _require_loadable(description: Mapping[str, Any], arrays: saving.Arrays) -> None:
     """Raise where `load` would; functions of one's own, which no file holds, are taken for others."""
-    known = dict(description)
+    known, dims = dict(description), description["layer_dims"]
     known["activation"] = [IDENTITY if each is None else each for each in description["activation"]]
     if description["loss"] is None:
         known |= {"loss": SQUARED_ERROR, "classes": None}
-    Network(**descriptions.arguments_of(known, arrays))
+    parts = descriptions.arguments_of(known, arrays)
+    parameters.hidden_activations(parts["activation"], len(dims) - 2)
+    targets.own_classes(parts["classes"], parts["loss"], dims[-1])
+    data.own_names(parts["feature_names"], dims[0])
 
 
 def _facts(description: Mapping[str, Any], arrays: saving.Arrays) -> Iterator[tuple[str, str]]:

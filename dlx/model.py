@@ -102,10 +102,7 @@ class Network:
         self.layer_dims = parameters.layer_dims(pairs)
         self.activation = parameters.hidden_activations(activation, len(pairs) - 1)
         self.loss = losses.get(loss)
-        if classes is not None and self.loss.targets not in ("classes", "binary"):
-            checks.reject("classes", f"be None for loss {self.loss.name}", checks.shown(classes), "It has no labels.")
-        outputs = 2 if self._one_label else self.layer_dims[-1]
-        self.classes = None if classes is None else targets.own_classes(np.array(classes), outputs)
+        self.classes = targets.own_classes(classes, self.loss, self.layer_dims[-1])
         self.feature_names = data.own_names(feature_names, self.layer_dims[0])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
@@ -395,7 +392,7 @@ class Network:
 
     @property
     def _one_label(self) -> bool:
-        return self.loss.targets == "binary" and self.layer_dims[-1] == 1
+        return targets.one_label(self.loss, self.layer_dims[-1])
 
     def _host_params(self) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         with self.backend.scope():

@@ -52,8 +52,18 @@ def _plain(labels: HostArray) -> HostArray:
     return np.array(labels.tolist(), dtype=str) if holds_strings(labels) else labels
 
 
-def own_classes(classes: HostArray, count: int) -> HostArray:
-    """Labels for the class numbers 0..count-1, as predictions give them."""
+def one_label(loss: losses.Loss, outputs: int) -> bool:
+    """Whether the network answers yes or no."""
+    return loss.targets == "binary" and outputs == 1
+
+
+def own_classes(given: Any, loss: losses.Loss, outputs: int) -> HostArray | None:
+    """Labels for the class numbers, as predictions give them; None where none are `given`."""
+    if given is None:
+        return None
+    if loss.targets not in ("classes", "binary"):
+        checks.reject("classes", f"be None for loss {loss.name}", checks.shown(given), "It has no labels.")
+    classes, count = np.array(given), 2 if one_label(loss, outputs) else outputs
     if classes.ndim != 1 or not holds_labels(classes) or not len(classes) == len(np.unique(classes)) == count:
         rule = f"be {count} distinct labels: integers, booleans or strings"
         checks.reject("classes", rule, classes.tolist(), "Name one for each class number.")
