@@ -31,8 +31,9 @@ def maximum(x: Array, bound: Array | float) -> Array:
 
 
 def _namespace() -> Namespace:
-    found = types.ModuleType(namespace_of(np.empty(0)).__name__)
-    vars(found).update(vars(namespace_of(np.empty(0))) | {"maximum": maximum})
+    compat = namespace_of(np.empty(0))
+    found = types.ModuleType(compat.__name__)
+    vars(found).update(vars(compat) | {"maximum": maximum})
     return found
 
 

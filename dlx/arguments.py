@@ -99,7 +99,9 @@ def _schedule(learning_rate: Any) -> schedules.Schedule:
         return checks.number("learning_rate", rate, low=0, remedy="So must each rate of a schedule.")
 
     checked(0, 100, [])
-    return schedules.Named(checked, schedule.told) if isinstance(schedule, schedules.Named) else checked
+    if isinstance(schedule, schedules.Named):
+        return schedules.Named(checked, schedule.name, schedule.settings)
+    return checked
 
 
 def verbosity(verbose: Any) -> int:

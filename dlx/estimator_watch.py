@@ -84,12 +84,8 @@ class Watch:
         if self.held is None:
             return {}
         backend, dtype, _, _, loss, _ = self.plan
-        rows, working = self.held.rows, backend.dtype(dtype)
-        Z, w = scoring.scores(backend, self.net, params, rows.X, working), self.held.weights
-        figures = {
-            "validation_loss": scoring.validation_loss(self.net, Z, rows, working),
-            "validation_score": scoring.figure_of_merit(backend, self.net, loss, Z, rows.Y, w, tie=False),
-        }
+        rows, w, working = self.held.rows, self.held.weights, backend.dtype(dtype)
+        figures = scoring.validation_figures(backend, self.net, loss, params, rows, w, working, tie=False)
         if not self.est._multilabel and len(getattr(self.est, "classes_", "01")) == 1:
             figures["validation_score"] = 1.0  # the one class there is
         if self.scorer is not None:

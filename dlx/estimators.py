@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, scoring
+from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, scoring, targets
 from dlx.backend import Array, get_backend
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
@@ -235,9 +235,7 @@ class MLPClassifier(ClassifierMixin, Base):
                 places = backend.xp.argmax(Z, axis=-1)
             else:
                 places = backend.xp.astype(Z[:, 0] > 0, backend.xp.int32) * (len(self.classes_) - 1)
-            if stays and self.classes_.dtype.kind in "biuf":
-                return backend.xp.take(backend.asarray(self.classes_), places, axis=0)
-            return self.classes_[backend.to_host(places)]
+            return targets.labels_at(places, self.classes_, backend, stays)
 
     def decision_function(self, X: Any) -> Array:
         """The scores before the link: (n,) for two classes, above 0 for the second; otherwise one for each, (n, K)."""

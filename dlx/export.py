@@ -112,8 +112,7 @@ class Graph:
 
 def to_onnx(path: str | os.PathLike[str], parts: Parts) -> None:
     """Write the model to `path`, replacing what is there only when all of it is on the disk."""
-    if not isinstance(path, str | bytes | os.PathLike):
-        checks.reject("path", "be the path of a file", checks.shown(path), "For example 'net.onnx'.", TypeError)
+    files.require_path(path, "net.onnx")
     _require_own("to_onnx", parts.hidden, parts.loss)
     size = sum(each.nbytes for pair in parts.pairs for each in pair)
     if size >= MOST_BYTES:

@@ -66,6 +66,12 @@ def replace(path: AnyPath, *content: bytes | memoryview) -> None:
         raise
 
 
+def require_path(path: object, example: str) -> None:
+    """Raise where it is no path: a number would be an open file's."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        checks.reject("path", "be the path of a file", checks.shown(path), f"For example {example!r}.", TypeError)
+
+
 def _lock_where_possible(file: int) -> None:
     """It keeps `sweep` off; some network file systems have no locks, and on them nothing is swept."""
     try:

@@ -250,7 +250,8 @@ def _train(
     def validate(params: Params) -> dict[str, float]:
         if held is None:
             return {}
-        return scoring.validation_figures(task.backend, task.net, net.loss, params, held, compute)
+        w = None if held.weights is None else held.weights[:, 0]
+        return scoring.validation_figures(task.backend, task.net, net.loss, params, held, w, compute)
 
     def report(params: Params, history: training.History) -> bool:
         net.params, net.history = params, history

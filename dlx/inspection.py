@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from dlx import data, descriptions, parameters, saving, targets
+from dlx import activations, data, descriptions, losses, parameters, saving, targets
 from dlx.descriptions import HISTORY, TRAINING
 from dlx.files import AnyPath
 
 WIDTH, SHOWN = 80, 8  # columns; labels, or names
-IDENTITY: dict[str, Any] = {"name": "identity", "settings": {}}
-SQUARED_ERROR: dict[str, Any] = {"name": "squared_error", "settings": {}}
 
 
 def whole_folder(path: AnyPath) -> list[Path]:
@@ -44,10 +42,10 @@ def report(path: AnyPath) -> str:
 
 def _require_loadable(description: Mapping[str, Any], arrays: saving.Arrays) -> None:
     """Raise where `load` would; functions of one's own, which no file holds, are taken for others."""
-    known, dims = dict(description), description["layer_dims"]
-    known["activation"] = [IDENTITY if each is None else each for each in description["activation"]]
+    known, dims, other = dict(description), description["layer_dims"], descriptions.described(activations.identity())
+    known["activation"] = [other if each is None else each for each in description["activation"]]
     if description["loss"] is None:
-        known |= {"loss": SQUARED_ERROR, "classes": None}
+        known |= {"loss": descriptions.described(losses.squared_error()), "classes": None}
     parts = descriptions.arguments_of(known, arrays)
     parameters.hidden_activations(parts["activation"], len(dims) - 2)
     targets.own_classes(parts["classes"], parts["loss"], dims[-1])

@@ -17,6 +17,7 @@ from dlx import (
     diagnosis,
     evidence,
     export,
+    files,
     losses,
     network,
     parameters,
@@ -26,7 +27,6 @@ from dlx import (
     views,
 )
 from dlx.backend import (
-    HOST,
     Array,
     Backend,
     BackendNotInstalled,
@@ -290,9 +290,10 @@ class Network:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one safetensors file, which `load` reads on any backend.
 
-        Raises ValueError for a user's own activation or loss, whose code no file can hold, and OSError where the
-        disk refuses.
+        Raises ValueError for a user's own activation or loss, whose code no file can hold, TypeError where `path` is
+        none, and OSError where the disk refuses.
         """
+        files.require_path(path, "net.safetensors")
         history = descriptions.history_arrays(self.history)
         description = descriptions.description_of(self, history)
         arrays = descriptions.named(self._host_params()) | history
@@ -424,11 +425,7 @@ class Network:
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
         if classes is None:
             return self._out(places, X)
-        if library_of(X) == self.backend.name != HOST:
-            theirs = targets.on_device(classes, self.backend)
-            if theirs is not None:
-                return self.backend.xp.take(theirs, places, axis=0)
-        return classes[self.backend.to_host(places)]
+        return targets.labels_at(places, classes, self.backend, library_of(X) == self.backend.name)
 
     def _out(self, array: Array, X: Any) -> Array:
         return array if library_of(X) == self.backend.name else self.backend.to_host(array)

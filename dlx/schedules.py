@@ -21,28 +21,33 @@ Schedule = Callable[[int, int, Sequence[float]], float]
 class Named:
     """A schedule that tells what it is: a checkpoint compares it with another, and a pickle holds no more than that."""
 
-    def __init__(self, schedule: Schedule, told: Mapping[str, Any]) -> None:
-        self.schedule, self.told = schedule, told
+    def __init__(self, schedule: Schedule, name: str, settings: Mapping[str, Any]) -> None:
+        self.schedule, self.name, self.settings = schedule, name, settings
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Its name and settings, for a checkpoint."""
+        return {"name": self.name, **self.settings}
 
     def __call__(self, step: int, steps: int, losses: Sequence[float]) -> float:
         """The rate."""
         return self.schedule(step, steps, losses)
 
     def __repr__(self) -> str:
-        return checks.called(self.told["name"], {key: each for key, each in self.told.items() if key != "name"})
+        return checks.called(self.name, self.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self.told,)
+        return _made, (self.name, dict(self.settings))
 
 
-def _made(told: Mapping[str, Any]) -> Schedule:
-    """The schedule that tells this of itself."""
-    found: Schedule = globals()[told["name"]](**{key: each for key, each in told.items() if key != "name"})
+def _made(name: str, settings: Mapping[str, Any]) -> Schedule:
+    """The schedule of that name and those settings."""
+    found: Schedule = globals()[name](**settings)
     return found
 
 
 def _named(schedule: Schedule, name: str, /, **settings: float) -> Schedule:
-    return Named(schedule, {"name": name, **settings})
+    return Named(schedule, name, settings)
 
 
 def _rate(name: str, value: float) -> float:

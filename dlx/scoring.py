@@ -53,20 +53,20 @@ def figure_of_merit(
 
 
 def validation_figures(
-    backend: Backend, net: network.Formulas, loss: losses.Loss, params: Params, held: data.Rows, dtype: Any
+    backend: Backend,
+    net: network.Formulas,
+    loss: losses.Loss,
+    params: Params,
+    held: data.Rows,
+    w: Array | None,
+    dtype: Any,
+    tie: bool = True,
 ) -> dict[str, float]:
-    """Loss, without penalties, and score of held-out rows."""
-    Z = scores(backend, net, params, held.X, dtype)
+    """Loss, without penalties, and score of held-out rows; `w` (n,) are the score's weights, `tie` as above."""
+    xp = net.xp
+    Z, Y = scores(backend, net, params, held.X, dtype), data.truth(xp, held.Y, held.classes, dtype)
+    total = 1.0 if held.weights is None else float(xp.mean(held.weights))
     return {
-        "validation_loss": validation_loss(net, Z, held, dtype),
-        "validation_score": figure_of_merit(
-            backend, net, loss, Z, held.Y, None if held.weights is None else held.weights[:, 0]
-        ),
+        "validation_loss": float(network.mean_loss(xp, net.loss.value(Z, Y), held.weights)) / total,
+        "validation_score": figure_of_merit(backend, net, loss, Z, held.Y, w, tie),
     }
-
-
-def validation_loss(net: network.Formulas, Z: Array, held: data.Rows, dtype: Any) -> float:
-    """The mean loss of held-out rows with these scores, without penalties."""
-    xp, w = net.xp, held.weights
-    total = 1.0 if w is None else float(xp.mean(w))
-    return float(network.mean_loss(xp, net.loss.value(Z, data.truth(xp, held.Y, held.classes, dtype)), w)) / total

@@ -70,12 +70,28 @@ def own_classes(given: Any, loss: losses.Loss, outputs: int) -> HostArray | None
     return _plain(classes)
 
 
-def on_device(classes: HostArray, backend: Backend) -> Array | None:
-    """The labels as an array of the backend's library; None where that cannot hold them, as JAX of 32 bits."""
-    if classes.dtype.kind not in "biu":
+def labels_at(places: Array, classes: HostArray, backend: Backend, stays: bool) -> Array:
+    """The labels of those class numbers, (n,): if that `stays` there, in the backend's library where it holds them."""
+    theirs = _on_device(classes, backend) if stays and backend.name != HOST else None
+    return classes[backend.to_host(places)] if theirs is None else backend.xp.take(theirs, places, axis=0)
+
+
+def _on_device(classes: HostArray, backend: Backend) -> Array | None:
+    """The labels as an array of the backend's library; None where that cannot hold them, as JAX of 32 bits.
+
+    It is decided on the host: a prediction does not wait for the device.
+    """
+    if classes.dtype.kind == "f":
+        return backend.asarray(classes)
+    signed = classes.astype(np.int64) if classes.dtype in WIDE_UNSIGNED else classes
+    if classes.dtype.kind not in "biu" or not np.array_equal(signed, classes):
         return None
-    found = backend.asarray(classes.astype(np.int64) if classes.dtype in WIDE_UNSIGNED else classes)
-    return found if np.array_equal(backend.to_host(found), classes) else None
+    try:
+        backend.dtype(signed.dtype.name)
+    except TypeError:  # 64-bit integers are off in JAX, which narrows them
+        if not np.array_equal(signed.astype(np.int32), signed):
+            return None
+    return backend.asarray(signed)
 
 
 def check(

@@ -379,3 +379,14 @@ def test_float32_columns_far_from_0_are_given_back_without_loss(offset):
     far = (np.random.default_rng(0).standard_normal((300, 3)) + offset).astype("float32")
     clf = MLPClassifier(standardize=True, max_iter=60, random_state=0).fit(far, (far[:, 0] > offset).astype(int))
     np.testing.assert_allclose(clf.to_sklearn().predict_proba(far), clf.predict_proba(far), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[3, 2**40], np.array([3, 2**40], np.uint64), np.array([3, 7], np.uint16)], ids=str)
+def test_labels_are_the_same_on_every_library(labels, be):
+    X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    y = np.asarray(labels)[(X[:, 0] > 0).astype(int)]
+    with sklearn.config_context(array_api_dispatch=True):
+        est = MLPClassifier((4,), max_iter=300, tol=1.0, random_state=0).fit(be.asarray(X), y)
+        found, scores = est.predict(be.asarray(X)), be.to_host(est.decision_function(be.asarray(X)))
+    found = found if isinstance(found, np.ndarray) else be.to_host(found)
+    assert found.tolist() == np.asarray(labels)[(scores > 0).astype(int)].tolist()

@@ -249,3 +249,11 @@ def test_memory_that_does_not_suffice_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "_payload", full)
     with pytest.raises(MemoryError):
         dlx.load(tmp_path / "net")
+
+
+@pytest.mark.parametrize("path", [None, 3, ["net"]])
+def test_a_path_is_asked_for(path):
+    text = f"`path` must be the path of a file; got {path!r}. For example 'net.safetensors'."
+    with pytest.raises(TypeError) as caught:
+        dlx.Network([(np.eye(2), np.zeros(2))]).save(path)
+    assert str(caught.value) == text
