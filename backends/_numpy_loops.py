@@ -232,6 +232,14 @@ def cache_folder() -> Path:
     return Path(next(filter(os.path.isabs, known), None) or Path.home() / ".cache") / "dlx"
 
 
+def any_kept() -> bool:
+    """Whether loops were compiled before, so that these may be among them."""
+    try:
+        return next(cache_folder().glob("*.py"), None) is not None
+    except (OSError, RuntimeError):  # as where they are compiled
+        return False
+
+
 def layout(arguments: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[int, ...]] | None:
     """The dtypes, the patterns and the common shape of a formula's arguments; None where there is none of one or two
     axes.

@@ -145,6 +145,10 @@ class Backend:
         """Σ_i x_i over the rows of (..., n, K), of shape (..., 1, K); `out` as in `product`."""
         return self.xp.sum(x, axis=-2, keepdims=True)
 
+    def sum_squares(self, x: Array) -> Array:
+        """Σ x² over the last two axes: of (..., n, K), of shape (...,)."""
+        return self.xp.sum(x * x, axis=(-2, -1))
+
     def synchronize(self) -> None:
         """Return when the device has done everything that was asked of it."""
 

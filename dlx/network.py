@@ -36,6 +36,17 @@ class Hidden(NamedTuple):
     chain: Callable[[Array, Array, Array], Array]
 
 
+class Penalties(NamedTuple):
+    """The elementwise formulas of the penalties' gradients, fused like those of `Hidden`.
+
+    ``l2(dW, W, strength) -> dW + strength W`` and ``l1(dW, W, strength) -> dW + strength sign(W)``, with sign(0) = 0;
+    both may consume their first argument.
+    """
+
+    l2: Callable[[Array, Array, float], Array]
+    l1: Callable[[Array, Array, float], Array]
+
+
 class Formulas(NamedTuple):
     """What one network computes with, bound to one array library."""
 
@@ -44,10 +55,12 @@ class Formulas(NamedTuple):
     transpose: Callable[[Array], Array]
     product: Callable[..., Array]
     sum_rows: Callable[..., Array]
+    sum_squares: Callable[[Array], Array]
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
     kept: Callable[..., Array]
+    penalties: Penalties
     dropout: tuple[float, ...]
     l2: float
     l1: float
@@ -144,27 +157,19 @@ def penalty(net: Formulas, params: Params) -> Array | float:
     total: Array | float = 0.0
     for W, _ in params:
         if net.l2 > 0:
-            total = total + 0.5 * net.l2 * xp.sum(W * W, axis=(-2, -1))
+            total = total + 0.5 * net.l2 * net.sum_squares(W)
         if net.l1 > 0:
             total = total + net.l1 * xp.sum(xp.abs(W), axis=(-2, -1))
     return total
 
 
-def penalty_gradient(net: Formulas, W: Array) -> Array | float:
-    """∂R/∂W = l2 W + l1 sign(W), with sign(0) = 0."""
-    gradient: Array | float = 0.0
-    if net.l2 > 0:
-        gradient = net.l2 * W
-    if net.l1 > 0:
-        sign = net.xp.astype(W > 0, W.dtype) - net.xp.astype(W < 0, W.dtype)
-        gradient = gradient + net.l1 * sign
-    return gradient
-
-
 def with_penalty(net: Formulas, gradient: Layer, layer: Layer) -> Layer:
-    """∂(J + R) by one layer's parameters, from ∂J, which it consumes."""
+    """∂(J + R) by one layer's parameters, from ∂J, which it consumes: ∂R/∂W = l2 W + l1 sign(W)."""
     dW, db = gradient
-    dW += penalty_gradient(net, layer.W)
+    if net.l2 > 0:
+        dW = net.penalties.l2(dW, layer.W, net.l2)
+    if net.l1 > 0:
+        dW = net.penalties.l1(dW, layer.W, net.l1)
     return Layer(dW, db)
 
 
@@ -236,6 +241,21 @@ def bind_dropout(backend: Backend, dtype: str) -> Callable[..., Array]:
     return dropout.bind(backend.xp, backend.dtype(dtype), backend.fuse)
 
 
+def bind_penalties(backend: Backend) -> Penalties:
+    """The formulas of the penalties' gradients."""
+    xp = backend.xp
+
+    def l2(dW: Array, W: Array, strength: float) -> Array:
+        dW += strength * W
+        return dW
+
+    def l1(dW: Array, W: Array, strength: float) -> Array:
+        dW += strength * (xp.astype(W > 0, W.dtype) - xp.astype(W < 0, W.dtype))
+        return dW
+
+    return Penalties(backend.fuse(l2, "l2_gradient"), backend.fuse(l1, "l1_gradient"))
+
+
 def kind(
     dtype: str,
     hidden: Sequence[activations.Activation],
@@ -269,9 +289,11 @@ def bind(
         backend.transpose,
         backend.product,
         backend.sum_rows,
+        backend.sum_squares,
         tuple(bind_hidden(each, backend) for each in hidden),
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),
+        bind_penalties(backend),
         tuple(dropout) or (0.0,) * len(hidden),
         float(l2),  # NumPy's own numbers would make every weight float64
         float(l1),

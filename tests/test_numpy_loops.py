@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ def formulas(dtype):
             kinds = {
                 "softmax": ["full", "column"],
                 "cross_entropy": ["full", "column", "full", 0.01],
+                "l2_gradient": ["full", "full", 1e-4],
+                "l1_gradient": ["full", "full", 1e-4],
                 "dropout": ["whole column", "whole row", -7, 1.25],
             }.get(name, ["full", "row"])
         yield name, function, kinds
@@ -281,6 +284,31 @@ def test_much_work_is_compiled_where_numba_is():
     assert NUMPY.expecting(1e12) == NUMPY  # the same place, and the same selector in a pickle
     never = type(NUMPY)(NUMPY.xp, compiles=False)
     assert never.expecting(1e12) is never
+
+
+def test_less_work_is_compiled_where_less_is_to_be_done_for_it(monkeypatch, tmp_path):
+    def least(imported, kept):  # of 1e7, 2e7, ... elements, those that are compiled
+        with monkeypatch.context() as patch:
+            patch.setenv("NUMBA_CACHE_DIR", str(tmp_path / kept))
+            patch.delitem(sys.modules, "numba", raising=False)
+            if imported:
+                patch.setitem(sys.modules, "numba", importlib)
+            patch.setattr(sys.modules[type(NUMPY).__module__], "importlib", types.SimpleNamespace(import_module=len))
+            return next(k for k in itertools.count(1) if NUMPY.expecting(k * 1e7).compiles)
+
+    (tmp_path / "kept" / "dlx").mkdir(parents=True)
+    (tmp_path / "kept" / "dlx" / "adam_0123456789abcdef.py").write_text("")
+    assert least(True, "kept") < least(False, "kept") < least(False, "nothing")
+    assert least(True, "kept") < least(True, "nothing") < least(False, "nothing")
+
+
+@pytest.mark.parametrize("refusal", [OSError("no such disk"), RuntimeError("Could not determine home directory.")])
+def test_no_cache_is_none(monkeypatch, refusal):
+    def refuses():
+        raise refusal
+
+    monkeypatch.setattr(loops, "cache_folder", refuses)
+    assert not loops.any_kept()
 
 
 def test_a_numba_that_cannot_be_imported_is_said_and_done_without(monkeypatch):
