@@ -20,7 +20,7 @@ def in_blocks(
     """
     n = next(x for x, is_sliced in zip(arguments, sliced, strict=True) if is_sliced).shape[0]
     whole: list[Any] = []
-    created: list[bool] = []
+    fresh: list[int] = []  # which of the results are new arrays
     results: Any = ()
     for first in range(0, n, rows):
         part = [x[first : first + rows] if is_sliced else x for x, is_sliced in zip(arguments, sliced, strict=True)]
@@ -29,8 +29,7 @@ def in_blocks(
         if not whole:
             own = [next((k for k, piece in enumerate(part) if piece is each), None) for each in pieces]
             whole = [empty(each) if k is None else arguments[k] for k, each in zip(own, pieces, strict=True)]
-            created = [k is None for k in own]
-        for x, piece, is_new in zip(whole, pieces, created, strict=True):
-            if is_new:
-                x[first : first + rows] = piece
+            fresh = [k for k, place in enumerate(own) if place is None]
+        for k in fresh:
+            whole[k][first : first + rows] = pieces[k]
     return tuple(whole) if isinstance(results, tuple) else whole[0]

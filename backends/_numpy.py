@@ -32,10 +32,31 @@ def maximum(x: Array, bound: Array | float) -> Array:
     return np.maximum(x, bound)
 
 
+def _sum(x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: Any = False) -> Any:
+    return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+def _max(x: Any, /, *, axis: Any = None, keepdims: Any = False) -> Any:
+    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+    return x.take(indices, axis=axis)
+
+
+def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+    return x.astype(dtype, copy=copy)
+
+
+# what NumPy's functions of these names come to, without 1 us a call for what may not be an array: of small networks
+# that is a tenth of an update
+STRAIGHT = {"sum": _sum, "max": _max, "take": _take, "astype": _astype}
+
+
 def _namespace() -> Namespace:
     compat = namespace_of(np.empty(0))
     found = types.ModuleType(compat.__name__)
-    vars(found).update(vars(compat) | {"maximum": maximum})
+    vars(found).update(vars(compat) | STRAIGHT | {"maximum": maximum})
     return found
 
 

@@ -375,3 +375,38 @@ def test_a_maximum_with_a_number_is_numpys(bound, dtype):
         found = xp.maximum(x, bound)
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64"]
+)
+@pytest.mark.parametrize("axis", [None, 0, -1, (-2, -1)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_the_straight_reductions_are_numpys(dtype, axis, keepdims):
+    x, xp = np.arange(-6, 6).reshape(3, 4).astype(dtype), NUMPY.xp
+    for found, expected in [
+        (xp.sum(x, axis=axis, keepdims=keepdims), np.sum(x, axis=axis, keepdims=keepdims)),
+        (xp.max(x, axis=axis, keepdims=keepdims), np.max(x, axis=axis, keepdims=keepdims)),
+    ]:
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected, strict=True)
+
+
+def test_the_straight_functions_are_numpys():
+    x, rows, xp = np.arange(12.0).reshape(3, 4), np.asarray([2, 0]), NUMPY.xp
+    np.testing.assert_array_equal(xp.take(x, rows, axis=0), x[rows], strict=True)
+    np.testing.assert_array_equal(xp.astype(x, np.float32), x.astype(np.float32), strict=True)
+    assert xp.astype(x, np.float64, copy=False) is x
+    assert not np.shares_memory(xp.astype(x, np.float64), x)
+    assert xp.sum(np.ones(3, np.float32), dtype=np.float64).dtype == np.float64
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (300, 700), (2, 40, 30), (0, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_squares(shape, dtype, rng):
+    x = rng.standard_normal(shape).astype(dtype)
+    found, exact = NUMPY.sum_squares(x), np.sum(x.astype(np.longdouble) ** 2, axis=(-2, -1))
+    assert found.dtype == x.dtype
+    assert found.shape == exact.shape
+    for each in (found, NUMPY.sum_squares(np.asfortranarray(x))):
+        np.testing.assert_allclose(each, exact.astype(np.float64), rtol=20 * np.finfo(dtype).eps)
