@@ -36,17 +36,6 @@ class Hidden(NamedTuple):
     chain: Callable[[Array, Array, Array], Array]
 
 
-class Penalties(NamedTuple):
-    """The elementwise formulas of the penalties' gradients, fused like those of `Hidden`.
-
-    ``l2(dW, W, strength) -> dW + strength W`` and ``l1(dW, W, strength) -> dW + strength sign(W)``, with sign(0) = 0;
-    both may consume their first argument.
-    """
-
-    l2: Callable[[Array, Array, float], Array]
-    l1: Callable[[Array, Array, float], Array]
-
-
 class Formulas(NamedTuple):
     """What one network computes with, bound to one array library."""
 
@@ -60,7 +49,6 @@ class Formulas(NamedTuple):
     loss: losses.Formulas
     loss_and_delta: losses.Both
     kept: Callable[..., Array]
-    penalties: Penalties
     dropout: tuple[float, ...]
     l2: float
     l1: float
@@ -163,13 +151,21 @@ def penalty(net: Formulas, params: Params) -> Array | float:
     return total
 
 
-def with_penalty(net: Formulas, gradient: Layer, layer: Layer) -> Layer:
-    """∂(J + R) by one layer's parameters, from ∂J, which it consumes: ∂R/∂W = l2 W + l1 sign(W)."""
-    dW, db = gradient
+def penalty_gradient(net: Formulas, W: Array) -> Array | float:
+    """∂R/∂W = l2 W + l1 sign(W), with sign(0) = 0."""
+    gradient: Array | float = 0.0
     if net.l2 > 0:
-        dW = net.penalties.l2(dW, layer.W, net.l2)
+        gradient = net.l2 * W
     if net.l1 > 0:
-        dW = net.penalties.l1(dW, layer.W, net.l1)
+        sign = net.xp.astype(W > 0, W.dtype) - net.xp.astype(W < 0, W.dtype)
+        gradient = gradient + net.l1 * sign
+    return gradient
+
+
+def with_penalty(net: Formulas, gradient: Layer, layer: Layer) -> Layer:
+    """∂(J + R) by one layer's parameters, from ∂J, which it consumes."""
+    dW, db = gradient
+    dW += penalty_gradient(net, layer.W)
     return Layer(dW, db)
 
 
@@ -241,21 +237,6 @@ def bind_dropout(backend: Backend, dtype: str) -> Callable[..., Array]:
     return dropout.bind(backend.xp, backend.dtype(dtype), backend.fuse)
 
 
-def bind_penalties(backend: Backend) -> Penalties:
-    """The formulas of the penalties' gradients."""
-    xp = backend.xp
-
-    def l2(dW: Array, W: Array, strength: float) -> Array:
-        dW += strength * W
-        return dW
-
-    def l1(dW: Array, W: Array, strength: float) -> Array:
-        dW += strength * (xp.astype(W > 0, W.dtype) - xp.astype(W < 0, W.dtype))
-        return dW
-
-    return Penalties(backend.fuse(l2, "l2_gradient"), backend.fuse(l1, "l1_gradient"))
-
-
 def kind(
     dtype: str,
     hidden: Sequence[activations.Activation],
@@ -293,7 +274,6 @@ def bind(
         tuple(bind_hidden(each, backend) for each in hidden),
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),
-        bind_penalties(backend),
         tuple(dropout) or (0.0,) * len(hidden),
         float(l2),  # NumPy's own numbers would make every weight float64
         float(l1),

@@ -58,8 +58,6 @@ def formulas(dtype):
             kinds = {
                 "softmax": ["full", "column"],
                 "cross_entropy": ["full", "column", "full", 0.01],
-                "l2_gradient": ["full", "full", 1e-4],
-                "l1_gradient": ["full", "full", 1e-4],
                 "dropout": ["whole column", "whole row", -7, 1.25],
             }.get(name, ["full", "row"])
         yield name, function, kinds
