@@ -44,7 +44,7 @@ def _take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     return x.take(indices, axis=axis)
 
 
-def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+def _astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Any:
     return x.astype(dtype, copy=copy)
 
 
