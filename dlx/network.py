@@ -193,7 +193,7 @@ def scores(net: Formulas, params: Params, X: Array) -> Array:
     """The last layer's Z, without dropout and without keeping what backward would need."""
     A = X
     for (W, b), hidden in zip(params[:-1], net.hidden, strict=True):
-        _, A = hidden.activate(A @ W, b)
+        A = hidden.activate(A @ W, b)[1]  # so that Z's memory is free for the next layer's
     W, b = params[-1]
     Z = A @ W
     Z += b
