@@ -163,6 +163,21 @@ class Backend:
         """The same pure function, compiled where the library can."""
         return function
 
+    def rowwise(self, function: Callable[[Any, Array], Array], key: Hashable = None) -> Callable[..., Array]:
+        """``function(constants, X)``, a pure function that gives a row for each row of `X`, for blocks of any number.
+
+        The result is called as ``call(constants, X, to_host=False)``: `X` may lie on the host, from where it is
+        brought here, and with `to_host` so may what is returned. A library that compiles for each shape may add rows
+        and take them away again. Equal keys promise equal functions, so that a compiled one is used again; None
+        promises nothing.
+        """
+
+        def call(constants: Any, X: Array, to_host: bool = False) -> Array:
+            found = function(constants, self.asarray(X))
+            return self.to_host(found) if to_host else found
+
+        return call
+
     def fuse(self, function: Function, name: str) -> Function:
         """The same elementwise formula as one loop or kernel, called `name`, where the library can.
 

@@ -24,6 +24,16 @@ def scores(backend: Backend, net: network.Formulas, params: Params, X: Array, dt
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks)
 
 
+def loss_of(
+    backend: Backend, net: network.Formulas, params: Params, samples: data.Rows, numbers: Any, dtype: Any
+) -> float:
+    """J of the rows of those numbers (an array of the host; all, if None), without penalties and dropout."""
+    if numbers is not None:
+        samples = data.some_rows(samples, numbers, backend)
+    Z, Y = scores(backend, net, params, samples.X, dtype), data.truth(net.xp, samples.Y, samples.classes, dtype)
+    return float(network.mean_loss(net.xp, net.loss.value(Z, Y), samples.weights))
+
+
 def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
     """The logarithm of the link, straight from the scores: none is -inf where a probability is too small for a float.
 
