@@ -10,6 +10,7 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Callable, Hashable
 from typing import Any, Self
 
 import numpy as np
@@ -72,8 +73,8 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     in_place = True
-    elements_at_once = 1 << 16  # which stay in cache; a matrix product wants a thousand rows all the same
-    fewest_rows = 1 << 10
+    multiplies_sparse = True
+    elements_at_once = 1 << 16  # which stay in cache
 
     def __init__(
         self, xp: Namespace, device: Any = None, name: str | None = None, compiles: bool | None = None
@@ -99,11 +100,21 @@ class NumpyBackend(Backend):
 
     def transpose(self, x: Array) -> Array:
         """A view, without the cost of a function's call."""
-        return x.mT
+        return x.mT if type(x) is np.ndarray else x.T
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """NumPy's own, straight into `out`."""
-        return np.matmul(a, b, out=out)
+        """NumPy's own, straight into `out`; of a sparse matrix SciPy's own."""
+        if type(a) is np.ndarray:
+            return np.matmul(a, b, out=out)
+        return _sparse_product(a, b, np.empty((a.shape[0], b.shape[1]), b.dtype) if out is None else out)
+
+    def rowwise(self, function: Callable[[Any, Array], Array], key: Hashable = None) -> Callable[..., Array]:
+        """As everywhere, but a sparse matrix stays one."""
+
+        def call(constants: Any, X: Array, to_host: bool = False) -> Array:
+            return function(constants, X if hasattr(X, "indptr") else self.asarray(X))
+
+        return call
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
         """In blocks where there are many: NumPy adds one row after the other, and float32 would drift."""
@@ -145,6 +156,15 @@ class NumpyBackend(Backend):
         blas = found.get("Build Dependencies", {}).get("blas", {})
         facts = super().describe() | {"BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
         return facts | {"BLAS threads": _threads(), "compiled loops": _compiler()}
+
+
+def _sparse_product(a: Any, b: Array, out: Array) -> Array:
+    """a b for a transposed CSR matrix: only the rows that are not zero are computed, and nothing is as large as `out`."""
+    touched, places = np.unique(a.indices, return_inverse=True)
+    few = type(a)((a.data, places, a.indptr), shape=(len(touched), a.shape[1]))
+    out[...] = 0
+    out[touched] = few @ b
+    return out
 
 
 def _compiler() -> str:

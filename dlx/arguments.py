@@ -117,7 +117,7 @@ def streaming(stream: Any, X: Array, optimizer: optimizers.Optimizer | quasi_new
     """Whether X stays on the host."""
     if not isinstance(stream, bool | np.bool_):
         checks.reject("stream", "be True or False", repr(stream), "True keeps X on the host.", TypeError)
-    if stream and library_of(X) != HOST:
+    if stream and library_of(X) not in (None, HOST):  # a matrix of SciPy's is of none
         checks.reject("stream", "be False where X lies on a device", stream, "Pass X as a NumPy array.")
     if stream and isinstance(optimizer, quasi_newton.LBFGS):
         checks.reject("stream", "be False with lbfgs", stream, "It needs all rows at once; use adam, for example.")

@@ -62,8 +62,10 @@ class Backend:
     name: str = ""
     float64_hint: str = "Use float32."
     in_place: bool = False  # whether slices and reshapes of an array are views of its memory, which may be written
-    elements_at_once: int = 1 << 20  # of a layer's output, while predicting
-    fewest_rows: int = 1
+    multiplies_sparse: bool = False  # whether matrices of SciPy's may be the left factors of products
+    elements_at_once: int = 1 << 20  # of a layer's input or output, while predicting
+    fewest_rows: int = 1 << 10  # which a matrix product wants, unless they would be
+    most_elements: int = 1 << 22
 
     def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
         self.xp = xp

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import checks
-from dlx.backend import HOST, Array, Backend, Namespace, host_array, library_of
+from dlx import checks, sparse
+from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
+from dlx.sparse import compressed
 
 HostArray = np.ndarray[Any, Any]
 KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # converted a batch at a time
@@ -16,7 +17,7 @@ CHECKED_AT_ONCE = 1 << 22  # elements
 
 
 class Rows(NamedTuple):
-    """Samples on the backend.
+    """Samples on the backend, or some of them on the host, from where they are brought there block by block.
 
     X (n, d0); Y (n, K), or (n, 1) class numbers if `classes` (1, K) is there for them to be compared with; weights
     (n, 1) or None.
@@ -120,8 +121,8 @@ def require_names(X: Any, known: list[str] | None, name: str = "X") -> None:
 
 
 def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
-    """`X` as an array of the host or of the backend's own library: (n, width), n >= 1, real."""
-    X = real_array(X, backend, name)
+    """`X` as an array of the host or of the backend's own library, or as CSR: (n, width), n >= 1, real."""
+    X = sparse.as_csr(X, name) if compressed(X) else real_array(X, backend, name)
     if len(X.shape) != 2:
         flatten = f"Flatten it with xp.reshape({name}, ({', '.join(map(str, X.shape[:1]))}, -1))."
         expand = f"One sample is {name}[None, :], one feature is {name}[:, None]."
@@ -136,19 +137,36 @@ def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
     return X
 
 
-def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X", home: Backend | None = None) -> Array:
-    """`X` on the backend (or on `home`, from where batches go there), checked: (n, width), n >= 1, real and finite.
+def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X", dense: bool = False) -> Array:
+    """`X` on the backend, checked: (n, width), n >= 1, real and finite.
 
-    Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype.
+    Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype. A
+    matrix of SciPy's stays on the host, as CSR, unless it must be `dense` where nothing multiplies it as it is.
     """
-    X, home = real_rows(X, backend, width, name), home or backend
-    found = home.asarray(X, _stored_dtype(dtype_name(X), backend, dtype))
-    if not home.xp.isdtype(found.dtype, ("bool", "integral")):
-        require_finite(found, home, name)
+    X = real_rows(X, backend, width, name)
+    stored = stored_dtype(dtype_name(X), backend, dtype)
+    if compressed(X):
+        X = sparse.as_dtype(X, stored, name)
+        return backend.asarray(X.toarray()) if dense and not backend.multiplies_sparse else X
+    found = backend.asarray(X, stored)
+    require_finite(found, backend, name)
     return found
 
 
-def _stored_dtype(name: str, backend: Backend, dtype: str) -> str:
+def unplaced(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
+    """`X` as it is and where it lies, on the backend or on the host, checked as by `features`.
+
+    `block` and `some_rows` bring rows of it to the backend.
+    """
+    X = real_rows(X, backend, width, name)
+    if compressed(X):
+        return sparse.as_dtype(X, stored_dtype(dtype_name(X), backend, dtype), name)
+    require_finite(X, get_backend(HOST) if library_of(X) == HOST else backend, name, dtype)
+    return X
+
+
+def stored_dtype(name: str, backend: Backend, dtype: str) -> str:
+    """The dtype in which data of the dtype `name` come to the backend."""
     if name not in KEPT_INTEGERS:
         return dtype
     try:
@@ -163,33 +181,68 @@ def all_finite(xp: Namespace, X: Array) -> bool:
     return bool(xp.isfinite(xp.sum(X)))
 
 
-def require_finite(X: Array, backend: Backend, name: str) -> None:
-    """Raise on the first value that is nan or infinite, naming its place."""
-    if all_finite(backend.xp, X):
-        return
+def require_finite(X: Array, backend: Backend, name: str, dtype: str | None = None) -> None:
+    """Raise on the first value that is nan or infinite, in that dtype if one is named, naming its place."""
     xp = backend.xp
-    rows = max(1, CHECKED_AT_ONCE // max(X.shape[1], 1))
-    for first in range(0, X.shape[0], rows):
-        block = X[first : min(first + rows, X.shape[0]), :]
+    if xp.isdtype(X.dtype, ("bool", "integral")):
+        return
+    dtype = dtype or dtype_name(X)
+    if dtype == dtype_name(X) and all_finite(xp, X):
+        return
+    for first, last in spans(X.shape[0], CHECKED_AT_ONCE // max(X.shape[1], 1)):
+        block = xp.astype(X[first:last, :], backend.dtype(dtype), copy=False)
         if not bool(xp.all(xp.isfinite(block))):
             host = backend.to_host(block)
             row, column = np.argwhere(~np.isfinite(host))[0]
             got = f"{host[row, column]} at row {first + row}, column {column}"
             remedy = "Fill or drop such values, or scale the column."
-            checks.reject(name, f"be finite in {dtype_name(X)}", got, remedy)
+            checks.reject(name, f"be finite in {dtype}", got, remedy)
 
 
-def center_and_scale(backend: Backend, X: Array) -> tuple[Array, Array]:
-    """The mean and the standard deviation of each column, (1, d); where all its values are one, the latter is 1."""
+def spans(n: int, rows: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of blocks of so many of n rows, at least one each, the last maybe of fewer."""
+    rows = max(1, rows)
+    return ((first, min(first + rows, n)) for first in range(0, n, rows))
+
+
+def center_and_scale(backend: Backend, X: Array, numbers: HostArray | None = None) -> tuple[Array, Array]:
+    """The mean and the standard deviation of each column, (1, d); where all its values are one, the latter is 1.
+
+    Of the rows of those numbers (all, if None), over blocks of rows B of size n_B:
+
+    mean = Σ_B n_B mean_B / n,  variance = Σ_B n_B (variance_B + (mean_B - mean)²) / n
+
+    Source: Chan, Golub and LeVeque 1983.
+    """
+    n = X.shape[0] if numbers is None else len(numbers)
+    found, sizes = [], []
+    for first, last in spans(n, CHECKED_AT_ONCE // 16 // max(X.shape[1], 1)):
+        block = X[first:last, :] if numbers is None else taken(X, numbers[first:last], backend)
+        found.append(backend.stack_to_host(_moments(backend, block)).astype(np.float64))
+        sizes.append(last - first)
+    units, means, squares, highest, lowest = np.stack(found, axis=1)
+    share = (np.asarray(sizes, np.float64) / n)[:, None, None]
+    unit = units.max(axis=0)
+    means = means * (units / unit)
+    mean = np.sum(share * means, axis=0)
+    square = np.sum(share * (squares * (units / unit) ** 2 + (means - mean) ** 2), axis=0)
+    varies = (highest.max(axis=0) > lowest.min(axis=0)) & (square > 0)
+    scale = np.where(varies, np.sqrt(square) * unit, 1.0)
+    return backend.asarray(mean * unit, dtype_name(X)), backend.asarray(scale, dtype_name(X))
+
+
+def _moments(backend: Backend, X: Array) -> tuple[Array, ...]:
+    """Of each column, (1, d): a unit in which no square overflows or vanishes, mean and variance in it, extremes."""
     xp, share = backend.xp, 1.0 / X.shape[0]
-    largest = xp.max(xp.abs(X), axis=0, keepdims=True)
-    unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # in which no square overflows or vanishes
+    highest, lowest = xp.max(X, axis=0, keepdims=True), xp.min(X, axis=0, keepdims=True)
+    largest = xp.maximum(xp.abs(highest), xp.abs(lowest))
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     X = X / unit
     mean = backend.sum_rows(X) * share
-    mean = mean + backend.sum_rows(X - mean) * share  # what rounding left of the mean of a column far from 0
-    squares = backend.sum_rows((X - mean) * (X - mean)) * share
-    varies = (xp.max(X, axis=0, keepdims=True) > xp.min(X, axis=0, keepdims=True)) & (squares > 0)
-    return mean * unit, xp.where(varies, xp.sqrt(squares) * unit, xp.ones_like(squares))
+    X = X - mean
+    rest = backend.sum_rows(X) * share  # what rounding left of the mean of a column far from 0
+    X = X - rest
+    return unit, mean + rest, backend.sum_rows(X * X) * share, highest, lowest
 
 
 def truth(xp: Namespace, Y: Array, classes: Array | None, dtype: Any) -> Array:
@@ -201,7 +254,7 @@ def gather(xp: Namespace, samples: Rows, rows: Array | None, dtype: Any) -> Batc
     """The batch of the rows of those numbers (all, if None)."""
     X, Y, w, classes = samples
     if rows is not None:
-        X, Y = xp.take(X, rows, axis=0), xp.take(Y, rows, axis=0)
+        X, Y = X[rows] if compressed(X) else xp.take(X, rows, axis=0), xp.take(Y, rows, axis=0)
         w = None if w is None else xp.take(w, rows, axis=0)
     return Batch(X if X.dtype == dtype else xp.astype(X, dtype), truth(xp, Y, classes, dtype), w)
 
@@ -211,29 +264,61 @@ def row_numbers(rows: HostArray, n: int, backend: Backend) -> Array:
     return backend.asarray(rows, "int32" if n < 2**31 else "int64")
 
 
-def compressed(X: Any) -> bool:
-    """Whether `X` is a matrix of SciPy's that holds what is not zero alone."""
-    return hasattr(X, "toarray") and hasattr(X, "nnz")
-
-
 def streams(samples: Rows, backend: Backend) -> bool:
     """Whether X lies on the host, or is sparse, and goes to the backend a batch at a time."""
     return compressed(samples.X) or library_of(samples.X) == HOST != backend.name
 
 
-def block(X: Array, first: int, last: int, backend: Backend) -> Array:
-    """Those rows on the backend, dense."""
-    return backend.asarray(X[first:last].toarray()) if compressed(X) else X[first:last, :]
+def taken(X: Array, numbers: HostArray, backend: Backend) -> Array:
+    """The rows of those numbers, where X lies."""
+    if compressed(X):
+        return X[numbers]
+    if library_of(X) == HOST:
+        return X.take(numbers, axis=0)
+    return backend.xp.take(X, row_numbers(numbers, X.shape[0], backend), axis=0)
 
 
-def some_rows(samples: Rows, rows: HostArray, backend: Backend) -> Rows:
-    """Those rows on the backend, copied."""
+def block(X: Array, first: int, last: int, numbers: HostArray | None, backend: Backend, dtype: str) -> Array:
+    """Rows first:last of X, or of those of the `numbers`, for the backend: dense, unless it multiplies sparse ones.
+
+    Those that lie on the host stay there, in a dtype that the backend's library has.
+    """
+    part = X[first:last, ...] if numbers is None else taken(X, numbers[first:last], backend)
+    return _for(part, backend, dtype)
+
+
+def beside(
+    samples: Rows, first: int, last: int, numbers: HostArray | None, backend: Backend, dtype: str
+) -> tuple[Array, Array | None]:
+    """Targets and weights of the rows first:last, or of those of the `numbers`, on the backend."""
+    found = []
+    for each, kind in ((samples.Y, dtype if samples.classes is None else "int32"), (samples.weights, dtype)):
+        part = each
+        if each is not None:
+            part = each[first:last, ...] if numbers is None else taken(each, numbers[first:last], backend)
+            part = backend.asarray(part, kind) if library_of(part) == HOST else part
+        found.append(part)
+    return found[0], found[1]
+
+
+def _for(part: Array, backend: Backend, dtype: str) -> Array:
+    """Rows of the host, in a dtype and of a kind that the backend's library has."""
+    if compressed(part) and not backend.multiplies_sparse:
+        part = part.toarray()
+    if library_of(part) == HOST != backend.name:
+        part = part.astype(stored_dtype(dtype_name(part), backend, dtype), copy=False)
+    return part
+
+
+def some_rows(samples: Rows, rows: HostArray, backend: Backend, dtype: str | None = None) -> Rows:
+    """Those rows on the backend, copied; what lies on the host comes in a dtype for computing in `dtype`."""
+    X, Y, w, classes = samples
+    X = taken(X, rows, backend)
+    X = X if dtype is None else _for(X, backend, dtype)
+    if compressed(X) and not backend.multiplies_sparse:
+        X = X.toarray()
+    if library_of(X) == HOST != backend.name:
+        X = backend.asarray(X)  # CuPy takes it through pinned memory, without waiting
     numbers = row_numbers(rows, samples.X.shape[0], backend)
-    Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in (samples.Y, samples.weights))
-    if compressed(samples.X):
-        X = backend.asarray(samples.X[rows].toarray())
-    elif streams(samples, backend):
-        X = backend.asarray(np.take(samples.X, rows, axis=0))  # CuPy takes it through pinned memory, without waiting
-    else:
-        X = backend.xp.take(samples.X, numbers, axis=0)
-    return Rows(X, Y, w, samples.classes)
+    Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in (Y, w))
+    return Rows(X, Y, w, classes)

@@ -10,10 +10,11 @@ from sklearn import get_config
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from dlx import checks, data
-from dlx.backend import HOST, Backend, backend_of, library_of
+from dlx import checks, data, scoring
+from dlx.backend import HOST, Backend, backend_of, get_backend, library_of
 
 HostArray = np.ndarray[Any, Any]
+BLOCK = 1 << 18  # elements, while standardising: they stay in cache
 
 
 def dispatches() -> bool:
@@ -133,7 +134,7 @@ class Standard(NamedTuple):
 
 
 def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
-    """Of those rows (all, if None) of inputs on the backend; sparse ones keep their zeros, and so their mean."""
+    """Of those rows (all, if None) of inputs, where they lie; sparse ones keep their zeros, and so their mean."""
     if data.compressed(X):
         part = X if rows is None else X[rows]
         largest = abs(part).max(axis=0).toarray()
@@ -141,23 +142,36 @@ def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
         shares = part.multiply(1.0 / largest)
         squares = np.asarray(shares.multiply(shares).mean(axis=0)).reshape(1, -1)
         return Standard(np.zeros_like(squares), np.where(squares > 0, largest * np.sqrt(squares), 1.0))
-    part = X if rows is None else backend.xp.take(X, data.row_numbers(rows, X.shape[0], backend), axis=0)
-    return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend, part)))
+    return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend, X, rows)))
 
 
-def standardized(X: Any, by: Standard | None, backend: Backend, dtype: str) -> Any:
-    """Inputs on the backend, in units of their standard deviations."""
+def in_units(by: Any, X: Any) -> Any:
+    """Rows in units of their columns' standard deviations, where they lie; sparse ones are scaled alone."""
+    mean, scale = by
+    return X.multiply(1.0 / scale).tocsr() if data.compressed(X) else (X - mean) / scale
+
+
+def prepared(X: Any, by: Standard | None, backend: Backend, dtype: str, dense: bool) -> Any:
+    """The rows X to train on, on the backend: in units of their standard deviations, if there are any.
+
+    Sparse rows stay on the host, from where they go to the backend batch by batch, unless they must be `dense`, or are
+    centred. What is standardised is a copy, which is written block by block.
+    """
+    if data.compressed(X):
+        if by is None or not by.mean.any():
+            X = X.tocsr().astype(dtype, copy=False)
+            X = X if by is None else in_units(by, X).astype(dtype, copy=False)
+            return backend.asarray(X.toarray(), dtype) if dense and not backend.multiplies_sparse else X
+        X = X.tocsr()
     if by is None:
-        return X
-    if data.compressed(X) and not by.mean.any():
-        return X.multiply(1.0 / by.scale).tocsr()
-    X = placed(X, backend, dtype, dense=True)  # what is centred is sparse no more
-    mean, scale = (backend.asarray(each, dtype) for each in by)
-    return (X - mean) / scale
-
-
-def placed(X: Any, backend: Backend, dtype: str, dense: bool = False) -> Any:
-    """Inputs on the backend; sparse ones stay on the host, from where they go there block by block, unless `dense`."""
-    if not data.compressed(X):
         return backend.asarray(X, dtype)
-    return backend.asarray(X.toarray(), dtype) if dense else X.tocsr().astype(dtype, copy=False)
+    home = backend if library_of(X) == backend.name else get_backend(HOST)
+    units, working = [home.asarray(each, dtype) for each in by], home.dtype(dtype)
+
+    def block(first: int, last: int) -> Any:
+        rows = X[first:last].toarray() if data.compressed(X) else X[first:last, :]
+        return in_units(units, home.xp.astype(rows, working, copy=False))
+
+    n = X.shape[0]
+    blocks = ((first, [block(first, last)]) for first, last in data.spans(n, BLOCK // max(X.shape[1], 1)))
+    return backend.asarray(scoring.gathered(blocks, n, home)[0])

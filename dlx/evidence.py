@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from dlx.data import HostArray
 from dlx.network import Layer, Params
 
 ROWS = 4096  # looked at, drawn out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
+ELEMENTS = 1 << 23  # of a layer's input or output on those rows
 AT_START = 128  # rows for the loss at the start: a batch
 
 
@@ -73,13 +74,17 @@ class Evidence(NamedTuple):
     unseen: tuple[Any, ...]
 
 
-def outputs(net: Trained, X: Any) -> list[Array]:
-    """A_1, ..., A_{L-1} and the scores Z_L, each (n, d_l), on the network's backend."""
-    common_backend(net.backend, {"X": X}, of_network=True)
-    data.require_names(X, net.feature_names)
-    checked = data.features(X, net.backend, net.dtype, net.layer_dims[0])
-    trace = network.forward(net.formulas, net.params, _converted(net, checked))
-    return [*trace.fs, trace.Zs[-1]]
+def outputs(net: Trained, X: Array, stays: bool) -> list[Array]:
+    """A_1, ..., A_{L-1} and the scores Z_L, each (n, d_l), of checked X; on the backend, if they `stay` there."""
+    backend, n = net.backend, X.shape[0]
+    asked = scoring.Asked(backend, net.formulas, net.params)
+
+    def of(rows: Array) -> list[Array]:
+        trace = network.forward(net.formulas, net.params, _placed(net, rows))
+        found = [*trace.fs, trace.Zs[-1]]
+        return found if stays else [backend.to_host(each) for each in found]
+
+    return scoring.gathered(((first, of(rows)) for first, _, rows in asked.blocks(X)), n, backend)
 
 
 def facts(
@@ -101,8 +106,11 @@ def facts(
     unseen = () if trained is None or held is None else _unseen(target, trained, target, held)
     if net is None:
         return Facts(math.nan, math.nan, weights is not None, restored, unseen)
-    some = slice(None, None, -(-X.shape[0] // AT_START))
-    A = targets.on_host(X[some, :], backend).astype(dtype)
+    widest = max(max(W.shape) for W, _ in initial)
+    most = min(AT_START, max(2, get_backend(HOST).most_elements // widest))
+    some = slice(None, None, -(-X.shape[0] // most))
+    A = X[some, :] if data.compressed(X) else targets.on_host(X[some, :], backend)
+    A = A.astype(dtype)
     classes = np.arange(initial[-1][0].shape[1])[None, :] if target.one_hot else None
     Y = data.truth(np, target.Y[some].astype(dtype), classes, dtype)
     params = tuple(Layer(*(targets.on_host(each, backend).astype(dtype) for each in pair)) for pair in initial)
@@ -119,17 +127,17 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
     """The figures for these training data, and for the validation data, if there are any."""
     rows, target = _rows(net, X, y)
     n = rows.X.shape[0]
-    numbers = np.sort(np.random.default_rng(0).choice(n, ROWS, replace=False)) if n > ROWS else None
-    some = rows if numbers is None else data.some_rows(rows, numbers, net.backend)
-    batch = data.gather(net.backend.xp, some, None, net.backend.dtype(net.dtype))
+    most = _most(net, rows.X)
+    numbers = np.sort(np.random.default_rng(0).choice(n, most, replace=False)) if n > most else np.arange(n)
     now, unseen = None, () if net.facts is None else net.facts.unseen
     if validation is not None:
         held, held_target = _rows(net, *_pair(validation), name="_val")
-        now = _loss(net, some), _loss(net, held)
+        now = _loss(net, rows, numbers), _loss(net, held, None)
         unseen = _unseen(target, np.arange(n), held_target, np.arange(held.X.shape[0]))
+    batch = _batch(net, rows, numbers)
     return Evidence(
-        f"all {n:,} rows" if numbers is None else f"{ROWS:,} of the {n:,} rows",
-        min(n, ROWS),
+        f"all {n:,} rows" if n <= most else f"{most:,} of the {n:,} rows",
+        len(numbers),
         _columns(net, batch.X),
         tuple(each.name for each in net.activation),
         *_signals(net, batch),
@@ -149,23 +157,47 @@ def _pair(validation: Any) -> tuple[Any, Any]:
 
 
 def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targets.Targets]:
+    """The samples where they lie, checked."""
     common_backend(net.backend, {f"X{name}": X, f"y{name}": y}, of_network=True)
     data.require_names(X, net.feature_names, f"X{name}")
-    features = data.features(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
+    features = data.unplaced(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
     host = targets.on_host(y, net.backend, f"y{name}")
     target = targets.check(host, net.loss, net.layer_dims[-1], features.shape[0], net.classes, f"y{name}")
-    return targets.place(target, None, features, net.backend, net.dtype, f"y{name}"), target
+    targets.require_fit(target, net.dtype, f"y{name}")
+    return data.Rows(features, target.Y, None, targets.class_numbers(target, net.backend)), target
 
 
-def _converted(net: Trained, X: Array) -> Array:
-    return net.backend.xp.astype(X, net.backend.dtype(net.dtype), copy=False)
+def _most(net: Trained, X: Array) -> int:
+    """How many rows are looked at: fewer where they are very wide."""
+    stays = data.compressed(X) and net.backend.multiplies_sparse
+    return min(ROWS, max(1, ELEMENTS // max(net.layer_dims[1:] if stays else net.layer_dims)))
+
+
+def _batch(net: Trained, rows: data.Rows, numbers: HostArray) -> data.Batch:
+    """Those rows on the backend."""
+    X = data.block(rows.X, 0, len(numbers), numbers, net.backend, net.dtype)
+    Y, _ = data.beside(rows, 0, len(numbers), numbers, net.backend, net.dtype)
+    dtype = net.backend.dtype(net.dtype)
+    return data.Batch(_placed(net, X), data.truth(net.backend.xp, Y, rows.classes, dtype), None)
+
+
+def _placed(net: Trained, rows: Array) -> Array:
+    """Rows on the backend, in the working dtype."""
+    rows = rows if data.compressed(rows) else net.backend.asarray(rows)
+    return net.backend.xp.astype(rows, net.backend.dtype(net.dtype), copy=False)
 
 
 def _columns(net: Trained, X: Array) -> HostArray:
     """Lowest, highest, root mean square of each column."""
-    xp = net.backend.xp
-    low, high = xp.min(X, axis=0), xp.max(X, axis=0)
-    return net.backend.stack_to_host([low, high, xp.sqrt(xp.mean(X * X, axis=0))]).astype(np.float64)
+    xp, n = net.backend.xp, X.shape[0]
+    found, shares = [], []
+    for first, last in data.spans(n, ELEMENTS // X.shape[1]):
+        rows = X[first:last].toarray() if data.compressed(X) else X[first:last, :]
+        figures = [xp.min(rows, axis=0), xp.max(rows, axis=0), xp.sqrt(xp.mean(rows * rows, axis=0))]
+        found.append(net.backend.stack_to_host(figures).astype(np.float64))
+        shares.append((last - first) / n)
+    low, high, roots = np.stack(found, axis=1)
+    return np.stack([low.min(axis=0), high.max(axis=0), np.sqrt(shares @ roots**2)])
 
 
 def _signals(net: Trained, batch: data.Batch) -> tuple[list[HostArray], HostArray]:
@@ -207,11 +239,9 @@ def _guesses(net: Trained, Y: Array) -> tuple[float, float]:
     return at_zero, at_zero if weighted else at_mean
 
 
-def _loss(net: Trained, rows: data.Rows) -> float:
-    dtype, xp = net.backend.dtype(net.dtype), net.backend.xp
-    Z = scoring.scores(net.backend, net.formulas, net.params, rows.X, dtype)
-    Y = data.truth(xp, rows.Y, rows.classes, dtype)
-    return float(network.mean_loss(xp, net.formulas.loss.value(Z, Y), None))
+def _loss(net: Trained, rows: data.Rows, numbers: HostArray | None) -> float:
+    dtype = net.backend.dtype(net.dtype)
+    return scoring.loss_of(net.backend, net.formulas, net.params, rows, numbers, dtype)
 
 
 def _unseen(target: targets.Targets, rows: HostArray, held: targets.Targets, held_rows: HostArray) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,13 @@ from dlx import (
     memory,
     network,
     parameters,
+    quasi_newton,
     scoring,
     steps,
     targets,
     training,
 )
-from dlx.backend import Backend, common_backend, get_backend
+from dlx.backend import Array, Backend, common_backend, get_backend
 from dlx.model import Network
 from dlx.network import Params
 
@@ -69,8 +70,9 @@ def fit(
 
     Parameters
     ----------
-    X : array (n, d0)
-        Rows are samples. Integers are kept as they are and converted a batch at a time.
+    X : array (n, d0), or a matrix or array of SciPy's
+        Rows are samples. Integers are kept as they are and converted a batch at a time. Sparse rows stay so on NumPy;
+        elsewhere they are made dense a batch at a time, with L-BFGS all of them.
     y : array (n,) or (n, K)
         Labels - integers 0..K-1, booleans or strings -, rows of probabilities, several yes-or-no labels a row, or
         real numbers.
@@ -196,7 +198,9 @@ def fit(
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
     with chosen.scope(), explained:
-        features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
+        come = data.unplaced if stream else data.features
+        whole = {"dense": True} if isinstance(settings.optimizer, quasi_newton.LBFGS) else {}
+        features = come(X, chosen, name, dims[0], **whole)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])
@@ -212,7 +216,7 @@ def fit(
             train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
             weights = targets.to_mean_one(weights, train_rows, held_rows)
             rows = targets.place(target, weights, features, chosen, name)
-            held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name)
+            held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, come)
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
             if not isinstance(initial, list):
                 initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
@@ -237,7 +241,7 @@ def _train(
     task: steps.Task,
     settings: steps.Settings,
     rng: np.random.Generator,
-    held: data.Rows | None,
+    held: tuple[data.Rows, data.HostArray | None] | None,
     listeners: Mapping[str, Sequence[arguments.Listener]],
     verbose: int,
     kept: checkpoints.Checkpoints | None,
@@ -250,8 +254,11 @@ def _train(
     def validate(params: Params) -> dict[str, float]:
         if held is None:
             return {}
-        w = None if held.weights is None else held.weights[:, 0]
-        return scoring.validation_figures(task.backend, task.net, net.loss, params, held, w, compute)
+        rows, numbers = held
+        w = None if rows.weights is None else rows.weights[:, 0]
+        return scoring.validation_figures(
+            task.backend, task.net, net.loss, params, rows, w, compute, numbers=numbers
+        )
 
     def report(params: Params, history: training.History) -> bool:
         net.params, net.history = params, history
@@ -270,7 +277,8 @@ def _train(
 
 def _pair(X_val: Any, y_val: Any, backend: Backend) -> tuple[Any, Any]:
     """The user's own validation rows as arrays."""
-    return data.as_array(X_val, "X_val"), targets.on_host(y_val, backend, "y_val")
+    X_val = X_val if data.compressed(X_val) else data.as_array(X_val, "X_val")
+    return X_val, targets.on_host(y_val, backend, "y_val")
 
 
 def _held_out(
@@ -283,14 +291,15 @@ def _held_out(
     dims: Sequence[int],
     backend: Backend,
     dtype: str,
-) -> data.Rows | None:
-    """The validation rows on the backend: the user's own, or a share of the training data."""
+    come: Callable[..., Array],
+) -> tuple[data.Rows, data.HostArray | None] | None:
+    """The validation rows: the user's own, or the training data and the numbers of a share of them."""
     if X_val is None:
-        return None if held_rows is None else data.some_rows(rows, held_rows, backend)
-    features = data.features(X_val, backend, dtype, dims[0], "X_val")
+        return None if held_rows is None else (rows, held_rows)
+    features = come(X_val, backend, dtype, dims[0], "X_val")
     y_val = targets.on_host(y_val, backend, "y_val")
     checked = targets.check(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val")
-    return targets.place(checked, None, features, backend, dtype, "y_val")
+    return targets.place(checked, None, features, backend, dtype, "y_val"), None
 
 
 def _is_true(result: Any) -> bool:

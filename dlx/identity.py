@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import data, descriptions, quasi_newton
+from dlx import data, descriptions, quasi_newton, sparse
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.losses import Loss
@@ -37,6 +37,9 @@ def told(value: Any, backend: Backend) -> Any:
         return {str(name): told(each, backend) for name, each in value.items()}
     if isinstance(value, tuple):
         return [told(each, backend) for each in value]
+    if data.compressed(value):
+        found = " ".join(fingerprint(each, backend) for each in sparse.parts(value))
+        return f"sparse {data.dtype_name(value)} {tuple(value.shape)} {short(found)}"
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return fingerprint(data.as_array(value, "checkpoint"), backend)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import arguments, checks, data, network, optimizers, steps, targets
-from dlx.backend import get_backend
+from dlx.backend import HOST, library_of
 from dlx.fitting import fit
 from dlx.model import Network
 
@@ -138,7 +138,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         batches = _batches(task.size, min(settings.batch_size, task.size), generator if shuffled else None)
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, generator), *steps.numbers(task, settings, t, [rate])
-            samples = data.some_rows(rows, batch, backend)
+            samples = data.some_rows(rows, batch, backend, net.dtype)
             ((carry, loss),) = run(carry, samples, (None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
 
@@ -153,14 +153,14 @@ def _begun(asked: dict[str, Any]) -> Network:
             raise _Begun
 
     with contextlib.suppress(_Begun):
-        fit(**{**asked, "callbacks": Starter(), "epochs": 1})
+        stays = data.compressed(asked["X"]) or library_of(asked["X"]) in (None, HOST)  # checked, not placed
+        fit(**{**asked, "callbacks": Starter(), "epochs": 1, "stream": stays})
     return started[0]
 
 
 def _rows(net: Network, asked: dict[str, Any]) -> data.Rows:
-    """The training rows, checked before, as `fit` has them."""
-    home = get_backend("numpy") if asked["stream"] else net.backend
-    X = data.features(asked["X"], net.backend, net.dtype, net.layer_dims[0], home=home)
+    """The training rows, checked before, where they lie."""
+    X = data.unplaced(asked["X"], net.backend, net.dtype, net.layer_dims[0])
     target = targets.check(targets.on_host(asked["y"], net.backend), net.loss, net.layer_dims[-1], X.shape[0])
     weights = targets.weights(asked["sample_weight"], asked["class_weight"], target, net.backend)
     return targets.place(target, targets.to_mean_one(weights, None, None), X, net.backend, net.dtype)

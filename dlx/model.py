@@ -135,14 +135,12 @@ class Network:
             `X` is of another library, of another width, empty, or not finite.
         """
         with self.backend.scope():
-            Z = self._scores(X)
-            xp = self.backend.xp
+            said = self._of_rows(X, scoring.answers(self.loss), "answers")
             if self.loss.targets == "classes":
-                return self._labels(xp.argmax(Z, axis=-1), X)
+                return self._labels(said, X)
             if self.loss.targets == "binary":
-                yes = xp.astype(Z >= 0, xp.int32)
-                return self._labels(yes[:, 0], X) if self._one_label else self._out(yes, X)
-            return self._out(_one_column(self.formulas.loss.predict(Z)), X)
+                return self._labels(said[:, 0], X) if self._one_label else said
+            return _one_column(said)
 
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class, (n, K); for one yes-or-no output (n, 2), no before yes.
@@ -154,10 +152,7 @@ class Network:
             got = f"loss {self.loss.name}"
             checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():
-            Z = self._scores(X)
-            if self._one_label:
-                Z = self.backend.xp.concat([-Z, Z], axis=1)  # not 1 - P, which is 0 for P near 1
-            return self._out(self.formulas.loss.predict(Z), X)
+            return self._of_rows(X, *(_OF_BOTH if self._one_label else _OF_EACH))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
@@ -167,21 +162,22 @@ class Network:
         Raises as `predict`, and ValueError if `y` does not fit.
         """
         with self.backend.scope():
-            Z = self._scores(X)
+            X = self._checked(X)
             y = targets.on_host(y, self.backend)
-            target = targets.check(y, self.loss, self.layer_dims[-1], Z.shape[0], self.classes)
+            target = targets.check(y, self.loss, self.layer_dims[-1], X.shape[0], self.classes)
+            targets.require_fit(target, self.dtype)
             w = targets.weights(sample_weight, None, target, self.backend)
-            rows = targets.place(target, w, Z, self.backend, self.dtype)
-            w = None if rows.weights is None else rows.weights[:, 0]
-            return scoring.figure_of_merit(self.backend, self.formulas, self.loss, Z, rows.Y, w)
+            asked = scoring.Asked(self.backend, self.formulas, self.params)
+            answer = asked.rowwise(scoring.answers(self.loss), "answers")
+            answered = ((first, last, answer(rows, True)) for first, last, rows in asked.blocks(X))
+            return scoring.figure_of_merit(self.backend, self.loss, target.Y, None if w is None else w[:, 0], answered)
 
     def activations(self, X: Any) -> tuple[Array, ...]:
         """What each layer gives for X: A_1, ..., A_{L-1} after activation, and last the scores Z_L.
 
         A_l = f_l(A_{l-1} W_l + b_l),  Z_L = A_{L-1} W_L + b_L,  of shape (n, d_l); without dropout.
 
-        All of them are held at once, with what they were before activation: 2 n (d_1 + ... + d_L) numbers. Pass a few
-        hundred rows to look at. `predict_proba` and `predict` say what the scores stand for.
+        All of them are held at once: n (d_1 + ... + d_L) numbers. Pass a few hundred rows to look at. `predict_proba` and `predict` say what the scores stand for.
 
         Parameters
         ----------
@@ -202,7 +198,7 @@ class Network:
         (array([[0., 2.]]), array([[2.]]))
         """
         with self.backend.scope():
-            return tuple(self._out(each, X) for each in evidence.outputs(self, X))
+            return tuple(evidence.outputs(self, self._checked(X), library_of(X) == self.backend.name))
 
     def report(self, X: Any, y: Any, validation: Any = None) -> diagnosis.Report:
         """What commonly goes wrong, found in this network, its history and its data, each with its evidence and remedy.
@@ -210,7 +206,7 @@ class Network:
         "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated units"), "vanishing
         gradients", "exploding gradients", "overfitting", "learning rate too low" or "too few epochs", "classes missing
         from validation": causes before their consequences. Rules are silent in doubt: nothing found is no proof. They
-        look at 4,096 rows drawn out of more. Without the history, or what only the fit knows - neither a saved file
+        look at 4,096 rows drawn out of more, and at fewer of very wide data. Without the history, or what only the fit knows - neither a saved file
         nor parameters of your own have the latter -, they say what is left.
 
         Parameters
@@ -399,14 +395,18 @@ class Network:
         with self.backend.scope():
             return [(np.array(self.backend.to_host(W)), np.array(self.backend.to_host(b))) for W, b in self.params]
 
-    def _scores(self, X: Any) -> Array:
+    def _of_rows(self, X: Any, of_scores: scoring.OfScores, name: str) -> Array:
+        """`of_scores` of all rows, where X lies."""
         if self._needs_no_more(X):
-            return network.scores(self.formulas, self.params, X)
+            return of_scores(self.formulas, network.scores(self.formulas, self.params, X))
+        asked = scoring.Asked(self.backend, self.formulas, self.params)
+        return asked.of_rows(self._checked(X), of_scores, name, stays=library_of(X) == self.backend.name)
+
+    def _checked(self, X: Any) -> Array:
+        """X where it lies."""
         data.require_names(X, self.feature_names)
         common_backend(self.backend, {"X": X}, of_network=True)
-        checked = data.features(X, self.backend, self.dtype, self.layer_dims[0])
-        dtype = self.backend.dtype(self.dtype)
-        return scoring.scores(self.backend, self.formulas, self.params, checked, dtype)
+        return data.unplaced(X, self.backend, self.dtype, self.layer_dims[0])
 
     def _needs_no_more(self, X: Any) -> bool:
         """Whether these are a few good rows as they should be, on a library that has but one device."""
@@ -424,11 +424,8 @@ class Network:
     def _labels(self, places: Array, X: Any) -> Array:
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
         if classes is None:
-            return self._out(places, X)
+            return places
         return targets.labels_at(places, classes, self.backend, library_of(X) == self.backend.name)
-
-    def _out(self, array: Array, X: Any) -> Array:
-        return array if library_of(X) == self.backend.name else self.backend.to_host(array)
 
 
 def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -> Params:
@@ -480,3 +477,14 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None
 
 def _one_column(P: Array) -> Array:
     return P[:, 0] if P.shape[1] == 1 else P
+
+
+def _of_each(net: network.Formulas, Z: Array) -> Array:
+    return net.loss.predict(Z)
+
+
+def _of_both(net: network.Formulas, Z: Array) -> Array:
+    return net.loss.predict(net.xp.concat([-Z, Z], axis=1))  # not 1 - P, which is 0 for P near 1
+
+
+_OF_EACH, _OF_BOTH = (_of_each, "probabilities"), (_of_both, "no and yes")

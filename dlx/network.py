@@ -52,6 +52,7 @@ class Formulas(NamedTuple):
     dropout: tuple[float, ...]
     l2: float
     l1: float
+    kind: Hashable = None  # what `scores` depends on, or None
 
 
 class Trace(NamedTuple):
@@ -277,4 +278,5 @@ def bind(
         tuple(dropout) or (0.0,) * len(hidden),
         float(l2),  # NumPy's own numbers would make every weight float64
         float(l1),
+        kind(dtype, hidden, loss, (), 0.0, 0.0),
     )

@@ -182,13 +182,14 @@ def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
     backend, formulas = net.backend, net.formulas
     with backend.scope():
         data.require_names(X, net.feature_names)
-        checked = data.features(X, backend, net.dtype, net.layer_dims[0])
+        checked = data.unplaced(X, backend, net.dtype, net.layer_dims[0])
         n = int(checked.shape[0])
         target = targets.check(targets.on_host(y, backend), net.loss, net.layer_dims[-1], n, net.classes)
-        samples = targets.place(target, None, checked, backend, net.dtype)
         numbers = np.linspace(0, n - 1, min(rows, n)).round().astype(np.int64)
-        dtype = backend.dtype(net.dtype)
-        A, Y, _ = data.gather(net.backend.xp, data.some_rows(samples, numbers, backend), None, dtype)
+        some = data.block(checked, 0, len(numbers), numbers, backend, net.dtype)
+        some = backend.asarray(some.toarray() if data.compressed(some) else some)
+        samples = targets.place(target._replace(Y=target.Y[numbers]), None, some, backend, net.dtype)
+        A, Y, _ = data.gather(net.backend.xp, samples, None, backend.dtype(net.dtype))
         trace = network.forward(formulas, net.params, A)
         outputs = [backend.to_host(each) for each in (*trace.fs, trace.Zs[-1])]
         _, gradients = network.loss_and_gradients(formulas, net.params, A, Y, None, None)

@@ -223,7 +223,7 @@ def groups(
         yield task.rows, (None, *tables), batches
     elif streams(task.rows, task.backend):
         for batch in range(batches):
-            samples = some_rows(task.rows, order[batch * size : (batch + 1) * size], task.backend)
+            samples = some_rows(task.rows, order[batch * size : (batch + 1) * size], task.backend, task.dtype)
             yield samples, (None, *_part(tables, batch, batch + 1)), 1
     else:
         full = task.size // size

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import checks, losses
-from dlx.backend import HOST, Array, Backend, host_array, library_of
+from dlx.backend import HOST, Array, Backend, get_backend, host_array, library_of
 from dlx.data import HostArray, Rows, as_array, require_finite
 
 WIDE_UNSIGNED = (np.uint16, np.uint32, np.uint64)  # of which PyTorch takes no rows
@@ -73,7 +73,9 @@ def own_classes(given: Any, loss: losses.Loss, outputs: int) -> HostArray | None
 def labels_at(places: Array, classes: HostArray, backend: Backend, stays: bool) -> Array:
     """The labels of those class numbers, (n,): if that `stays` there, in the backend's library where it holds them."""
     theirs = _on_device(classes, backend) if stays and backend.name != HOST else None
-    return classes[backend.to_host(places)] if theirs is None else backend.xp.take(theirs, places, axis=0)
+    if theirs is not None:
+        return backend.xp.take(theirs, places, axis=0)
+    return classes[places if library_of(places) == HOST else backend.to_host(places)]
 
 
 def _on_device(classes: HostArray, backend: Backend) -> Array | None:
@@ -274,7 +276,17 @@ def place(target: Targets, w: HostArray | None, X: Array, backend: Backend, dtyp
     Y = backend.asarray(target.Y, "int32" if target.one_hot else dtype)
     if not target.one_hot:
         require_finite(Y, backend, name)
-    classes = None
-    if target.one_hot and target.classes is not None:
-        classes = backend.asarray(np.arange(len(target.classes))[None, :], "int32")
-    return Rows(X, Y, None if w is None else backend.asarray(w, dtype), classes)
+    return Rows(X, Y, None if w is None else backend.asarray(w, dtype), class_numbers(target, backend))
+
+
+def class_numbers(target: Targets, backend: Backend) -> Array | None:
+    """0..K-1, (1, K), on the backend, for class numbers to be compared with; None where there are none."""
+    if not target.one_hot or target.classes is None:
+        return None
+    return backend.asarray(np.arange(len(target.classes))[None, :], "int32")
+
+
+def require_fit(target: Targets, dtype: str, name: str = "y") -> None:
+    """Raise where real targets are too large for the dtype that a network computes in."""
+    if not target.one_hot:
+        require_finite(target.Y, get_backend(HOST), name, dtype)

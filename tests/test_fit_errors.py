@@ -33,7 +33,7 @@ FEATURES = [
     ({"X": X.astype(object)}, TypeError, "`X` must hold real numbers; got dtype object."),
     ({"X": X.astype("datetime64[s]")}, TypeError, "`X` must hold real numbers; got dtype datetime64[s]."),
     ({"X": None}, TypeError, "`X` must hold real numbers"),
-    ({"X": scipy.sparse.csr_array(X)}, TypeError, "`X` must be dense; got csr_array."),
+    ({"X": scipy.sparse.csr_array(X * 1j)}, TypeError, "`X` must hold real numbers; got dtype complex128."),
     ({"X": np.ma.array(X, mask=X > 1)}, TypeError, "`X` must not be masked"),
 ]
 TARGETS = [
