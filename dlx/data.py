@@ -165,7 +165,7 @@ def all_finite(xp: Namespace, X: Array) -> bool:
 
 def require_finite(X: Array, backend: Backend, name: str) -> None:
     """Raise on the first value that is nan or infinite, naming its place."""
-    if all_finite(backend.xp, X):
+    if backend.all_finite(X):
         return
     xp = backend.xp
     rows = max(1, CHECKED_AT_ONCE // max(X.shape[1], 1))
@@ -216,6 +216,13 @@ def compressed(X: Any) -> bool:
     return hasattr(X, "toarray") and hasattr(X, "nnz")
 
 
+def taken(X: Array, numbers: HostArray, backend: Backend) -> Array:
+    """The rows of those numbers, where X lies."""
+    if compressed(X):
+        return X[numbers]
+    return np.take(X, numbers, axis=0) if library_of(X) == HOST else backend.take(X, numbers)
+
+
 def streams(samples: Rows, backend: Backend) -> bool:
     """Whether X lies on the host, or is sparse, and goes to the backend a batch at a time."""
     return compressed(samples.X) or library_of(samples.X) == HOST != backend.name
@@ -228,12 +235,11 @@ def block(X: Array, first: int, last: int, backend: Backend) -> Array:
 
 def some_rows(samples: Rows, rows: HostArray, backend: Backend) -> Rows:
     """Those rows on the backend, copied."""
-    numbers = row_numbers(rows, samples.X.shape[0], backend)
-    Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in (samples.Y, samples.weights))
+    Y, w = (None if each is None else backend.take(each, rows) for each in (samples.Y, samples.weights))
     if compressed(samples.X):
         X = backend.asarray(samples.X[rows].toarray())
     elif streams(samples, backend):
         X = backend.asarray(np.take(samples.X, rows, axis=0))  # CuPy takes it through pinned memory, without waiting
     else:
-        X = backend.xp.take(samples.X, numbers, axis=0)
+        X = backend.take(samples.X, rows)
     return Rows(X, Y, w, samples.classes)

@@ -101,8 +101,8 @@ def facts(
     unseen = () if trained is None or held is None else _unseen(target, trained, target, held)
     if net is None:
         return Facts(math.nan, math.nan, weights is not None, restored, unseen)
-    some = slice(None, None, -(-X.shape[0] // AT_START))
-    A = targets.on_host(X[some, :], backend).astype(dtype)
+    some = np.arange(0, X.shape[0], -(-X.shape[0] // AT_START))
+    A = targets.on_host(data.taken(X, some, backend), backend).astype(dtype)
     classes = np.arange(initial[-1][0].shape[1])[None, :] if target.one_hot else None
     Y = data.truth(np, target.Y[some].astype(dtype), classes, dtype)
     params = tuple(Layer(*(targets.on_host(each, backend).astype(dtype) for each in pair)) for pair in initial)

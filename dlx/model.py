@@ -154,10 +154,13 @@ class Network:
             got = f"loss {self.loss.name}"
             checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():
-            Z = self._scores(X)
-            if self._one_label:
-                Z = self.backend.xp.concat([-Z, Z], axis=1)  # not 1 - P, which is 0 for P near 1
-            return self._out(self.formulas.loss.predict(Z), X)
+            xp, formulas = self.backend.xp, self.formulas
+
+            def of_both(Z: Array) -> Array:
+                return formulas.loss.predict(xp.concat([-Z, Z], axis=1))  # not 1 - P, which is 0 for P near 1
+
+            link = ("no and yes", of_both) if self._one_label else ("probabilities", formulas.loss.predict)
+            return self._out(self._scores(X, link), X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
@@ -399,14 +402,15 @@ class Network:
         with self.backend.scope():
             return [(np.array(self.backend.to_host(W)), np.array(self.backend.to_host(b))) for W, b in self.params]
 
-    def _scores(self, X: Any) -> Array:
+    def _scores(self, X: Any, link: tuple[str, Any] | None = None) -> Array:
         if self._needs_no_more(X):
-            return network.scores(self.formulas, self.params, X)
+            Z = network.scores(self.formulas, self.params, X)
+            return Z if link is None else link[1](Z)
         data.require_names(X, self.feature_names)
         common_backend(self.backend, {"X": X}, of_network=True)
         checked = data.features(X, self.backend, self.dtype, self.layer_dims[0])
         dtype = self.backend.dtype(self.dtype)
-        return scoring.scores(self.backend, self.formulas, self.params, checked, dtype)
+        return scoring.scores(self.backend, self.formulas, self.params, checked, dtype, link)
 
     def _needs_no_more(self, X: Any) -> bool:
         """Whether these are a few good rows as they should be, on a library that has but one device."""
@@ -436,7 +440,7 @@ def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -
     return tuple(
         Layer(
             backend.copy(backend.asarray(W, dtype)),
-            backend.copy(backend.xp.reshape(backend.asarray(b, dtype), (1, -1))),
+            backend.copy(backend.asarray(parameters.reshaped(b, (1, -1)), dtype)),
         )
         for W, b in pairs
     )

@@ -12,15 +12,24 @@ from dlx.backend import Array, Backend
 from dlx.network import Params
 
 
-def scores(backend: Backend, net: network.Formulas, params: Params, X: Array, dtype: Any) -> Array:
-    """The scores of all rows, computed over blocks of rows, so that no layer's output is held for all of them."""
+def scores(
+    backend: Backend, net: network.Formulas, params: Params, X: Array, dtype: Any, link: tuple[str, Any] | None = None
+) -> Array:
+    """The scores of all rows, computed over blocks of rows, so that no layer's output is held for all of them.
+
+    With a `link`, its name and itself, what that makes of them.
+    """
     xp = net.xp
+
+    def function(params: Params, X: Array) -> Array:
+        Z = network.scores(net, params, xp.astype(X, dtype, copy=False))
+        return Z if link is None else link[1](Z)
+
+    name = None if link is None else link[0]
+    of_rows = backend.rowwise(function, None if net.kind is None else ("scores", net.kind, name))
     widest = max(max(layer.W.shape[-2:]) for layer in params)
     n, rows = X.shape[0], max(backend.fewest_rows, backend.elements_at_once // widest)
-    blocks = [
-        network.scores(net, params, xp.astype(data.block(X, first, min(first + rows, n), backend), dtype, copy=False))
-        for first in range(0, n, rows)
-    ]
+    blocks = [of_rows(params, data.block(X, first, min(first + rows, n), backend)) for first in range(0, n, rows)]
     return blocks[0] if len(blocks) == 1 else xp.concat(blocks)
 
 
