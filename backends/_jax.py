@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, Loop
+from dlx.backend import Array, Backend, Function, Loop, host_array
 
 from . import importing, no_device, unavailable
 
@@ -20,9 +20,12 @@ with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
 
 
 SECONDS_AT_ONCE = 0.5  # a call copies its carry, which Ctrl-C must find whole; so not much less
-MOST_LOOPS = 16  # each holds tens of megabytes of machine code and its compiler's leftovers
+MOST_COMPILED = 64  # functions, each of which holds a megabyte or two of machine code and its compiler's leftovers
+FEW_ROWS = 1 << 16  # up to so many are extended to one of a few sizes
+SIZES = (1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, FEW_ROWS)  # of samples that are trained on
+BLOCKS = (1 << 11, 1 << 5)  # rows of a block of which each row is computed by itself
 _LOCK = threading.Lock()
-_LOOPS: dict[Hashable, Callable[..., Any]] = {}  # compiled for one fit, ready for the next of the same kind
+_COMPILED: dict[Hashable, Callable[..., Any]] = {}  # for one fit or prediction, ready for the next of the same kind
 
 
 class JaxBackend(Backend):
@@ -64,6 +67,45 @@ class JaxBackend(Backend):
         """As in a selector: "gpu:1"."""
         return _device_name(self.device)
 
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """Few rows are converted on the host: jax.numpy would compile a conversion for each shape."""
+        if isinstance(x, jax.core.Tracer) or not _is_few(x):
+            return super().asarray(x, dtype)
+        target = jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else self.dtype(dtype))
+        if isinstance(x, jax.Array):
+            if x.dtype == target:
+                return jax.device_put(x, self.device)
+            x = np.asarray(x)
+        return jax.device_put(np.asarray(host_array(x), target), self.device)
+
+    def copy(self, x: Array) -> Array:
+        """By way of the host, where it compiles nothing."""
+        return jax.device_put(np.array(x), self.device) if _is_few(x) else super().copy(x)
+
+    def padded(self, n: int) -> int | None:
+        """The next of a few sizes; many rows stay as many, so that their own number is compiled for."""
+        return next((size for size in SIZES if size >= n), None)
+
+    def extended(self, x: Array, n: int) -> Array:
+        """By way of the host."""
+        if n == x.shape[0]:
+            return x
+        return jax.device_put(_extended(np.asarray(x), n), self.device)
+
+    def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
+        """Few rows by way of the host."""
+        if not _is_few(x):
+            return super().take(x, numbers)
+        return jax.device_put(np.take(np.asarray(x), numbers, axis=0), self.device)
+
+    def zeros_like(self, x: Array) -> Array:
+        """By way of the host."""
+        return jax.device_put(np.zeros(x.shape, x.dtype), self.device)
+
+    def all_finite(self, x: Array) -> bool:
+        """Few rows are looked at on the host."""
+        return bool(np.isfinite(np.asarray(x)).all()) if _is_few(x) else super().all_finite(x)
+
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """A NumPy array, in the caller's own memory: JAX's own view is read-only."""
         return np.array(x)
@@ -88,14 +130,41 @@ class JaxBackend(Backend):
             isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
         )
 
-    def compile(self, function: Function) -> Function:
+    def compile(self, function: Function, key: Hashable = None) -> Function:
         """jax.jit: traced once for each set of shapes."""
-        compiled: Function = jax.jit(function)
-        return compiled
+        return _compiled(None if key is None else (self.selector, key), function)
+
+    def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
+        """One compiled function for each size of a block, to which rows are extended on the host.
+
+        What promises no key, a user's own function, is not compiled as a whole: the next call could not use it again.
+        """
+
+        def call(constants: Any, X: Any, to_host: bool = False) -> Any:
+            many, given = function, jax.tree.leaves(X)
+            if key is not None:
+                shapes = [(each.shape, str(each.dtype)) for each in jax.tree.leaves(constants)]
+                shapes += [(each.shape[1:], str(each.dtype)) for each in given]
+                many = _compiled((self.selector, "rowwise", key, *shapes), function)
+            n = given[0].shape[0]
+            if n > FEW_ROWS or n in BLOCKS:
+                found = many(constants, jax.tree.map(self.asarray, X))
+                return jax.tree.map(self.to_host, found) if to_host else found
+            host, blocks = jax.tree.map(np.asarray, X), list(_blocks(n))
+            parts = [many(constants, jax.tree.map(functools.partial(self._block, block=each), host)) for each in blocks]
+            found = jax.tree.map(functools.partial(_joined, blocks=blocks), parts[0], *parts[1:])
+            return found if to_host else jax.device_put(found, self.device)
+
+        return call
+
+    def _block(self, x: np.ndarray[Any, Any], block: tuple[int, int, int]) -> Array:
+        """Those rows of the host, extended."""
+        first, last, size = block
+        return jax.device_put(_extended(x[first:last], size), self.device)
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """Many steps in one compiled loop; it comes back after a second at most, or a step, for Ctrl-C."""
-        alone = _compiled(step) if key is None else None
+        alone = _compiled(None, functools.partial(_steps, step), "size") if key is None else None
         at_once = 1
 
         def run(
@@ -105,11 +174,14 @@ class JaxBackend(Backend):
             precision = jax.tree.leaves(carry)[0].dtype
             inputs = jax.tree.map(lambda x: x.astype(precision) if x.dtype.kind == "f" else x, inputs)
             kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
-            many = alone or _shared((type(self), self.selector, key, kinds, steps), step)
+            size = max([steps, *(x.shape[0] for x in jax.tree.leaves(inputs))])
+            many = alone or _compiled(
+                (self.selector, "loop", key, kinds, size), functools.partial(_steps, step), "size"
+            )
             while first < steps:
                 last = min(first + min(at_once, most or at_once), steps)
                 started = time.perf_counter()
-                carry, outputs = many(carry, constants, inputs, first, last, steps=steps)
+                carry, outputs = many(carry, constants, inputs, first, last, size=size)
                 found = np.asarray(outputs)[first:last]
                 at_once = at_once * 2 if time.perf_counter() - started < SECONDS_AT_ONCE else max(1, at_once // 2)
                 first = last
@@ -131,22 +203,56 @@ class JaxBackend(Backend):
         }
 
 
-def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
-    many: Callable[..., Any] = jax.jit(functools.partial(_steps, step), static_argnames="steps")
-    return many
+def _is_few(x: Any) -> bool:
+    """Whether `x` is an array of real numbers, on the host or here, of so few rows that it may go by the host."""
+    return (
+        isinstance(x, np.ndarray | jax.Array)
+        and not isinstance(x, jax.core.Tracer)
+        and x.dtype.kind in "biuf"
+        and (x.ndim == 0 or x.shape[0] <= FEW_ROWS)
+    )
 
 
-def _shared(known: Hashable, step: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop that was compiled for an equal key and equal shapes, or a new one; the oldest are let go."""
+def _extended(x: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """Of n rows: those of `x`, then copies of its first."""
+    if n == x.shape[0]:
+        return x
+    found = np.empty((n, *x.shape[1:]), x.dtype)
+    found[: x.shape[0]], found[x.shape[0] :] = x, x[:1]
+    return found
+
+
+def _blocks(n: int) -> Iterator[tuple[int, int, int]]:
+    """(first, last, rows to which they are extended) of n rows: at most 16 small blocks, or four times the rows."""
+    first, (large, small) = 0, BLOCKS
+    while first < n:
+        size = large if n - first > large // 4 else small
+        last = min(first + size, n)
+        yield first, last, size
+        first = last
+
+
+def _joined(*parts: Array, blocks: list[tuple[int, int, int]]) -> np.ndarray[Any, Any]:
+    """The rows of all blocks on the host, without those by which they were extended."""
+    return np.concatenate(
+        [np.asarray(part)[: last - first] for part, (first, last, _) in zip(parts, blocks, strict=True)]
+    )
+
+
+def _compiled(key: Hashable, function: Callable[..., Any], static: str | None = None) -> Any:
+    """The function that was compiled for an equal key, or this one, compiled; the oldest are let go."""
+    if key is None:
+        return jax.jit(function, static_argnames=static)
     with _LOCK:
-        _LOOPS[known] = many = _LOOPS.pop(known, None) or _compiled(step)
-        if len(_LOOPS) > MOST_LOOPS:
-            del _LOOPS[next(iter(_LOOPS))]
-    return many
+        found = _COMPILED.pop(key, None) or jax.jit(function, static_argnames=static)
+        _COMPILED[key] = found
+        if len(_COMPILED) > MOST_COMPILED:
+            del _COMPILED[next(iter(_COMPILED))]
+    return found
 
 
 def _steps(
-    step: Callable[..., Any], carry: Any, constants: Any, inputs: Any, first: Array, last: Array, steps: int
+    step: Callable[..., Any], carry: Any, constants: Any, inputs: Any, first: Array, last: Array, size: int
 ) -> Any:
     """The steps from `first` to before `last`, and a vector with room for the outputs of all."""
 
@@ -159,7 +265,7 @@ def _steps(
         return carry, outputs.at[number].set(output)
 
     _, output = jax.eval_shape(step, carry, constants, at(0))
-    return jax.lax.fori_loop(first, last, body, (carry, jax.numpy.zeros(steps, output.dtype)))
+    return jax.lax.fori_loop(first, last, body, (carry, jax.numpy.zeros(size, output.dtype)))
 
 
 def _device_name(device: Any) -> str:

@@ -240,6 +240,8 @@ def try_own_functions(
     hidden: Sequence[activations.Activation], loss: losses.Loss, backend: Backend, compute: Any, outputs: int
 ) -> None:
     """A user's own functions are called once, on two rows of zeros, so that a wrong shape shows before any work."""
+    if all(map(activations.is_own, hidden)) and losses.is_own(loss):
+        return
     Z = backend.xp.zeros((2, outputs), dtype=compute, device=backend.device)
     for l, activation in enumerate(hidden):
         if activations.is_own(activation):

@@ -126,6 +126,30 @@ class Backend:
         """The same values in memory of their own."""
         return self.xp.asarray(x, copy=True)
 
+    def padded(self, n: int) -> int | None:
+        """To how many rows n rows are to be extended before they meet a compiled function; None: they may stay n.
+
+        A library that compiles for each shape names few sizes, so that it compiles seldom.
+        """
+        return None
+
+    def extended(self, x: Array, n: int) -> Array:
+        """Of n rows: those of `x`, then copies of its first."""
+        return self.xp.concat([x] + [x[:1, ...]] * (n - x.shape[0])) if n > x.shape[0] else x
+
+    def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
+        """The rows of those numbers (of the host), copied."""
+        return self.xp.take(x, self.asarray(numbers, "int32" if x.shape[0] < 2**31 else "int64"), axis=0)
+
+    def zeros_like(self, x: Array) -> Array:
+        """Zeros of the shape and dtype of `x`."""
+        return self.xp.zeros_like(x)
+
+    def all_finite(self, x: Array) -> bool:
+        """Whether no value is nan or infinite; waits for the device."""
+        xp = self.xp
+        return bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x)))  # mostly in one pass
+
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """The only way out: a NumPy array; waits for the device; may share memory."""
         return np.asarray(x)
@@ -161,22 +185,25 @@ class Backend:
         """
         return np.errstate(all="ignore")
 
-    def compile(self, function: Function) -> Function:
-        """The same pure function, compiled where the library can."""
+    def compile(self, function: Function, key: Hashable = None) -> Function:
+        """The same pure function, compiled where the library can.
+
+        Equal keys promise equal functions, so that a compiled one is used again; None promises nothing.
+        """
         return function
 
-    def rowwise(self, function: Callable[[Any, Array], Array], key: Hashable = None) -> Callable[..., Array]:
+    def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
         """``function(constants, X)``, a pure function that gives a row for each row of `X`, for blocks of any number.
 
         The result is called as ``call(constants, X, to_host=False)``: `X` may lie on the host, from where it is
-        brought here, and with `to_host` so may what is returned. A library that compiles for each shape may add rows
-        and take them away again. Equal keys promise equal functions, so that a compiled one is used again; None
-        promises nothing.
+        brought here, and with `to_host` so may what is returned. Both may be tuples of arrays of as many rows. A
+        library that compiles for each shape may add rows and take them away again. Equal keys promise equal functions,
+        so that a compiled one is used again; None promises nothing.
         """
 
-        def call(constants: Any, X: Array, to_host: bool = False) -> Array:
-            found = function(constants, self.asarray(X))
-            return self.to_host(found) if to_host else found
+        def call(constants: Any, X: Any, to_host: bool = False) -> Any:
+            found = function(constants, _each(self.asarray, X))
+            return _each(self.to_host, found) if to_host else found
 
         return call
 
@@ -194,8 +221,8 @@ class Backend:
         often as it may be stopped: here after each step, with its one output; a library that compiles the loop yields
         after many, but no more than `most` if that is not None, with the vector of their outputs.
         `inputs` are nested tuples of None, vectors of the host, of which a step gets one Python number each, and
-        matrices on the device, of which it gets a row. Equal keys promise equal steps, so that a compiled one is used
-        again; None promises nothing.
+        matrices on the device, of which it gets a row; they may have more rows than `steps`. Equal keys promise equal
+        steps, so that a compiled one is used again; None promises nothing.
         """
         compiled = self.compile(step)
 
@@ -352,6 +379,10 @@ def common_backend(
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)
     return chosen
+
+
+def _each(function: Callable[[Array], Any], arrays: Any) -> Any:
+    return tuple(map(function, arrays)) if isinstance(arrays, tuple) else function(arrays)
 
 
 def _rows(inputs: Any) -> Iterable[Any]:

@@ -187,7 +187,7 @@ def require_finite(X: Array, backend: Backend, name: str, dtype: str | None = No
     if xp.isdtype(X.dtype, ("bool", "integral")):
         return
     dtype = dtype or dtype_name(X)
-    if dtype == dtype_name(X) and all_finite(xp, X):
+    if dtype == dtype_name(X) and backend.all_finite(X):
         return
     for first, last in spans(X.shape[0], CHECKED_AT_ONCE // max(X.shape[1], 1)):
         block = xp.astype(X[first:last, :], backend.dtype(dtype), copy=False)
@@ -273,9 +273,7 @@ def taken(X: Array, numbers: HostArray, backend: Backend) -> Array:
     """The rows of those numbers, where X lies."""
     if compressed(X):
         return X[numbers]
-    if library_of(X) == HOST:
-        return X.take(numbers, axis=0)
-    return backend.xp.take(X, row_numbers(numbers, X.shape[0], backend), axis=0)
+    return X.take(numbers, axis=0) if library_of(X) == HOST else backend.take(X, numbers)
 
 
 def block(X: Array, first: int, last: int, numbers: HostArray | None, backend: Backend, dtype: str) -> Array:
@@ -319,6 +317,5 @@ def some_rows(samples: Rows, rows: HostArray, backend: Backend, dtype: str | Non
         X = X.toarray()
     if library_of(X) == HOST != backend.name:
         X = backend.asarray(X)  # CuPy takes it through pinned memory, without waiting
-    numbers = row_numbers(rows, samples.X.shape[0], backend)
-    Y, w = (None if each is None else backend.xp.take(each, numbers, axis=0) for each in (Y, w))
+    Y, w = (None if each is None else backend.take(each, rows) for each in (Y, w))
     return Rows(X, Y, w, classes)

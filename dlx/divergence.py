@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlx import network
+from dlx.backend import Array
 from dlx.data import truth
 from dlx.network import Params
 from dlx.steps import Task
@@ -33,18 +34,23 @@ class DivergenceError(ArithmeticError):
 
 def zero_loss(task: Task) -> float:
     """The mean loss of scores that are all zero: the scale of a loss that learns nothing."""
-    net, xp, dtype = task.net, task.net.xp, task.backend.dtype(task.dtype)
+    net, xp, backend, dtype = task.net, task.net.xp, task.backend, task.backend.dtype(task.dtype)
     _, Y, weights, classes = task.rows
+
+    def values(classes: Array | None, Y: Array) -> Array:
+        T = truth(xp, Y, classes, dtype)
+        return net.loss.value(xp.zeros_like(T), T)
+
+    of_rows = backend.rowwise(values, None if net.kind is None else ("loss of zeros", net.kind))
     wide = (Y if classes is None else classes).shape[1]
     losses, sizes, most, rows = [], [], max(1, ELEMENTS_AT_ONCE // wide), task.numbers()
     for first in range(0, task.size, most):
         block = rows[first : first + most]
-        numbers = task.to_device(block)
-        T = truth(xp, xp.take(Y, numbers, axis=0), classes, dtype)
-        w = None if weights is None else xp.take(weights, numbers, axis=0)
-        losses.append(network.mean_loss(xp, net.loss.value(xp.zeros_like(T), T), w))
+        found = of_rows(classes, backend.take(Y, block), to_host=True).astype(np.float64)
+        w = None if weights is None else backend.to_host(backend.take(weights, block))
+        losses.append(float(network.mean_loss(np, found, w)))
         sizes.append(len(block))
-    return float(np.average(task.backend.stack_to_host(losses).astype(np.float64), weights=sizes))
+    return float(np.average(losses, weights=sizes))
 
 
 def highest_loss(*at_start: float) -> float:
@@ -70,7 +76,7 @@ def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float)
 
 def require_finite(task: Task, params: Params, epochs: int) -> None:
     """The loss of the last batch was finite, but its update may have overflowed."""
-    if not network.all_finite(task.net.xp, params):
+    if not all(task.backend.all_finite(each) for layer in params for each in layer):
         raise DivergenceError(
             f"`params` must stay finite; got a weight that is not finite after the last batch of epoch {epochs}. "
             + REMEDY

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlx import interrupts, network, optimizers, quasi_newton, steps, storage
 from dlx.backend import Array
-from dlx.data import Batch, gather
+from dlx.data import Batch
 from dlx.divergence import REMEDY, DivergenceError, highest_loss, mean_loss, zero_loss
 from dlx.network import Params
 from dlx.steps import Settings, Start, Task
@@ -61,8 +62,9 @@ class Course:
         self.sizes = [min(settings.batch_size, n - first) for first in range(0, n, settings.batch_size)]
         self.before = start.updates - self.epoch * len(self.sizes) - self.position
         step, self.carry, self.params_in = steps.make_step(task, settings, params, start.slots)
-        known = task.key is not None and optimizers.is_own(settings.optimizer)
-        self.run = task.backend.loop(step, (task.key, steps.kind(settings)) if known else None)
+        key = steps.kind(task, settings)
+        self.run = task.backend.loop(step, key)
+        self.padding = steps.padding(task, settings.batch_size)
         self.at_zero = zero_loss(task) if self.epoch == 0 else math.nan
         self.losses: list[Array] = []
         self.rates: list[float] = []
@@ -76,11 +78,11 @@ class Course:
         """The rest of the epoch, from its draws on, coming back as often as it may be stopped."""
         task, settings, batches = self.task, self.settings, len(self.sizes)
         keys = steps.dropout_keys(task, batches, rng)
-        order = steps.order(task, settings, rng)
+        order = steps.order(task, settings, rng, self.padding)
         planned = self.before + settings.epochs * batches
         self.rates = [settings.schedule(self.first + t, planned, watched) for t in range(batches)]
         tables = keys, *steps.numbers(task, settings, self.first, self.rates)
-        groups = steps.groups(task, settings, order, tables, batches)
+        groups = steps.groups(task, settings, order, tables, batches, self.padding)
         for carry, loss in steps.chained(self.run, self.carry, groups, self.position, most):
             self.carry = carry
             self.losses.append(loss)
@@ -157,22 +159,25 @@ def by_lbfgs(task: Task, settings: Settings, params: Params, start: Start | None
     """Epochs of L-BFGS: one iteration over all rows each."""
     net, xp, backend = task.net, task.net.xp, task.backend
     assert isinstance(settings.optimizer, quasi_newton.LBFGS)
-    numbers = None if task.chosen is None else task.to_device(task.chosen)
-    batch = gather(xp, task.rows, numbers, backend.dtype(task.dtype))
+    ravel = backend.compile(partial(storage.ravel, xp), "ravel")
+    unravel = backend.compile(partial(storage.unravel, xp), "unravel")
+    batch = steps.all_rows(task)
 
-    def objective(params: Params, batch: Batch) -> tuple[Array, Params]:
-        return network.loss_and_gradients(net, params, batch.X, batch.Y, batch.weights, None)
+    def objective(x: Array, like: Params, batch: Batch, l2: Any, l1: Any) -> tuple[Array, Array]:
+        at, penalised = storage.unravel(xp, x, like), net._replace(l2=l2, l1=l1)
+        loss, gradients = network.loss_and_gradients(penalised, at, batch.X, batch.Y, batch.weights, None)
+        return loss, storage.ravel(xp, gradients)
 
-    compiled = backend.compile(objective)
+    compiled = backend.compile(objective, None if task.key is None else ("L-BFGS", steps.formulas(task)))
 
     def evaluate(x: Array) -> tuple[float, Array]:
-        loss, gradients = compiled(storage.unravel(xp, x, params), batch)
-        return float(loss), storage.ravel(xp, gradients)
+        loss, gradient = compiled(x, params, batch, net.l2, net.l1)
+        return float(loss), gradient
 
     begun, memory, limit = 0, None, math.inf
     if start is not None and isinstance(start.slots, quasi_newton.Memory):
         begun, memory, limit = start.epoch, start.slots, start.limit
-    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, storage.ravel(xp, params), memory)
+    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(params), memory)
     limit = highest_loss(zero_loss(task), minimizer.f) if memory is None else limit
     for epoch in range(begun, settings.epochs):
         mean_loss(np.asarray([minimizer.f]), [1], epoch, limit)
@@ -182,6 +187,6 @@ def by_lbfgs(task: Task, settings: Settings, params: Params, start: Start | None
             text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {REMEDY}"
             raise DivergenceError(text) from reason
         end = Start(minimizer.memory, minimizer.evaluations, epoch + 1, limit=limit)
-        yield Epoch(storage.unravel(xp, minimizer.x, params), minimizer.f, minimizer.length, end, converged)
+        yield Epoch(unravel(minimizer.x, params), minimizer.f, minimizer.length, end, converged)
         if converged:
             return

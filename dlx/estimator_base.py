@@ -234,7 +234,7 @@ class Base(CallbackSupport, BaseEstimator):
         """The weights as attributes: where X lies."""
         return {
             "coefs_": [_leave(each.W, plan) for each in params],
-            "intercepts_": [_leave(plan.backend.xp.reshape(each.b, (-1,)), plan) for each in params],
+            "intercepts_": [parameters.reshaped(_leave(each.b, plan), (-1,)) for each in params],
         }
 
     def _finish(self, plan: Plan, settings: steps.Settings, watch: Watch, params: Params, n: int) -> None:
@@ -271,7 +271,7 @@ class Base(CallbackSupport, BaseEstimator):
         dtype = data.dtype_name(W)
         with backend.scope():
             params = tuple(
-                Layer(backend.asarray(W, dtype), backend.xp.reshape(backend.asarray(b, dtype), (1, -1)))
+                Layer(backend.asarray(W, dtype), backend.asarray(parameters.reshaped(b, (1, -1)), dtype))
                 for W, b in zip(self.coefs_, self.intercepts_, strict=True)
             )
             net = network.bind(backend, dtype, self._hidden, self._fitted_loss)

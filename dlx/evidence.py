@@ -108,9 +108,9 @@ def facts(
         return Facts(math.nan, math.nan, weights is not None, restored, unseen)
     widest = max(max(W.shape) for W, _ in initial)
     most = min(AT_START, max(2, get_backend(HOST).most_elements // widest))
-    some = slice(None, None, -(-X.shape[0] // most))
-    A = X[some, :] if data.compressed(X) else targets.on_host(X[some, :], backend)
-    A = A.astype(dtype)
+    some = np.arange(0, X.shape[0], -(-X.shape[0] // most))
+    A = data.taken(X, some, backend)
+    A = (A if data.compressed(A) else targets.on_host(A, backend)).astype(dtype)
     classes = np.arange(initial[-1][0].shape[1])[None, :] if target.one_hot else None
     Y = data.truth(np, target.Y[some].astype(dtype), classes, dtype)
     params = tuple(Layer(*(targets.on_host(each, backend).astype(dtype) for each in pair)) for pair in initial)

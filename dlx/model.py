@@ -433,7 +433,7 @@ def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -
     return tuple(
         Layer(
             backend.copy(backend.asarray(W, dtype)),
-            backend.copy(backend.xp.reshape(backend.asarray(b, dtype), (1, -1))),
+            backend.copy(backend.asarray(parameters.reshaped(b, (1, -1)), dtype)),
         )
         for W, b in pairs
     )

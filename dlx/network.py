@@ -50,8 +50,8 @@ class Formulas(NamedTuple):
     loss_and_delta: losses.Both
     kept: Callable[..., Array]
     dropout: tuple[float, ...]
-    l2: float
-    l1: float
+    l2: float | Array | None  # None where there is no such penalty
+    l1: float | Array | None
     kind: Hashable = None  # what `scores` depends on, or None
 
 
@@ -145,9 +145,9 @@ def penalty(net: Formulas, params: Params) -> Array | float:
     xp = net.xp
     total: Array | float = 0.0
     for W, _ in params:
-        if net.l2 > 0:
+        if net.l2 is not None:
             total = total + 0.5 * net.l2 * net.sum_squares(W)
-        if net.l1 > 0:
+        if net.l1 is not None:
             total = total + net.l1 * xp.sum(xp.abs(W), axis=(-2, -1))
     return total
 
@@ -155,9 +155,9 @@ def penalty(net: Formulas, params: Params) -> Array | float:
 def penalty_gradient(net: Formulas, W: Array) -> Array | float:
     """∂R/∂W = l2 W + l1 sign(W), with sign(0) = 0."""
     gradient: Array | float = 0.0
-    if net.l2 > 0:
+    if net.l2 is not None:
         gradient = net.l2 * W
-    if net.l1 > 0:
+    if net.l1 is not None:
         sign = net.xp.astype(W > 0, W.dtype) - net.xp.astype(W < 0, W.dtype)
         gradient = gradient + net.l1 * sign
     return gradient
@@ -184,7 +184,7 @@ def loss_and_gradients(
     values, delta = net.loss_and_delta(trace.Zs[-1], Y)
     loss = mean_loss(net.xp, values, weights)
     gradients = backward(net, params, trace, mean_delta(delta, weights), into)
-    if net.l2 > 0 or net.l1 > 0:
+    if net.l2 is not None or net.l1 is not None:
         loss = loss + penalty(net, params)
         gradients = tuple(map(partial(with_penalty, net), gradients, params))
     return loss, gradients
@@ -276,7 +276,7 @@ def bind(
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),
         tuple(dropout) or (0.0,) * len(hidden),
-        float(l2),  # NumPy's own numbers would make every weight float64
-        float(l1),
+        float(l2) or None,  # NumPy's own numbers would make every weight float64
+        float(l1) or None,
         kind(dtype, hidden, loss, (), 0.0, 0.0),
     )

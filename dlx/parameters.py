@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dlx import activations, checks, data
-from dlx.backend import Array, Backend
+from dlx.backend import Array, Backend, library_of, namespace_of
 
 Pairs = list[tuple[Array, Array]]
 
@@ -57,5 +59,10 @@ def named(pairs: Pairs, name: str) -> dict[str, Array]:
 def require_real(pairs: Pairs, backend: Backend, dtype: str, name: str) -> None:
     """Raise where one of the arrays does not hold real and finite numbers."""
     for place, x in named(pairs, name).items():
-        found = backend.asarray(data.real_array(x, backend, place), dtype)
-        data.require_finite(backend.xp.reshape(found, (-1, x.shape[-1])), backend, place)
+        real = data.real_array(x, backend, place)
+        data.require_finite(backend.asarray(reshaped(real, (-1, x.shape[-1])), dtype), backend, place)
+
+
+def reshaped(x: Any, shape: tuple[int, ...]) -> Array:
+    """An array, or a list, in that shape, where it lies."""
+    return np.reshape(x, shape) if library_of(x) is None else namespace_of(x).reshape(x, shape)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from dlx import network, optimizers, quasi_newton, storage
-from dlx.backend import Array, Backend, Loop
-from dlx.data import Rows, gather, row_numbers, some_rows, streams
+from dlx.backend import Array, Backend, Loop, Namespace
+from dlx.data import Batch, Rows, gather, row_numbers, some_rows, streams
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 
@@ -107,9 +108,10 @@ def make_step(
     """One update as a pure function of arrays and numbers, a straight line without any wait for the device.
 
     Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the parameters in a carry. The
-    inputs are the rows' numbers or None, dropout keys or None, the optimizer's coefficients, and a factor of all
-    weights or None. The step of a backend that writes in place has buffers of its own, and `params` are copied.
-    The optimizer starts with those `slots`, or with zeros.
+    inputs are the rows' numbers or None, dropout keys or None, the optimizer's coefficients, a factor of all weights or
+    None, and with `Padding` the rows' shares and the factors of the penalties, or None. The step of a backend that
+    writes in place has buffers of its own, and `params` are copied. The optimizer starts with those `slots`, or with
+    zeros.
     """
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
     assert isinstance(optimizer, optimizers.Optimizer)
@@ -117,8 +119,10 @@ def make_step(
     dtype = task.backend.dtype(task.dtype)
 
     def gradients_of(params: Params, samples: Rows, inputs: Any, into: Params | None) -> tuple[Array, Params]:
-        X, Y, weights = gather(xp, samples, inputs[0], dtype)
-        return network.loss_and_gradients(net, params, X, Y, weights, inputs[1], into)
+        numbers, keys, _, _, *given = inputs
+        shares, l2, l1 = given or (None, net.l2, net.l1)
+        X, Y, weights = _batch(xp, samples, numbers, shares, dtype)
+        return network.loss_and_gradients(net._replace(l2=l2, l1=l1), params, X, Y, weights, keys, into)
 
     def clipped(gradients: Params) -> Params:
         if settings.clip_value is not None:
@@ -129,10 +133,10 @@ def make_step(
 
     def pure(carry: Carry, samples: Rows, inputs: Any) -> tuple[Carry, Array]:
         loss, gradients = gradients_of(carry.params, samples, inputs, None)
-        return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:])), loss
+        return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:4])), loss
 
     if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
-        state = optimizers.start(xp, optimizer, params) if slots is None else slots
+        state = optimizers.start(task.backend.zeros_like, optimizer, params) if slots is None else slots
         return pure, Carry(params, state), lambda carry: carry.params
 
     own, slopes = storage.together(task.backend, params), storage.together(task.backend, params)
@@ -144,7 +148,7 @@ def make_step(
 
     def in_place(slots: Sequence[Array], samples: Rows, inputs: Any) -> tuple[Sequence[Array], Array]:
         loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
-        _, _, coefficients, shrink = inputs
+        coefficients, shrink = inputs[2:4]
         g = slopes.vector
         if clips:
             g = clipped((Layer(g, g[:0]),))[0].W
@@ -175,11 +179,21 @@ def chained(
         position = max(0, position - steps)
 
 
-def kind(settings: Settings) -> Hashable:
-    """What of the settings a step depends on."""
-    optimizer = settings.optimizer
+def formulas(task: Task) -> Hashable:
+    """What formulas of a training depend on beside numbers that they are given; None where a user's own are in it."""
+    net = task.net
+    if task.key is None or net.kind is None:
+        return None
+    return net.kind, net.dropout, net.l2 is not None, net.l1 is not None
+
+
+def kind(task: Task, settings: Settings) -> Hashable:
+    """What a step depends on; None promises nothing."""
+    optimizer, known = settings.optimizer, formulas(task)
     assert isinstance(optimizer, optimizers.Optimizer)
-    return optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
+    if known is None or not optimizers.is_own(optimizer):
+        return None
+    return known, optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
 
 
 def dropout_keys(task: Task, batches: int, rng: Draws) -> tuple[HostArray, ...] | None:
@@ -202,24 +216,64 @@ def numbers(
     return tuple(np.asarray(each, np.float64) for each in zip(*coefficients, strict=True)), shrink
 
 
-def order(task: Task, settings: Settings, rng: Draws) -> Array | None:
-    """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows."""
+class Padding(NamedTuple):
+    """The few sizes in which a library that compiles for each shape trains; what is added to fill them weighs nothing.
+
+    `samples` are the rows with copies of the first, `batch` the rows of a batch, `batches` those of an epoch.
+    """
+
+    samples: Rows
+    batch: int
+    batches: int
+
+
+def padding(task: Task, batch_size: int) -> Padding | None:
+    """For that many rows in a batch; None where the rows are trained on as they are."""
+    backend, n, samples = task.backend, task.size, task.rows
+    rows, trained = backend.padded(int(samples.X.shape[0])), backend.padded(n)
+    if rows is None or trained is None:
+        return None
+    batch = trained if n <= batch_size else batch_size
+    if streams(samples, backend):
+        return Padding(samples, batch, -(-n // batch))
+    X, Y, w, classes = samples
+    X, Y, w = (None if each is None else backend.extended(each, rows) for each in (X, Y, w))
+    return Padding(Rows(X, Y, w, classes), batch, -(-trained // batch))
+
+
+def _shares(n: int, batch: int, first: int, last: int) -> HostArray:
+    """What the weights of rows in batches first:last, one in each row, are multiplied by.
+
+    It is 0 for a row that was added and batch / real for another, so that a mean over the batch is that over its `real`
+    rows.
+    """
+    real = np.clip(n - batch * np.arange(first, last), 0, batch)[:, None]
+    return np.where(np.arange(batch) < real, batch / np.maximum(real, 1), 0.0)
+
+
+def order(task: Task, settings: Settings, rng: Draws, padding: Padding | None = None) -> Array | None:
+    """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows.
+
+    With `padding` they are on the host.
+    """
     one_batch, streamed = settings.batch_size >= task.size, streams(task.rows, task.backend)
     if one_batch and task.chosen is None and not streamed:
         return None
     numbers = rng.permutation(task.numbers()) if settings.shuffle and not one_batch else task.numbers()
-    return numbers if streamed else task.to_device(numbers)
+    return numbers if streamed or padding is not None else task.to_device(numbers)
 
 
 def groups(
-    task: Task, settings: Settings, order: Array | None, tables: Any, batches: int
+    task: Task, settings: Settings, order: Array | None, tables: Any, batches: int, padding: Padding | None = None
 ) -> Iterator[tuple[Rows, Any, int]]:
     """An epoch as groups of batches of one size: the rows that they are taken from, inputs, and how many they are.
 
     Rows that lie on the host are brought to the device a batch at a time, each a group.
     """
     xp, size = task.net.xp, settings.batch_size
-    if order is None:
+    if padding is not None:
+        yield from _padded_groups(task, order, tables, batches, padding)
+    elif order is None:
         yield task.rows, (None, *tables), batches
     elif streams(task.rows, task.backend):
         for batch in range(batches):
@@ -231,6 +285,57 @@ def groups(
             yield task.rows, (xp.reshape(order[: full * size], (full, size)), *_part(tables, 0, full)), full
         if full < batches:
             yield task.rows, (xp.reshape(order[full * size :], (1, -1)), *_part(tables, full, batches)), 1
+
+
+def _padded_groups(
+    task: Task, order: HostArray | None, tables: Any, batches: int, padding: Padding
+) -> Iterator[tuple[Rows, Any, int]]:
+    """The same in few sizes: all batches in one group, or those that are streamed each in its own."""
+    penalties = (None if each is None else np.full(padding.batches, each) for each in (task.net.l2, task.net.l1))
+    tables = *_extended(tables, padding.batches), None, *penalties
+    table = None if order is None else _table(order, padding)
+    if table is not None and streams(task.rows, task.backend):
+        for batch in range(batches):
+            samples = some_rows(task.rows, table[batch], task.backend)
+            *others, _, l2, l1 = _part(tables, batch, batch + 1)
+            yield samples, (None, *others, _shares(task.size, padding.batch, batch, batch + 1), l2, l1), 1
+    else:
+        *others, _, l2, l1 = tables
+        shares = task.backend.asarray(_shares(task.size, padding.batch, 0, padding.batches), task.dtype)
+        yield padding.samples, (None if table is None else task.to_device(table), *others, shares, l2, l1), batches
+
+
+def all_rows(task: Task) -> Batch:
+    """All rows that are trained on, as one batch."""
+    xp, chosen, dtype, filling = task.net.xp, task.chosen, task.backend.dtype(task.dtype), padding(task, task.size)
+    gathered = task.backend.compile(partial(_batch, xp, dtype=dtype), ("all rows", task.dtype))
+    if filling is None:
+        return gathered(task.rows, None if chosen is None else task.to_device(chosen), None)
+    numbers = None if chosen is None else task.to_device(_table(chosen, filling)[0])
+    return gathered(filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype))
+
+
+def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:
+    """The rows of those numbers (all, if None), their weights multiplied by their shares, if there are any."""
+    X, Y, weights = gather(xp, samples, numbers, dtype)
+    if shares is not None:
+        shares = xp.reshape(shares, (-1, 1))
+        weights = shares if weights is None else shares * weights
+    return Batch(X, Y, weights)
+
+
+def _table(order: HostArray, padding: Padding) -> HostArray:
+    """An epoch's row numbers, a batch in each row; the last real one fills what is left."""
+    table = np.full((padding.batches, padding.batch), order[-1])
+    table.flat[: len(order)] = order
+    return table
+
+
+def _extended(tables: Any, n: int) -> Any:
+    """Every table with n rows, the last one repeated."""
+    if isinstance(tables, tuple):
+        return tuple(_extended(each, n) for each in tables)
+    return None if tables is None else np.append(tables, [tables[-1]] * (n - len(tables))).astype(tables.dtype)
 
 
 def _part(tables: Any, first: int, last: int) -> Any:

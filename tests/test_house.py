@@ -51,6 +51,7 @@ HOST_WORK += [
     "evidence",
     "diagnosis",
     "sparse",
+    "parameters",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
