@@ -145,16 +145,14 @@ def model(parts: Parts, opset: int | None = None) -> Any:
     inputs = [value("X", number, ["n", parts.pairs[0][0].shape[0]])]
     outputs = [value(name, kind or number, shape) for name, (kind, shape) in answers.items()]
     standard = onnx.helper.make_opsetid("", opset)
-    found = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, "dlx", inputs, outputs, graph.arrays),
+    return onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, "dlx", inputs, outputs, graph.arrays, _description(parts)),
         opset_imports=[standard, *([onnx.helper.make_opsetid("dlx", 1)] if graph.functions else [])],
         ir_version=onnx.helper.find_min_ir_version_for([standard]),  # which the runtimes of that opset can read
         functions=list(graph.functions.values()),
         producer_name="dlx",
         producer_version=__version__,
     )
-    onnx.helper.set_model_props(found, _properties(parts))
-    return found
 
 
 def computed(parts: Parts, onnx: Any, dtype: str, opset: int, inline: bool) -> tuple[Graph, Answers]:
@@ -275,14 +273,17 @@ def are_texts(labels: HostArray) -> bool:
     return labels.dtype.kind in "UOT"
 
 
-def _properties(parts: Parts) -> dict[str, str]:
-    """What the file says of the network, in JSON."""
+def _description(parts: Parts) -> str:
+    """What the file says of the network, in JSON: the graph's description, of which `merge_models` keeps both.
+
+    Properties of the model would not do: it refuses models that say different things there.
+    """
     facts = {
         "activation": [descriptions.described(each) for each in parts.hidden],
         "loss": descriptions.described(parts.loss),
         "classes": None if parts.classes is None else parts.classes.tolist(),
     }
-    return {name: json.dumps(fact) for name, fact in facts.items()}
+    return json.dumps(facts)
 
 
 def to_torch(pairs: Pairs, hidden: Sequence[activations.Activation]) -> Any:

@@ -321,8 +321,9 @@ class Network:
         Notes
         -----
         `onnx.compose.merge_models` joins models of equal opset and IR version; names that both have, such as ``X``,
-        are told apart by its `prefix1` and `prefix2`. A pipeline of scikit-learn that ends in one of dlx's estimators
-        becomes one model by ``skl2onnx.to_onnx(pipeline, X[:1])``; see `dlx.onnx_hooks`.
+        are told apart by its `prefix1` and `prefix2`. The graph's description is JSON of activation, loss and classes.
+        A pipeline of scikit-learn that ends in one of dlx's estimators becomes one model by
+        ``skl2onnx.to_onnx(pipeline, X[:1])``; see `dlx.onnx_hooks`.
 
         Raises
         ------

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
 from dlx import checks, conversion, export, losses
 
@@ -72,6 +73,7 @@ def _parsed(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> 
 
 def _outputs(est: Any, scope: Any, inputs: Any) -> list[Any]:
     """The variables of a classifier: label and probabilities, the latter as a tensor, as maps or as columns."""
+    check_is_fitted(est, "coefs_")
     types, declare, options = _types(), scope.declare_local_variable, _options(est, scope)
     labels, number = _labels(est, options), _number(inputs)
     label = _label_type(labels)
@@ -88,6 +90,7 @@ def _outputs(est: Any, scope: Any, inputs: Any) -> list[Any]:
 def shapes(operator: Any) -> None:
     """The types and shapes of an operator's outputs, by skl2onnx's classes."""
     est, outputs, number = operator.raw_operator, operator.outputs, _number(operator.inputs)
+    check_is_fitted(est, "coefs_")
     n, K = operator.inputs[0].get_first_dimension(), est.n_outputs_
     if not isinstance(est, ClassifierMixin):
         outputs[0].set_type(number([n, K]))

@@ -97,7 +97,7 @@ def test_an_estimator_at_another_opset(opset, tmp_path):
     ):
         path = tmp_path / "est.onnx"
         est.to_onnx(path, opset=opset)
-        assert [(each.domain, each.version) for each in onnx.load(path).opset_import] == [("", opset)]
+        assert [each.version for each in onnx.load(path).opset_import if each.domain == ""] == [opset]
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         expected = est.predict_proba(X) if hasattr(est, "classes_") else est.predict(X)
         oracles.assert_close(session.run(None, {"X": X})[-1], expected, 1e-12)

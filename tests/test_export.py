@@ -299,11 +299,13 @@ def test_what_the_file_says_of_itself(tmp_path):
     net = network_of("elu", losses.cross_entropy(0.1), classes=["a", "b", "c"])
     model = exported(net, tmp_path / "net.onnx")
     assert (model.producer_name, model.producer_version) == ("dlx", version("dlx-nn"))
-    assert {each.key: json.loads(each.value) for each in model.metadata_props} == {
+    assert json.loads(model.graph.doc_string) == {
         "activation": [{"name": "elu", "settings": {"alpha": 1.0}}] * 2,
         "loss": {"name": "cross_entropy", "settings": {"label_smoothing": 0.1}},
         "classes": ["a", "b", "c"],
     }
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().graph_description == model.graph.doc_string
     assert [each.name for each in model.graph.input] == ["X"]
     assert {each.domain: each.version for each in model.opset_import} == {"": 20}
 
@@ -401,7 +403,10 @@ def scaler(opset, ir_version, mean, scale):
 
 @pytest.mark.parametrize("opset", [13, 17, 20])
 def test_models_of_equal_opset_are_merged(opset, tmp_path):
-    """Behind somebody else's preprocessing, and one network behind another, whose names are told apart by a prefix."""
+    """Behind somebody else's preprocessing, and one network behind another, whose names are told apart by a prefix.
+
+    The latter was refused with "different values for the same model metadata property".
+    """
     compose = pytest.importorskip("onnx.compose")
     X, mean, scale = rows(7), np.arange(4.0), np.arange(1.0, 5.0)
     first, last = network_of("silu", outputs=4), network_of("mish", "cross_entropy", classes=["a", "b", "c"])
@@ -418,6 +423,21 @@ def test_models_of_equal_opset_are_merged(opset, tmp_path):
     label, P = session.run(["last/label", "last/probabilities"], {"first/X": X})
     oracles.assert_close(P, last.predict_proba(first.predict(X)), 1e-6)
     assert label.tolist() == last.predict(first.predict(X)).tolist()
+    facts = [json.loads(line) for line in both.graph.doc_string.splitlines() if line.startswith("{")]
+    assert [each["activation"][0]["name"] for each in facts] == ["silu", "mish"]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_two_networks_of_one_input_side_by_side(dtype, tmp_path):
+    compose = pytest.importorskip("onnx.compose")
+    X = rows(7, dtype)
+    nets = network_of("gelu", dtype=dtype), network_of("gelu", "binary_cross_entropy", 1, dtype=dtype)
+    a, b = (at_opset(net, 20, tmp_path / "net") for net in nets)
+    both = compose.merge_models(a, b, io_map=[], prefix1="a/", prefix2="b/")
+    session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(["a/prediction", "b/probabilities"], {"a/X": X, "b/X": X})
+    oracles.assert_close(found[0], nets[0].predict(X), TOLERANCE[dtype])
+    oracles.assert_close(found[1], nets[1].predict_proba(X), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPRegressor as TheirRegressor
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
@@ -49,7 +51,7 @@ LABELS = {
     "several labels a row": (X.mean(axis=0) < X).astype(int),
 }
 TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
-OPSETS = range(export.OLDEST, skl2onnx.__max_supported_opset__ + 1)
+NEWEST = skl2onnx.__max_supported_opset__
 
 
 def classifier(**settings):
@@ -105,9 +107,9 @@ def test_labels_of_every_kind(labels, dtype):
     assert_same(est, rows, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("opset", [export.OLDEST, 15, 17, 18, 20, NEWEST])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_every_activation_at_every_opset(dtype, opset):
+def test_every_activation_at_old_and_new_opsets(dtype, opset):
     rows = X.astype(dtype)
     for name, make in activations.ACTIVATIONS.items():
         est = make_pipeline(StandardScaler(), classifier(activation=make(), max_iter=1)).fit(rows, PLACES)
@@ -182,11 +184,32 @@ def test_whole_numbers_and_named_columns():
     oracles.assert_close(found["probabilities"], est.predict_proba(pair), 1e-13)
 
 
-def test_a_subclass_and_a_network_from_scikit_learn():
+def test_subclasses_and_scikit_learns_own_by_way_of_dlx():
     class Own(dlx.MLPClassifier):
         pass
 
     assert_same(make_pipeline(StandardScaler(), Own(**SETTINGS)).fit(X, PLACES), X, 1e-13)
+    theirs = TheirRegressor("poisson", (5,), max_iter=4, random_state=0).fit(X, np.abs(X))  # three, through exp
+    found = run(skl2onnx.to_onnx(dlx.from_sklearn(theirs), X[:1]), X)
+    oracles.assert_close(found["variable"], theirs.predict(X), 1e-13)
+
+
+def test_an_opset_for_each_domain():
+    est = make_pipeline(StandardScaler(), classifier(activation="gelu")).fit(X.astype("float32"), PLACES)
+    model = skl2onnx.to_onnx(est, X[:1].astype("float32"), target_opset={"": 17, "ai.onnx.ml": 2})
+    found = run(model, X.astype("float32"))
+    np.testing.assert_array_equal(found["output_label"], est.predict(X.astype("float32")))
+
+
+def test_a_scaler_of_skl2onnx_is_merged_with_a_network_of_the_same_opset(tmp_path):
+    compose, rows = pytest.importorskip("onnx.compose"), X.astype("float32")
+    scaler = StandardScaler().fit(rows)
+    est = classifier(activation="gelu").fit(scaler.transform(rows), PLACES)
+    before = skl2onnx.to_onnx(scaler, rows[:1], target_opset=15)
+    est.to_onnx(tmp_path / "net.onnx", opset=15)
+    model = compose.merge_models(before, onnx.load(tmp_path / "net.onnx"), [("variable", "X")], prefix2="net/")
+    found = run(model, rows)
+    oracles.assert_close(found["net/probabilities"], est.predict_proba(scaler.transform(rows)), 2e-6)
 
 
 # -- searches and ensembles --
@@ -233,6 +256,9 @@ def test_ensembles_of_regressors_once_registered():
 
 
 def test_rejections():
+    for unfitted in (classifier(), regressor()):
+        with pytest.raises(NotFittedError):
+            skl2onnx.to_onnx(unfitted, X[:1])
     own = (lambda z: z * 1.0, lambda z, a: z * 0.0 + 1.0)
     est = regressor(activation=own).fit(X, X[:, 0])
     with pytest.raises(
@@ -255,9 +281,11 @@ def test_a_users_own_entry_in_the_table_stands():
 
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
     skl2onnx.update_registered_converter(Own, "Theirs", onnx_hooks.shapes, onnx_hooks.convert, options=options)
-    est = Own(**SETTINGS).fit(X.astype("float32"), PLACES)
-    found = run(skl2onnx.to_onnx(est, X[:1].astype("float32")), X.astype("float32"))
-    assert list(found) == ["output_label", "output_probability"]
+    est = Own(**SETTINGS).fit(X, PLACES)
+    assert list(run(skl2onnx.to_onnx(est, X[:1].astype("float32")), X.astype("float32"))) == [
+        "output_label",
+        "output_probability",
+    ]
     assert_same(est, X, 1e-13)
 
 
