@@ -23,6 +23,9 @@ HostArray = np.ndarray[Any, Any]
 Pairs = Sequence[tuple[HostArray, HostArray]]
 Answers = dict[str, tuple[int | None, list[Any]]]  # by name: the type, or None for the working dtype, and the shape
 OPSET, OLDEST = 20, 13  # the first with Gelu; and the first whose Softmax, Squeeze and Relu are today's
+# Where relu, sigmoid and tanh of doubles are at their limits. onnxruntime before 1.18 makes one operator of a Gemm and
+# the activation behind it, but has none for doubles; so a Max with this, which changes no value, comes between them.
+FLOOR = -1000.0
 SINCE = {"gelu": 20, "mish": 18}  # the opset that brought the operator
 MOST_BYTES = 2**31 - 2**20  # protobuf writes less than 2 GiB; a MiB is for all that is not a parameter
 TORCH_MODULES = "dlx.backends._torch_modules"  # by name, as every file of backends/
@@ -204,6 +207,8 @@ def _activated(graph: Graph, Z: str, activation: activations.Activation, l: int)
     older = graph.opset < SINCE.get(name, OLDEST)
     if name in FUNCTIONS and (graph.dtype == "float64" or older or name not in OPERATORS):
         return graph.call(name, Z, *(graph.hold(f"{key}{l}", value) for key, value in settings.items()))
+    if graph.dtype == "float64":
+        Z = graph.op("Max", Z, graph.hold(f"floor{l}", FLOOR))
     kind, attributes = OPERATORS[name](**settings)
     return graph.op(kind, Z, **attributes)
 

@@ -369,6 +369,17 @@ def test_far_out_nothing_overflows_where_the_formula_is_written_out(dtype, tmp_p
         oracles.assert_close(error, np.zeros(len(z)), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("opset", [13, 20, 22])
+def test_no_gemm_of_doubles_is_alone_before_its_activation(opset, tmp_path):
+    """onnxruntime 1.15 to 1.17 fuse these and then load nothing: "Failed to find kernel for FusedGemm" (pull 19612)."""
+    for activation in ACTIVATIONS:
+        model = at_opset(network_of(activation, dtype="float64"), opset, tmp_path / "net.onnx")
+        for gemm in (node for node in model.graph.node if node.op_type == "Gemm"):
+            readers = [node.op_type for node in model.graph.node if gemm.output[0] in node.input]
+            fused = {"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Elu", "Selu", "Softplus"}
+            assert len(readers) != 1 or not fused & {*readers}
+
+
 def test_each_opset_has_the_ir_version_of_its_time(tmp_path):
     """onnx's own table of releases: opset 13 came with IR 7, 15 with 8, 19 with 9, 21 with 10."""
     expected = {13: 7, 14: 7, 15: 8, 16: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
