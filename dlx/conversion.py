@@ -64,7 +64,7 @@ def to_sklearn(est: Any) -> Any:
         mlp.best_loss_ = min(mlp.loss_curve_, default=np.inf)
     pairs = folded(est)
     if is_classifier(est):
-        pairs = _one_column(pairs) if len(est.classes_) == 2 and not est._multilabel else pairs
+        pairs = one_column(pairs) if len(est.classes_) == 2 and not est._multilabel else pairs
         mlp._label_binarizer = LabelBinarizer().fit(
             np.eye(len(est.classes_), dtype=int) if est._multilabel else est.classes_
         )
@@ -79,14 +79,19 @@ def to_sklearn(est: Any) -> Any:
     return mlp
 
 
-def to_onnx(est: Any, path: Any) -> None:
+def to_onnx(est: Any, path: Any, opset: int | None = None) -> None:
     """Write a dlx estimator as an ONNX model; a standardisation is a part of it.
 
     Raises
     ------
     ValueError
-        It has functions of the user's own, or has seen one class alone.
+        It has functions of the user's own, or has seen one class alone; or `opset` is out of range.
     """
+    export.to_onnx(path, parts(est), opset)
+
+
+def parts(est: Any) -> export.Parts:
+    """What the ONNX model of a dlx estimator is made of."""
     check_is_fitted(est, "coefs_")
     classes = None if not is_classifier(est) or est._multilabel else np.asarray(est.classes_)
     one_label = classes is not None and est._fitted_loss.targets == "binary"
@@ -94,7 +99,7 @@ def to_onnx(est: Any, path: Any) -> None:
         checks.reject("classes_", "hold at least two labels for to_onnx", est.classes_, "Train it on two.")
     pairs = [(_own(W), _own(b)) for W, b in zip(est.coefs_, est.intercepts_, strict=True)]
     yes = "Greater"  # scikit-learn's rule: a score of 0 is no
-    export.to_onnx(path, export.Parts(pairs, est._hidden, est._fitted_loss, classes, one_label, yes, *est._standards))
+    return export.Parts(pairs, est._hidden, est._fitted_loss, classes, one_label, yes, *est._standards)
 
 
 def _is_theirs(name: str, value: Any) -> bool:
@@ -129,7 +134,7 @@ def folded(est: Any) -> Pairs:
     return pairs
 
 
-def _one_column(pairs: Pairs) -> Pairs:
+def one_column(pairs: Pairs) -> Pairs:
     """Two scores as one: softmax(z)_1 = σ(z_1 - z_0)."""
     W, b = pairs[-1]
     return pairs if W.shape[1] == 1 else [*pairs[:-1], (W[:, 1:] - W[:, :1], b[1:] - b[:1])]

@@ -44,12 +44,13 @@ from dlx.estimator_pickles import each_slot
 from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch, all_or_nothing, going_on, naming_validation_rows
 from dlx.model import own_params
 from dlx.network import Layer, Params
+from dlx.onnx_hooks import OnnxHooks
 
 HostArray = np.ndarray[Any, Any]
 LINKS = {"classes": "softmax", "binary": "logistic", "counts": "exp", "real": "identity"}
 
 
-class Base(CallbackSupport, BaseEstimator):
+class Base(CallbackSupport, OnnxHooks, BaseEstimator):
     """The training and the scores of both estimators; what their targets are, they say themselves."""
 
     _parameter_constraints = estimator_settings.CONSTRAINTS
@@ -287,9 +288,9 @@ class Base(CallbackSupport, BaseEstimator):
         """scikit-learn's own estimator with the same predictions; see `dlx.conversion.to_sklearn`."""
         return conversion.to_sklearn(self)
 
-    def to_onnx(self, path: Any) -> None:
+    def to_onnx(self, path: Any, opset: int | None = None) -> None:
         """Write the fitted estimator as an ONNX model, its standardisation included; see `dlx.Network.to_onnx`."""
-        conversion.to_onnx(self, path)
+        conversion.to_onnx(self, path, opset)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """On the same backend, with all of its optimizer: not by way of a pickle."""

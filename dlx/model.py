@@ -297,7 +297,7 @@ class Network:
         descriptions.require_readable(description)
         saving.write(path, description, arrays)
 
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+    def to_onnx(self, path: str | os.PathLike[str], opset: int | None = None) -> None:
         """Write the network as an ONNX model, which onnxruntime and others run without dlx.
 
         Its input is ``X`` (n, d0), n free, in the network's dtype. A classifier's outputs are ``label`` (n,), strings
@@ -308,11 +308,24 @@ class Network:
         Parameters
         ----------
         path : path of the file, replaced only when all of the new one is written
+        opset : int >= 13, optional
+            The version of ONNX's operators, up to the newest that the installed onnx knows; by default 20. The file
+            has the lowest IR version that goes with it, so that the runtimes of that time read it. An activation that
+            onnxruntime cannot compute in this dtype is a function in the file, of the domain "dlx", from 20 up; below,
+            and where the opset has no such operator, it is written out in ONNX's own operators.
+
+        Notes
+        -----
+        `onnx.compose.merge_models` joins models of equal opset and IR version; names that both have, such as ``X``,
+        are told apart by its `prefix1` and `prefix2`. The graph's description is JSON of activation, loss and classes.
+        A pipeline of scikit-learn that ends in one of dlx's estimators becomes one model by
+        ``skl2onnx.to_onnx(pipeline, X[:1])``; see `dlx.onnx_hooks`.
 
         Raises
         ------
-        ValueError
-            The activation or the loss is a user's own, or the parameters fill 2 GiB, which ONNX's format cannot hold.
+        ValueError, TypeError
+            The activation or the loss is a user's own, or the parameters fill 2 GiB, which ONNX's format cannot hold;
+            or `opset` is no integer from 13 to the newest.
         ImportError
             onnx is not installed: ``pip install 'dlx-nn[onnx]'``.
         OSError
@@ -320,16 +333,24 @@ class Network:
 
         Examples
         --------
-        >>> import dlx, numpy as np, onnxruntime, os, tempfile
+        >>> import dlx, numpy as np, onnx, onnxruntime, os, tempfile
         >>> net = dlx.Network([(np.eye(2), np.zeros(2))], loss="cross_entropy", classes=["no", "yes"])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     net.to_onnx(os.path.join(folder, "net.onnx"))
         ...     session = onnxruntime.InferenceSession(os.path.join(folder, "net.onnx"))
         >>> session.run(["label"], {"X": np.array([[0.0, 1.0], [3.0, 1.0]])})[0].tolist()
         ['yes', 'no']
+
+        For a runtime of 2020:
+
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.to_onnx(os.path.join(folder, "net.onnx"), opset=13)
+        ...     model = onnx.load(os.path.join(folder, "net.onnx"))
+        >>> model.opset_import[0].version, model.ir_version
+        (13, 7)
         """
         parts = export.Parts(self._host_params(), self.activation, self.loss, self.classes, self._one_label)
-        export.to_onnx(path, parts)
+        export.to_onnx(path, parts, opset)
 
     def to_torch(self) -> Any:
         """The same layers as a ``torch.nn.Sequential`` on the CPU: a Linear for each, and between them the activations.

@@ -89,6 +89,23 @@ def test_scikit_learns_own_mlp_by_way_of_dlx(activation, tmp_path):
         oracles.assert_close(found["prediction"], theirs.predict(digits), 1e-12)
 
 
+@pytest.mark.parametrize("opset", [13, 18, 21])
+def test_an_estimator_at_another_opset(opset, tmp_path):
+    for est in (
+        dlx.MLPClassifier(**SETTINGS, activation="gelu", standardize=True).fit(X, WORDS),
+        dlx.MLPRegressor(**SETTINGS, activation="mish", standardize=True).fit(X, X[:, :2]),
+    ):
+        path = tmp_path / "est.onnx"
+        est.to_onnx(path, opset=opset)
+        assert [each.version for each in onnx.load(path).opset_import if each.domain == ""] == [opset]
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        expected = est.predict_proba(X) if hasattr(est, "classes_") else est.predict(X)
+        oracles.assert_close(session.run(None, {"X": X})[-1], expected, 1e-12)
+    with pytest.raises(ValueError, match="`opset` must be an integer >= 13; got 12"):
+        est.to_onnx(tmp_path / "other.onnx", opset=12)
+    assert not (tmp_path / "other.onnx").exists()
+
+
 def test_a_score_of_zero_is_no_as_in_scikit_learn(tmp_path):
     est = dlx.MLPClassifier((), max_iter=1).fit(X, X[:, 0] > 0)
     est.coefs_[0][:], est.intercepts_[0][:] = 0.0, 0.0

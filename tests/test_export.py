@@ -299,11 +299,13 @@ def test_what_the_file_says_of_itself(tmp_path):
     net = network_of("elu", losses.cross_entropy(0.1), classes=["a", "b", "c"])
     model = exported(net, tmp_path / "net.onnx")
     assert (model.producer_name, model.producer_version) == ("dlx", version("dlx-nn"))
-    assert {each.key: json.loads(each.value) for each in model.metadata_props} == {
+    assert json.loads(model.graph.doc_string) == {
         "activation": [{"name": "elu", "settings": {"alpha": 1.0}}] * 2,
         "loss": {"name": "cross_entropy", "settings": {"label_smoothing": 0.1}},
         "classes": ["a", "b", "c"],
     }
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().graph_description == model.graph.doc_string
     assert [each.name for each in model.graph.input] == ["X"]
     assert {each.domain: each.version for each in model.opset_import} == {"": 20}
 
@@ -313,6 +315,162 @@ def test_the_bytes_are_reproducible(tmp_path):
     for name in ("a", "b"):
         net.to_onnx(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# -- opsets --
+
+OPSETS = range(export.OLDEST, onnx.defs.onnx_opset_version() + 1)
+
+
+def at_opset(net, opset, path):
+    net.to_onnx(path, opset=opset)
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_every_activation_and_loss_at_every_opset(dtype, opset, tmp_path):
+    """The reports: a model of a domain of its own (onnxruntime 20559), an opset beyond the runtime (onnxjs 89)."""
+    X = rows(50, dtype)
+    for activation, loss in EACH:
+        net = network_of(activation, loss, dtype=dtype)
+        model = at_opset(net, opset, tmp_path / "net.onnx")
+        checker.check_model(model, full_check=True)
+        standard = onnx.helper.make_opsetid("", opset)
+        assert model.ir_version == onnx.helper.find_min_ir_version_for([standard])
+        domains = {each.domain: each.version for each in model.opset_import}
+        assert domains.pop("") == opset
+        if opset < 20:
+            assert not model.functions
+            assert not domains
+            assert not {node.domain for node in model.graph.node} - {""}
+        assert_same(run(model, X), net, X)
+
+
+@pytest.mark.parametrize("opset", [13, 14, 17, 18, 19, 22, OPSETS[-1]])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_standards_own_evaluator_agrees_at_other_opsets(dtype, opset, tmp_path):
+    X = rows(7, dtype)
+    for activation in ACTIVATIONS:
+        net = network_of(activation, dtype=dtype)
+        (found,) = reference.ReferenceEvaluator(at_opset(net, opset, tmp_path / "net.onnx")).run(None, {"X": X})
+        oracles.assert_close(found, net.predict(X), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_far_out_nothing_overflows_where_the_formula_is_written_out(dtype, tmp_path):
+    z = np.concatenate([np.linspace(-1000, 1000, 401), np.linspace(-40, 40, 401), [1e30, -1e30]])[:, None].astype(dtype)
+    one = np.ones((1, 1)), np.zeros(1)
+    for activation in ACTIVATIONS:
+        net = dlx.Network([one, one], activation=activation, dtype=dtype)
+        found = run(at_opset(net, 13, tmp_path / "net.onnx"), z)["prediction"]
+        assert np.isfinite(found).all()
+        error = (found - net.predict(z)) / np.maximum(1, np.abs(z[:, 0]))
+        oracles.assert_close(error, np.zeros(len(z)), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("opset", [13, 20, 22])
+def test_no_gemm_of_doubles_is_alone_before_its_activation(opset, tmp_path):
+    """onnxruntime 1.15 to 1.17 fuse these and then load nothing: "Failed to find kernel for FusedGemm" (pull 19612)."""
+    for activation in ACTIVATIONS:
+        model = at_opset(network_of(activation, dtype="float64"), opset, tmp_path / "net.onnx")
+        for gemm in (node for node in model.graph.node if node.op_type == "Gemm"):
+            readers = [node.op_type for node in model.graph.node if gemm.output[0] in node.input]
+            fused = {"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Elu", "Selu", "Softplus"}
+            assert len(readers) != 1 or not fused & {*readers}
+
+
+def test_each_opset_has_the_ir_version_of_its_time(tmp_path):
+    """onnx's own table of releases: opset 13 came with IR 7, 15 with 8, 19 with 9, 21 with 10."""
+    expected = {13: 7, 14: 7, 15: 8, 16: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
+    found = {opset: at_opset(network_of(), opset, tmp_path / "net.onnx").ir_version for opset in expected}
+    assert found == expected
+
+
+def test_no_opset_is_opset_20(tmp_path):
+    for dtype in TOLERANCE:
+        net = network_of("gelu", "cross_entropy", dtype=dtype)
+        assert exported(net, tmp_path / "a") == at_opset(net, 20, tmp_path / "b")
+
+
+def test_labels_at_the_oldest_opset(tmp_path):
+    X = rows(50)
+    for classes, outputs in LABELS:
+        net = network_of("tanh", "cross_entropy", outputs, classes=classes)
+        assert_same(run(at_opset(net, 13, tmp_path / "net.onnx"), X), net, X)
+    net = network_of("tanh", "binary_cross_entropy", 1, classes=["no", "yes"])
+    assert_same(run(at_opset(net, np.int64(13), tmp_path / "net.onnx"), X), net, X)
+
+
+def scaler(opset, ir_version, mean, scale):
+    """A model that somebody else made, of "raw" to "scaled"."""
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [helper.make_node("Sub", ["raw", "m"], ["c"]), helper.make_node("Div", ["c", "s"], ["scaled"])]
+    arrays = [onnx.numpy_helper.from_array(each.astype("f4"), name) for name, each in (("m", mean), ("s", scale))]
+    values = [helper.make_tensor_value_info(name, number, ["n", 4]) for name in ("raw", "scaled")]
+    graph = helper.make_graph(nodes, "scaler", values[:1], values[1:], arrays)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 20])
+def test_models_of_equal_opset_are_merged(opset, tmp_path):
+    """Behind somebody else's preprocessing, and one network behind another, whose names are told apart by a prefix.
+
+    The latter was refused with "different values for the same model metadata property".
+    """
+    compose = pytest.importorskip("onnx.compose")
+    X, mean, scale = rows(7), np.arange(4.0), np.arange(1.0, 5.0)
+    first, last = network_of("silu", outputs=4), network_of("mish", "cross_entropy", classes=["a", "b", "c"])
+    a, b = at_opset(first, opset, tmp_path / "a"), at_opset(last, opset, tmp_path / "b")
+    before = scaler(opset, b.ir_version, mean, scale)
+    merged = compose.merge_models(before, b, io_map=[("scaled", "X")])
+    checker.check_model(merged, full_check=True)
+    scaled = (X - mean.astype("f4")) / scale.astype("f4")
+    session = onnxruntime.InferenceSession(merged.SerializeToString(), providers=["CPUExecutionProvider"])
+    oracles.assert_close(session.run(["probabilities"], {"raw": X})[0], last.predict_proba(scaled), 1e-6)
+    both = compose.merge_models(a, b, io_map=[("prediction", "X")], prefix1="first/", prefix2="last/")
+    checker.check_model(both, full_check=True)
+    session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
+    label, P = session.run(["last/label", "last/probabilities"], {"first/X": X})
+    oracles.assert_close(P, last.predict_proba(first.predict(X)), 1e-6)
+    assert label.tolist() == last.predict(first.predict(X)).tolist()
+    facts = [json.loads(line) for line in both.graph.doc_string.splitlines() if line.startswith("{")]
+    assert [each["activation"][0]["name"] for each in facts] == ["silu", "mish"]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_two_networks_of_one_input_side_by_side(dtype, tmp_path):
+    compose = pytest.importorskip("onnx.compose")
+    X = rows(7, dtype)
+    nets = network_of("gelu", dtype=dtype), network_of("gelu", "binary_cross_entropy", 1, dtype=dtype)
+    a, b = (at_opset(net, 20, tmp_path / "net") for net in nets)
+    both = compose.merge_models(a, b, io_map=[], prefix1="a/", prefix2="b/")
+    session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(["a/prediction", "b/probabilities"], {"a/X": X, "b/X": X})
+    oracles.assert_close(found[0], nets[0].predict(X), TOLERANCE[dtype])
+    oracles.assert_close(found[1], nets[1].predict_proba(X), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("opset", "error", "text"),
+    [
+        (12, ValueError, "`opset` must be an integer >= 13; got 12. Leave it out for opset 20."),
+        (0, ValueError, "`opset` must be an integer >= 13; got 0. Leave it out for opset 20."),
+        (True, TypeError, "`opset` must be an integer >= 13; got True. Leave it out for opset 20."),
+        (17.0, TypeError, "`opset` must be an integer >= 13; got 17.0. Leave it out for opset 20."),
+        ("17", TypeError, "`opset` must be an integer >= 13; got '17'. Leave it out for opset 20."),
+        (
+            OPSETS[-1] + 1,
+            ValueError,
+            f"`opset` must be at most {OPSETS[-1]}, the newest that the installed onnx knows; got {OPSETS[-1] + 1}. "
+            "Upgrade onnx, or leave it out for opset 20.",
+        ),
+    ],
+)
+def test_an_opset_that_is_none(opset, error, text, tmp_path):
+    with pytest.raises(error, match=f"^{re.escape(text)}$"):
+        network_of().to_onnx(tmp_path / "net.onnx", opset=opset)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- failures --

@@ -26,6 +26,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"checkpoints"},
     {"fitting", "article", "selftest", "sequential"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
+    {"onnx_hooks"},
     {"estimator_watch"},
     {"estimator_base"},
     {"estimators"},
@@ -54,13 +55,14 @@ HOST_WORK += [
     "parameters",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
-WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
+WITH_SKLEARN += ["estimators", "conversion", "onnx_hooks"]  # none of them is imported before its names are asked for
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS |= {"learning_rates": {"numpy"}, "plot_data": {"numpy"}, "plot": {"numpy", "matplotlib"}}
 GUESTS["backend"] |= {"array_api_compat"}
 GUESTS["display"] = {"tqdm"}  # when a bar is asked for
 GUESTS["export"] |= {"onnx"}
+GUESTS["onnx_hooks"] = {"numpy", "skl2onnx"}  # the latter when it asks
 for name in WITH_SKLEARN:
     GUESTS[name] = GUESTS.get(name, set()) | {"sklearn"}
 LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}, "_torch_modules": {"torch"}}
