@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlx import checks, sparse
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
-from dlx.sparse import compressed
+from dlx.sparse import compressed as compressed
 
 HostArray = np.ndarray[Any, Any]
 KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # converted a batch at a time
@@ -137,20 +137,24 @@ def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
     return X
 
 
-def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X", dense: bool = False) -> Array:
+def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
     """`X` on the backend, checked: (n, width), n >= 1, real and finite.
 
     Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype. A
-    matrix of SciPy's stays on the host, as CSR, unless it must be `dense` where nothing multiplies it as it is.
+    matrix of SciPy's stays on the host, as CSR.
     """
     X = real_rows(X, backend, width, name)
     stored = stored_dtype(dtype_name(X), backend, dtype)
     if compressed(X):
-        X = sparse.as_dtype(X, stored, name)
-        return backend.asarray(X.toarray()) if dense and not backend.multiplies_sparse else X
+        return sparse.as_dtype(X, stored, name)
     found = backend.asarray(X, stored)
     require_finite(found, backend, name)
     return found
+
+
+def dense(X: Array, backend: Backend) -> Array:
+    """Rows as they are where the backend multiplies sparse ones; elsewhere such ones become dense, and lie there."""
+    return backend.asarray(X.toarray()) if compressed(X) and not backend.multiplies_sparse else X
 
 
 def unplaced(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:

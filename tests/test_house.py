@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
     {"display", "views", "version", "checks", "backend", "interrupts", "files"},
     {"saving"},
-    {"activations", "losses", "initializers", "schedules", "metrics", "sparse", "data", "targets", "dropout", "parameters"},
+    {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
+    {"data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"descriptions"},
