@@ -98,7 +98,8 @@ class Base(CallbackSupport, BaseEstimator):
         settings = estimator_settings.settings(self, n, rule, self.t_, part)
         plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
         size = 8 if plan.dtype == "float64" else 4
-        expected = memory.needs(given.X.shape, plan.dims, settings.batch_size, settings.optimizer, size)
+        features = given.X.tocsr() if data.compressed(given.X) else given.X
+        expected = memory.needs(features, plan.dims, settings.batch_size, settings.optimizer, size, plan.backend)
         with plan.backend.scope(), memory.explained(plan.backend, min(settings.batch_size, n), expected):
             parameters.require_real(list(pairs), plan.backend, plan.dtype, "init")
             if first:

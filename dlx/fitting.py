@@ -195,7 +195,7 @@ def fit(
     compute = chosen.dtype(name)
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
-    expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
+    expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4, chosen)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
     with chosen.scope(), explained:
         come: Callable[..., Array] = data.unplaced if stream else data.features

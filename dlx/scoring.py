@@ -20,9 +20,8 @@ After = Callable[[Array], Array]  # of what `OfScores` gives, row by row
 OfScores = Callable[[network.Formulas, Array], Array]  # from scores (n, K), a row for each row
 
 
-def rows_at_once(backend: Backend, params: Params) -> int:
+def rows_at_once(backend: Backend, widest: int) -> int:
     """How many rows a block has: by the widest layer, input and output among them."""
-    widest: int = max(max(layer.W.shape[-2:]) for layer in params)
     wanted = max(backend.fewest_rows, backend.elements_at_once // widest)
     return max(1, min(wanted, backend.most_elements // widest))
 
@@ -61,7 +60,8 @@ class Asked(NamedTuple):
     def blocks(self, X: Array, numbers: HostArray | None = None) -> Iterator[tuple[int, int, Array]]:
         """(first, last, the rows between) of X, or of its rows of those numbers."""
         n = X.shape[0] if numbers is None else len(numbers)
-        for first, last in data.spans(n, rows_at_once(self.backend, self.params)):
+        widest = max(max(layer.W.shape[-2:]) for layer in self.params)
+        for first, last in data.spans(n, rows_at_once(self.backend, widest)):
             yield first, last, data.block(X, first, last, numbers, self.backend, self.dtype)
 
     def of_rows(self, X: Array, of_scores: OfScores, name: Hashable, stays: bool, after: After | None = None) -> Array:
