@@ -193,7 +193,8 @@ def require_finite(X: Array, backend: Backend, name: str, dtype: str | None = No
     dtype = dtype or dtype_name(X)
     if dtype == dtype_name(X) and all_finite(xp, X):
         return
-    for first, last in spans(X.shape[0], CHECKED_AT_ONCE // max(X.shape[1], 1)):
+    at_once = CHECKED_AT_ONCE if dtype == dtype_name(X) else CHECKED_AT_ONCE // 16  # of which a copy is made
+    for first, last in spans(X.shape[0], at_once // max(X.shape[1], 1)):
         block = xp.astype(X[first:last, :], backend.dtype(dtype), copy=False)
         if not bool(xp.all(xp.isfinite(block))):
             host = backend.to_host(block)

@@ -176,7 +176,8 @@ def test_a_training_of_sparse_rows_is_resumed(be, tmp_path):
 
 
 WIDE = 1 << 18
-DOCUMENTS = scipy.sparse.random(600, WIDE, 100 / WIDE, format="csr", random_state=0)
+WORDS = np.sort(RNG.integers(0, WIDE // 100, (600, 100)) + np.arange(100) * (WIDE // 100), axis=1)
+DOCUMENTS = scipy.sparse.csr_array((RNG.random(60_000), WORDS.ravel(), np.arange(0, 60_001, 100)), shape=(600, WIDE))
 TOPICS = np.arange(600) % 2
 
 
