@@ -159,7 +159,7 @@ class NumpyBackend(Backend):
 
 
 def _sparse_product(a: Any, b: Array, out: Array) -> Array:
-    """a b for a transposed CSR matrix: only the rows that are not zero are computed, and nothing is as large as `out`."""
+    """a b for a transposed CSR matrix: only rows that are not zero are computed, and nothing is as large as `out`."""
     touched, places = np.unique(a.indices, return_inverse=True)
     few = type(a)((a.data, places, a.indptr), shape=(len(touched), a.shape[1]))
     out[...] = 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlx import checks, sparse
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
-from dlx.sparse import compressed
+from dlx.sparse import compressed as compressed
 
 HostArray = np.ndarray[Any, Any]
 KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # converted a batch at a time
@@ -137,20 +137,24 @@ def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
     return X
 
 
-def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X", dense: bool = False) -> Array:
+def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
     """`X` on the backend, checked: (n, width), n >= 1, real and finite.
 
     Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype. A
-    matrix of SciPy's stays on the host, as CSR, unless it must be `dense` where nothing multiplies it as it is.
+    matrix of SciPy's stays on the host, as CSR.
     """
     X = real_rows(X, backend, width, name)
     stored = stored_dtype(dtype_name(X), backend, dtype)
     if compressed(X):
-        X = sparse.as_dtype(X, stored, name)
-        return backend.asarray(X.toarray()) if dense and not backend.multiplies_sparse else X
+        return sparse.as_dtype(X, stored, name)
     found = backend.asarray(X, stored)
     require_finite(found, backend, name)
     return found
+
+
+def dense(X: Array, backend: Backend) -> Array:
+    """Rows as they are where the backend multiplies sparse ones; elsewhere such ones become dense, and lie there."""
+    return backend.asarray(X.toarray()) if compressed(X) and not backend.multiplies_sparse else X
 
 
 def unplaced(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
@@ -189,7 +193,8 @@ def require_finite(X: Array, backend: Backend, name: str, dtype: str | None = No
     dtype = dtype or dtype_name(X)
     if dtype == dtype_name(X) and backend.all_finite(X):
         return
-    for first, last in spans(X.shape[0], CHECKED_AT_ONCE // max(X.shape[1], 1)):
+    at_once = CHECKED_AT_ONCE if dtype == dtype_name(X) else CHECKED_AT_ONCE // 16  # of which a copy is made
+    for first, last in spans(X.shape[0], at_once // max(X.shape[1], 1)):
         block = xp.astype(X[first:last, :], backend.dtype(dtype), copy=False)
         if not bool(xp.all(xp.isfinite(block))):
             host = backend.to_host(block)

@@ -99,14 +99,14 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         settings = estimator_settings.settings(self, n, rule, self.t_, part)
         plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
         size = 8 if plan.dtype == "float64" else 4
-        expected = memory.needs(given.X.shape, plan.dims, settings.batch_size, settings.optimizer, size)
+        features = given.X.tocsr() if data.compressed(given.X) else given.X
+        expected = memory.needs(features, plan.dims, settings.batch_size, settings.optimizer, size, plan.backend)
         with plan.backend.scope(), memory.explained(plan.backend, min(settings.batch_size, n), expected):
             parameters.require_real(list(pairs), plan.backend, plan.dtype, "init")
-            X = estimator_data.placed(given.X, plan.backend, plan.dtype, dense=estimator_settings.is_lbfgs(self))
             if first:
-                inputs = estimator_data.standard(X, rows, plan.backend) if self.standardize else None
+                inputs = estimator_data.standard(given.X, rows, plan.backend) if self.standardize else None
                 self._standards = inputs, self._standard_of_targets(given.Y, rows, plan)
-            samples, total = self._samples(given._replace(X=X), rows, held_rows, plan)
+            samples, total = self._samples(given, rows, held_rows, plan, dense=estimator_settings.is_lbfgs(self))
             held = self._held(given, held_out, samples, held_rows, plan)
             task = self._task(plan, settings, samples, rows, self.alpha / total)
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
@@ -178,7 +178,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         return rule
 
     def _samples(
-        self, given: Given, rows: HostArray | None, held_rows: HostArray | None, plan: Plan
+        self, given: Given, rows: HostArray | None, held_rows: HostArray | None, plan: Plan, dense: bool = False
     ) -> tuple[data.Rows, float]:
         """Rows on the backend, and the sum of the weights of those that are trained on."""
         inputs, outputs = self._standards
@@ -191,7 +191,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
             checks.reject("sample_weight", "have a sum above 0", got, remedy)
         weights = targets.to_mean_one(weights, rows, held_rows)
-        X = estimator_data.standardized(given.X, inputs, plan.backend, plan.dtype)
+        X = estimator_data.prepared(given.X, inputs, plan.backend, plan.dtype, dense)
         return targets.place(target, weights, X, plan.backend, plan.dtype), total
 
     def _weights(self, target: targets.Targets, weights: HostArray | None, backend: Backend) -> HostArray | None:
@@ -208,18 +208,17 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         """The rows to validate on: the user's own, or those held back."""
         if held_out is not None:
             X, y, own = held_out.raw_X, held_out.raw_y, held_out.weights
-            placed = estimator_data.placed(held_out.X, plan.backend, plan.dtype)
             with naming_validation_rows():
-                samples, _ = self._samples(held_out._replace(X=placed), None, None, plan)
+                samples, _ = self._samples(held_out, None, None, plan)
         elif rows is None:
             return None
         else:
             raw = (given.raw_X, given.raw_y) if self.scoring is not None else ()
             raw = tuple(each.tocsr() if data.compressed(each) else each for each in raw)  # others have no rows
             X, y = (_safe_indexing(each, rows) for each in raw) if raw else (None, None)
-            own = None if given.weights is None else given.weights[rows]
-            samples = data.some_rows(samples, rows, plan.backend)
-        return Held(X, y, samples, None if own is None else plan.backend.asarray(own / own.max(), plan.dtype))
+            own = given.weights
+        largest = 1.0 if own is None else own[... if rows is None else rows].max()
+        return Held(X, y, samples, None if own is None else own / largest, rows)
 
     def _task(
         self, plan: Plan, settings: steps.Settings, samples: data.Rows, rows: HostArray | None, l2: float
@@ -261,8 +260,10 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)
             self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)
 
-    def _scores(self, X: Any, method: str) -> tuple[Array, network.Formulas, Backend, bool]:
-        """The scores of all rows, formulas, backend, and whether results stay there."""
+    def _of_rows(
+        self, X: Any, method: str, of_scores: scoring.OfScores, name: Any, after: scoring.After | None = None
+    ) -> Array:
+        """`of_scores`, and what comes `after` it, of all rows: on the backend if X lies there, else on the host."""
         check_is_fitted(self, "coefs_")
         W = self.coefs_[0]
         if estimator_data.dispatches():
@@ -275,14 +276,12 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                 Layer(backend.asarray(W, dtype), backend.asarray(parameters.reshaped(b, (1, -1)), dtype))
                 for W, b in zip(self.coefs_, self.intercepts_, strict=True)
             )
-            net = network.bind(backend, dtype, self._hidden, self._fitted_loss)
-            inputs = estimator_data.placed(X, backend, dtype)
-            inputs = estimator_data.standardized(inputs, self._standards[0], backend, dtype)
-            Z = scoring.scores(backend, net, params, inputs, backend.dtype(dtype))
-        return Z, net, backend, library_of(X) == backend.name
-
-    def _out(self, array: Array, backend: Backend, stays: bool) -> Array:
-        return array if stays else backend.to_host(array)
+            asked = scoring.Asked(backend, network.bind(backend, dtype, self._hidden, self._fitted_loss), params)
+            if self._standards[0] is not None:
+                units = tuple(backend.asarray(each, dtype) for each in self._standards[0])
+                asked = asked._replace(prepare=estimator_data.in_units, constants=units, kind="in units")
+            X = X.tocsr() if data.compressed(X) else X
+            return asked.of_rows(X, of_scores, name, library_of(X) == backend.name, after)
 
     def to_sklearn(self) -> Any:
         """scikit-learn's own estimator with the same predictions; see `dlx.conversion.to_sklearn`."""

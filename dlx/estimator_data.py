@@ -142,13 +142,23 @@ def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
         shares = part.multiply(1.0 / largest)
         squares = np.asarray(shares.multiply(shares).mean(axis=0)).reshape(1, -1)
         return Standard(np.zeros_like(squares), np.where(squares > 0, largest * np.sqrt(squares), 1.0))
-    return Standard(*(backend.to_host(each) for each in data.center_and_scale(backend, X, rows)))
+    home = _home(X, backend)
+    return Standard(*(home.to_host(each) for each in data.center_and_scale(home, X, rows)))
+
+
+def _home(X: Any, backend: Backend) -> Backend:
+    """Where X lies: on the backend or on the host."""
+    return backend if library_of(X) == backend.name else get_backend(HOST)
 
 
 def in_units(by: Any, X: Any) -> Any:
     """Rows in units of their columns' standard deviations, where they lie; sparse ones are scaled alone."""
     mean, scale = by
-    return X.multiply(1.0 / scale).tocsr() if data.compressed(X) else (X - mean) / scale
+    if not data.compressed(X):
+        return (X - mean) / scale
+    if mean.any():  # what is centred is sparse no more
+        return (X.toarray() - mean) / scale
+    return X.multiply(1.0 / scale).tocsr().astype(X.dtype, copy=False)
 
 
 def prepared(X: Any, by: Standard | None, backend: Backend, dtype: str, dense: bool) -> Any:
@@ -160,12 +170,12 @@ def prepared(X: Any, by: Standard | None, backend: Backend, dtype: str, dense: b
     if data.compressed(X):
         if by is None or not by.mean.any():
             X = X.tocsr().astype(dtype, copy=False)
-            X = X if by is None else in_units(by, X).astype(dtype, copy=False)
-            return backend.asarray(X.toarray(), dtype) if dense and not backend.multiplies_sparse else X
+            X = X if by is None else in_units(by, X)
+            return data.dense(X, backend) if dense else X
         X = X.tocsr()
     if by is None:
         return backend.asarray(X, dtype)
-    home = backend if library_of(X) == backend.name else get_backend(HOST)
+    home = _home(X, backend)
     units, working = [home.asarray(each, dtype) for each in by], home.dtype(dtype)
 
     def block(first: int, last: int) -> Any:

@@ -64,6 +64,7 @@ class Held(NamedTuple):
     y: Any
     rows: data.Rows
     weights: Any
+    numbers: Any
 
 
 class Watch:
@@ -85,7 +86,8 @@ class Watch:
             return {}
         backend, dtype, _, _, loss, _ = self.plan
         rows, w, working = self.held.rows, self.held.weights, backend.dtype(dtype)
-        figures = scoring.validation_figures(backend, self.net, loss, params, rows, w, working, tie=False)
+        numbers = self.held.numbers
+        figures = scoring.validation_figures(backend, self.net, loss, params, rows, w, working, False, numbers)
         if not self.est._multilabel and len(getattr(self.est, "classes_", "01")) == 1:
             figures["validation_score"] = 1.0  # the one class there is
         if self.scorer is not None:

@@ -22,7 +22,7 @@ from sklearn.utils.multiclass import (
 from sklearn.utils.validation import check_is_fitted
 
 from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, scoring, targets
-from dlx.backend import Array, get_backend
+from dlx.backend import Array, backend_of, get_backend
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
 from dlx.estimator_data import Standard
@@ -227,23 +227,19 @@ class MLPClassifier(ClassifierMixin, Base):
 
     def predict(self, X: Any) -> Array:
         """The label of each row, (n,); for several labels a row 0 and 1, (n, K)."""
-        Z, _, backend, stays = self._scores(X, "predict")
+        if self._fits_several():
+            return self._of_rows(X, "predict", scoring.yes, "yes")
+        said = self._of_rows(X, "predict", scoring.answers(self._fitted_loss, tie=False), "answers without ties")
+        backend = backend_of(said)
         with backend.scope():
-            if self._multilabel:
-                return self._out(backend.xp.astype(Z > 0, backend.xp.int64), backend, stays)
-            if self._fitted_loss.targets == "classes":
-                places = backend.xp.argmax(Z, axis=-1)
-            else:
-                places = backend.xp.astype(Z[:, 0] > 0, backend.xp.int32) * (len(self.classes_) - 1)
-            return targets.labels_at(places, self.classes_, backend, stays)
+            places = said if said.ndim == 1 else said[:, 0] * (len(self.classes_) - 1)
+            return targets.labels_at(places, self.classes_, backend, stays=True)
 
     def decision_function(self, X: Any) -> Array:
         """The scores before the link: (n,) for two classes, above 0 for the second; otherwise one for each, (n, K)."""
-        Z, _, backend, stays = self._scores(X, "decision_function")
-        with backend.scope():
-            if not self._multilabel and len(self.classes_) <= 2:
-                Z = Z[:, 0] if Z.shape[1] == 1 else Z[:, 1] - Z[:, 0]
-            return self._out(Z, backend, stays)
+        one = not self._fits_several() and len(self.classes_) <= 2
+        of_scores = scoring.difference if one else scoring.as_they_are
+        return self._of_rows(X, "decision_function", of_scores, ("decision", one))
 
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class in the order of `classes_`, (n, K)."""
@@ -254,14 +250,16 @@ class MLPClassifier(ClassifierMixin, Base):
         return self._probabilities(X, "predict_log_proba", log=True)
 
     def _probabilities(self, X: Any, method: str, log: bool) -> Array:
-        Z, net, backend, stays = self._scores(X, method)
-        with backend.scope():
-            if not self._multilabel and self._fitted_loss.targets == "binary":
-                if len(self.classes_) == 1:
-                    return self._out(backend.xp.full_like(Z, 0.0 if log else 1.0), backend, stays)
-                Z = backend.xp.concat([-Z, Z], axis=1)
-            P = scoring.log_probabilities(backend.xp, self._fitted_loss, Z) if log else net.loss.predict(Z)
-            return self._out(P, backend, stays)
+        both = not self._fits_several() and self._fitted_loss.targets == "binary"
+        if both and len(self.classes_) == 1:
+            return self._of_rows(X, method, scoring.certainty(log), ("certainty", log))
+        of_scores = scoring.probabilities(self._fitted_loss, both, log)
+        return self._of_rows(X, method, of_scores, ("probabilities", both, log))
+
+    def _fits_several(self) -> bool:
+        """Whether it has learnt several labels a row."""
+        check_is_fitted(self, "coefs_")
+        return self._multilabel
 
     def _targets(self, X: Any, y: Any, first: bool, part: bool) -> tuple[Any, HostArray]:
         """X, and class numbers (n,) or several labels a row (n, K)."""
@@ -477,14 +475,18 @@ class MLPRegressor(RegressorMixin, Base):
 
     def predict(self, X: Any) -> Array:
         """The prediction for each row, (n,) for one output and (n, K) for several."""
-        Z, net, backend, stays = self._scores(X, "predict")
-        with backend.scope():
-            P = net.loss.predict(Z)
-            outputs = self._standards[1]
-            if outputs is not None:
-                mean, scale = (backend.asarray(each, data.dtype_name(P)) for each in outputs)
-                P = mean + scale * P
-            return self._out(P[:, 0] if P.shape[1] == 1 else P, backend, stays)
+        check_is_fitted(self, "coefs_")
+
+        def in_old_units(P: Array) -> Array:
+            if self._standards[1] is None:
+                return P
+            backend = backend_of(P)
+            mean, scale = (backend.asarray(each, data.dtype_name(P)) for each in self._standards[1])
+            return mean + scale * P
+
+        answers = scoring.answers(self._fitted_loss)
+        P = self._of_rows(X, "predict", answers, "answers", in_old_units)
+        return P[:, 0] if P.shape[1] == 1 else P
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R², averaged over outputs; one target `y` is that of every quantile, as in `Network.score`."""

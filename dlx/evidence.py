@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -127,8 +127,8 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
     """The figures for these training data, and for the validation data, if there are any."""
     rows, target = _rows(net, X, y)
     n = rows.X.shape[0]
-    most = _most(net, rows.X)
-    numbers = np.sort(np.random.default_rng(0).choice(n, most, replace=False)) if n > most else np.arange(n)
+    looked = _most(net, rows.X)
+    numbers = np.sort(np.random.default_rng(0).choice(n, looked, replace=False)) if n > looked else np.arange(n)
     now, unseen = None, () if net.facts is None else net.facts.unseen
     if validation is not None:
         held, held_target = _rows(net, *_pair(validation), name="_val")
@@ -136,7 +136,7 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
         unseen = _unseen(target, np.arange(n), held_target, np.arange(held.X.shape[0]))
     batch = _batch(net, rows, numbers)
     return Evidence(
-        f"all {n:,} rows" if n <= most else f"{most:,} of the {n:,} rows",
+        f"all {n:,} rows" if n <= looked else f"{looked:,} of the {n:,} rows",
         len(numbers),
         _columns(net, batch.X),
         tuple(each.name for each in net.activation),
@@ -170,7 +170,12 @@ def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targ
 def _most(net: Trained, X: Array) -> int:
     """How many rows are looked at: fewer where they are very wide."""
     stays = data.compressed(X) and net.backend.multiplies_sparse
-    return min(ROWS, max(1, ELEMENTS // max(net.layer_dims[1:] if stays else net.layer_dims)))
+    return most(max(net.layer_dims[1:] if stays else net.layer_dims))
+
+
+def most(widest: int) -> int:
+    """How many rows are looked at, where the widest layer is so wide."""
+    return min(ROWS, max(1, ELEMENTS // widest))
 
 
 def _batch(net: Trained, rows: data.Rows, numbers: HostArray) -> data.Batch:

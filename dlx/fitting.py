@@ -195,12 +195,13 @@ def fit(
     compute = chosen.dtype(name)
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
-    expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
+    expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4, chosen)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
     with chosen.scope(), explained:
-        come = data.unplaced if stream else data.features
-        whole = {"dense": True} if isinstance(settings.optimizer, quasi_newton.LBFGS) else {}
-        features = come(X, chosen, name, dims[0], **whole)
+        come: Callable[..., Array] = data.unplaced if stream else data.features
+        features = come(X, chosen, name, dims[0])
+        if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
+            features = data.dense(features, chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])
@@ -256,9 +257,7 @@ def _train(
             return {}
         rows, numbers = held
         w = None if rows.weights is None else rows.weights[:, 0]
-        return scoring.validation_figures(
-            task.backend, task.net, net.loss, params, rows, w, compute, numbers=numbers
-        )
+        return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, w, compute, numbers=numbers)
 
     def report(params: Params, history: training.History) -> bool:
         net.params, net.history = params, history

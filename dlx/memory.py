@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from dlx import optimizers
+from dlx import evidence, optimizers, scoring
 from dlx.backend import Backend
+from dlx.sparse import compressed
 
 
 class OutOfMemory(MemoryError):
@@ -17,25 +18,34 @@ class OutOfMemory(MemoryError):
 
 
 class Needs(NamedTuple):
-    """Bytes of a fit, estimated: the data, parameters with gradients and state, and one batch on its way."""
+    """Bytes of a fit, estimated: the data, parameters with gradients and state, and one batch on its way.
+
+    `blocks` are what its predictions, validation and diagnosis hold at once.
+    """
 
     data: float
     parameters: float
     batch: float
+    blocks: float
 
 
-def needs(shape: Sequence[int], dims: Sequence[int], batch_size: int, optimizer: Any, size: int) -> Needs:
-    """What a fit of data of this shape needs, `size` bytes a number.
+def needs(X: Any, dims: Sequence[int], batch_size: int, optimizer: Any, size: int, backend: Backend) -> Needs:
+    """What a fit of the rows X on the backend needs, `size` bytes a number.
 
-    data = n d0;  parameters = (2 + slots) Σ (d_in + 1) d_out;  batch = rows (2 d0 + 3 Σ d_out): a layer's Z, A and δ
+    data = n d0;  parameters = (2 + slots) Σ (d_in + 1) d_out;  batch = rows (2 d0 + 3 Σ d_out): a layer's Z, A and δ;
+    blocks: the larger of rows (d0 + 2 max d_out + 4 K), of two layers and of a loss, and rows (d0 + 3 Σ d_out), of a
+    diagnosis. Of a sparse X the data are its values and their columns.
     """
     slots = optimizer.slots if isinstance(optimizer, optimizers.Optimizer) else 2 * optimizer.history
     parameters = sum((d_in + 1) * d_out for d_in, d_out in pairwise(dims))
-    rows = min(batch_size, shape[0])
+    n, widest = X.shape[0], max(dims)
+    rows, seen = min(batch_size, n), min(n, evidence.most(widest))
+    block = min(n, scoring.rows_at_once(backend, widest)) * (dims[0] + 2 * max(dims[1:]) + 4 * dims[-1])
     return Needs(
-        float(size * math.prod(shape)),
+        float(X.nnz * (size + X.indices.itemsize) if compressed(X) else size * math.prod(X.shape)),
         float(size * (2 + slots) * parameters),
         float(size * rows * (2 * dims[0] + 3 * sum(dims[1:]))),
+        float(size * max(block, seen * (dims[0] + 3 * sum(dims[1:])))),
     )
 
 

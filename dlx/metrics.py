@@ -47,7 +47,10 @@ def r2(xp: Namespace, Y: Array, predicted: Array, weights: Array | None = None) 
 
 def spread_of(xp: Namespace, blocks: Iterable[tuple[Array, Array | None]]) -> Spread:
     """The spread of all targets, from blocks of them with their weights."""
-    total, weight, highest, lowest = 0.0, 0.0, None, None
+    total: Array = 0.0
+    weight: Array = 0.0
+    highest: Array = None
+    lowest: Array = None
     for Y, weights in blocks:
         w = _column(xp, Y, weights)
         total, weight = total + xp.sum(w * Y, axis=0, keepdims=True), weight + xp.sum(w)
@@ -57,9 +60,7 @@ def spread_of(xp: Namespace, blocks: Iterable[tuple[Array, Array | None]]) -> Sp
     return Spread(total / weight, highest > lowest)  # not total > 0: the mean of three 0.1 is not 0.1
 
 
-def squares(
-    xp: Namespace, Y: Array, predicted: Array, weights: Array | None, spread: Spread
-) -> tuple[Array, Array]:
+def squares(xp: Namespace, Y: Array, predicted: Array, weights: Array | None, spread: Spread) -> tuple[Array, Array]:
     """Σ w (Y - P)² and Σ w (Y - mean Y)², (K,) each; those of two blocks of rows are added."""
     w = _column(xp, Y, weights)
     residual = xp.sum(w * (Y - predicted) * (Y - predicted), axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,8 @@ class Network:
             got = f"loss {self.loss.name}"
             checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():
-            return self._of_rows(X, *(_OF_BOTH if self._one_label else _OF_EACH))
+            both = self._one_label
+            return self._of_rows(X, scoring.probabilities(self.loss, both), ("probabilities", both, False))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
@@ -177,7 +178,8 @@ class Network:
 
         A_l = f_l(A_{l-1} W_l + b_l),  Z_L = A_{L-1} W_L + b_L,  of shape (n, d_l); without dropout.
 
-        All of them are held at once: n (d_1 + ... + d_L) numbers. Pass a few hundred rows to look at. `predict_proba` and `predict` say what the scores stand for.
+        All of them are held at once: n (d_1 + ... + d_L) numbers. Pass a few hundred rows to look
+        at. `predict_proba` and `predict` say what the scores stand for.
 
         Parameters
         ----------
@@ -206,8 +208,8 @@ class Network:
         "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated units"), "vanishing
         gradients", "exploding gradients", "overfitting", "learning rate too low" or "too few epochs", "classes missing
         from validation": causes before their consequences. Rules are silent in doubt: nothing found is no proof. They
-        look at 4,096 rows drawn out of more, and at fewer of very wide data. Without the history, or what only the fit knows - neither a saved file
-        nor parameters of your own have the latter -, they say what is left.
+        look at 4,096 rows drawn out of more, and at fewer of very wide data. Without the history, or what only
+        the fit knows - neither a saved file nor parameters of your own have the latter -, they say what is left.
 
         Parameters
         ----------
@@ -416,7 +418,7 @@ class Network:
         with self.backend.scope():
             return [(np.array(self.backend.to_host(W)), np.array(self.backend.to_host(b))) for W, b in self.params]
 
-    def _of_rows(self, X: Any, of_scores: scoring.OfScores, name: str) -> Array:
+    def _of_rows(self, X: Any, of_scores: scoring.OfScores, name: Hashable) -> Array:
         """`of_scores` of all rows, where X lies."""
         if self._needs_no_more(X):
             return of_scores(self.formulas, network.scores(self.formulas, self.params, X))
@@ -498,14 +500,3 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None
 
 def _one_column(P: Array) -> Array:
     return P[:, 0] if P.shape[1] == 1 else P
-
-
-def _of_each(net: network.Formulas, Z: Array) -> Array:
-    return net.loss.predict(Z)
-
-
-def _of_both(net: network.Formulas, Z: Array) -> Array:
-    return net.loss.predict(net.xp.concat([-Z, Z], axis=1))  # not 1 - P, which is 0 for P near 1
-
-
-_OF_EACH, _OF_BOTH = (_of_each, "probabilities"), (_of_both, "no and yes")

@@ -16,12 +16,12 @@ from dlx.backend import HOST, Array, Backend, library_of
 from dlx.data import HostArray
 from dlx.network import Params
 
+After = Callable[[Array], Array]  # of what `OfScores` gives, row by row
 OfScores = Callable[[network.Formulas, Array], Array]  # from scores (n, K), a row for each row
 
 
-def rows_at_once(backend: Backend, params: Params) -> int:
+def rows_at_once(backend: Backend, widest: int) -> int:
     """How many rows a block has: by the widest layer, input and output among them."""
-    widest = max(max(layer.W.shape[-2:]) for layer in params)
     wanted = max(backend.fewest_rows, backend.elements_at_once // widest)
     return max(1, min(wanted, backend.most_elements // widest))
 
@@ -60,13 +60,15 @@ class Asked(NamedTuple):
     def blocks(self, X: Array, numbers: HostArray | None = None) -> Iterator[tuple[int, int, Array]]:
         """(first, last, the rows between) of X, or of its rows of those numbers."""
         n = X.shape[0] if numbers is None else len(numbers)
-        for first, last in data.spans(n, rows_at_once(self.backend, self.params)):
+        widest = max(max(layer.W.shape[-2:]) for layer in self.params)
+        for first, last in data.spans(n, rows_at_once(self.backend, widest)):
             yield first, last, data.block(X, first, last, numbers, self.backend, self.dtype)
 
-    def of_rows(self, X: Array, of_scores: OfScores, name: Hashable, stays: bool) -> Array:
-        """`of_scores` of all rows, on the backend if it `stays` there, else on the host."""
+    def of_rows(self, X: Array, of_scores: OfScores, name: Hashable, stays: bool, after: After | None = None) -> Array:
+        """`of_scores`, and what comes `after` it, of all rows: on the backend if it `stays` there, else on the host."""
         call = self.rowwise(of_scores, name)
-        blocks = ((first, [call(rows, not stays)]) for first, _, rows in self.blocks(X))
+        found = ((first, call(rows, not stays)) for first, _, rows in self.blocks(X))
+        blocks = ((first, [each if after is None else after(each)]) for first, each in found)
         return gathered(blocks, X.shape[0], self.backend)[0]
 
 
@@ -98,6 +100,31 @@ def _empty(like: Array, n: int, backend: Backend) -> Array:
 def as_they_are(net: network.Formulas, Z: Array) -> Array:
     """The scores themselves, (n, K)."""
     return Z
+
+
+def difference(net: network.Formulas, Z: Array) -> Array:
+    """The scores of the second of two classes above those of the first, (n,)."""
+    return Z[:, 0] if Z.shape[1] == 1 else Z[:, 1] - Z[:, 0]
+
+
+def yes(net: network.Formulas, Z: Array) -> Array:
+    """Which labels of several a row has, (n, K), 1 or 0."""
+    return net.xp.astype(Z > 0, net.xp.int64)
+
+
+def certainty(log: bool = False) -> OfScores:
+    """Of one class, the only one there is, the probability or its logarithm, (n, 1)."""
+    return lambda net, Z: net.xp.full_like(Z, 0.0 if log else 1.0)
+
+
+def probabilities(loss: losses.Loss, both: bool, log: bool = False) -> OfScores:
+    """The probability of each output's yes, or with `both`, for one output, of its no and yes; or the logarithms."""
+
+    def found(net: network.Formulas, Z: Array) -> Array:
+        Z = net.xp.concat([-Z, Z], axis=1) if both else Z  # not 1 - P, which is 0 for P near 1
+        return log_probabilities(net.xp, loss, Z) if log else net.loss.predict(Z)
+
+    return found
 
 
 def answers(loss: losses.Loss, tie: bool = True) -> OfScores:
@@ -133,7 +160,7 @@ def loss_of(
     """J of the rows of those numbers (an array of the host; all, if None), without penalties and dropout."""
     n = samples.X.shape[0] if numbers is None else len(numbers)
     blocks = _scored(Asked(backend, net, params), samples, numbers, dtype)
-    return _sum(backend, [losses for _, _, _, losses, _ in blocks]) / n
+    return _sum(backend, [lost for _, _, _, lost, _ in blocks]) / n
 
 
 def validation_figures(
@@ -154,8 +181,8 @@ def validation_figures(
     found, answer = [], answers(loss, tie)
 
     def answered() -> Iterator[tuple[int, int, HostArray]]:
-        for first, last, Z, losses, weight in _scored(Asked(backend, net, params), held, numbers, dtype):
-            found.append((losses, weight))
+        for first, last, Z, lost, weight in _scored(Asked(backend, net, params), held, numbers, dtype):
+            found.append((lost, weight))
             yield first, last, backend.to_host(answer(net, Z))
 
     score = figure_of_merit(backend, loss, held.Y, w, answered(), numbers)
@@ -206,8 +233,9 @@ def figure_of_merit(
 def _right(loss: losses.Loss, Y: Any, said: HostArray) -> HostArray:
     """Which rows are answered as in `Y` (n, K), or class numbers (n, 1)."""
     if loss.targets == "classes":
-        return said == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
-    return np.all(said == (Y >= 0.5), axis=-1)
+        right: HostArray = said == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
+        return right
+    return np.asarray(np.all(said == (Y >= 0.5), axis=-1))
 
 
 def _scored(

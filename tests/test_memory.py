@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import dlx
 from dlx import memory, training
 
 X = np.zeros((50, 3), np.float32)
 TEXT = (
-    r"`batch_size` must let a fit of about .* \(data .*, parameters .*, batch .*\) into the memory of .*; got 50\. "
-    r"Use a smaller batch_size, .*"
+    r"`batch_size` must let a fit of about .* \(data .*, parameters .*, batch .*, blocks .*\) into the memory of .*; "
+    r"got 50\. Use a smaller batch_size, .*"
 )
 
 
@@ -30,9 +31,19 @@ def test_another_error_stays_what_it_is(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adam", "gradient_descent", "lbfgs"])
 def test_needs_are_those_of_the_arrays(optimizer):
     chosen = dlx.optimizers.get(optimizer)
-    found = memory.needs((1000, 20), (20, 30, 4), 128, chosen, 4)
+    found = memory.needs(np.zeros((1000, 20)), (20, 30, 4), 128, chosen, 4, dlx.get_backend("numpy"))
     vectors = {"adam": 4, "gradient_descent": 2, "lbfgs": 22}[optimizer]  # weights, gradients, state
-    assert found == (4 * 1000 * 20, 4 * vectors * (21 * 30 + 31 * 4), 4 * 128 * (2 * 20 + 3 * (30 + 4)))
+    blocks = 1000 * (20 + 3 * (30 + 4))  # of a diagnosis; a prediction holds 20 + 2 * 30 + 4 * 4 numbers a row
+    parameters = vectors * (21 * 30 + 31 * 4)
+    assert found == (4 * 1000 * 20, 4 * parameters, 4 * 128 * (2 * 20 + 3 * (30 + 4)), 4 * blocks)
+
+
+def test_needs_follow_blocks_and_not_data():
+    be, adam = dlx.get_backend("numpy"), dlx.optimizers.get("adam")
+    few, many = (memory.needs(np.zeros((n, 20), "f4"), (20, 1000), 128, adam, 4, be) for n in (10_000, 200_000))
+    assert few.blocks == many.blocks < 2 * memory.evidence.ROWS * 4 * 3100
+    X = scipy.sparse.eye_array(1000, 1 << 18, format="csr")
+    assert memory.needs(X, (1 << 18, 2), 128, adam, 8, be).data == X.nnz * (8 + 4)
 
 
 def test_sizes_are_written_in_units():
