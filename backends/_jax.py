@@ -71,12 +71,9 @@ class JaxBackend(Backend):
         """Few rows are converted on the host: jax.numpy would compile a conversion for each shape."""
         if isinstance(x, jax.core.Tracer) or not _is_few(x):
             return super().asarray(x, dtype)
-        target = jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else self.dtype(dtype))
-        if isinstance(x, jax.Array):
-            if x.dtype == target:
-                return jax.device_put(x, self.device)
-            x = np.asarray(x)
-        return jax.device_put(np.asarray(host_array(x), target), self.device)
+        host = x if isinstance(x, jax.Array) else host_array(x)
+        target = jax.dtypes.canonicalize_dtype(host.dtype if dtype is None else self.dtype(dtype))
+        return jax.device_put(host if host.dtype == target else np.asarray(host).astype(target), self.device)
 
     def copy(self, x: Array) -> Array:
         """By way of the host, where it compiles nothing."""
