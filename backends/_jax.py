@@ -81,7 +81,7 @@ class JaxBackend(Backend):
 
     def padded(self, n: int) -> int | None:
         """The next of a few sizes; many rows stay as many, so that their own number is compiled for."""
-        return next((size for size in SIZES if size >= n), None)
+        return next((size for size in SIZES if size >= n), n)
 
     def extended(self, x: Array, n: int) -> Array:
         """By way of the host."""
