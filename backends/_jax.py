@@ -129,7 +129,8 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
         """jax.jit: traced once for each set of shapes."""
-        return _compiled(None if key is None else (self.selector, key), function)
+        compiled: Function = _compiled(None if key is None else (self.selector, key), function)
+        return compiled
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
         """One compiled function for each size of a block, to which rows are extended on the host.
