@@ -71,12 +71,9 @@ class JaxBackend(Backend):
         """Few rows are converted on the host: jax.numpy would compile a conversion for each shape."""
         if isinstance(x, jax.core.Tracer) or not _is_few(x):
             return super().asarray(x, dtype)
-        target = jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else self.dtype(dtype))
-        if isinstance(x, jax.Array):
-            if x.dtype == target:
-                return jax.device_put(x, self.device)
-            x = np.asarray(x)
-        return jax.device_put(np.asarray(host_array(x), target), self.device)
+        host = x if isinstance(x, jax.Array) else host_array(x)
+        target = jax.dtypes.canonicalize_dtype(host.dtype if dtype is None else self.dtype(dtype))
+        return jax.device_put(host if host.dtype == target else np.asarray(host).astype(target), self.device)
 
     def copy(self, x: Array) -> Array:
         """By way of the host, where it compiles nothing."""
@@ -84,7 +81,7 @@ class JaxBackend(Backend):
 
     def padded(self, n: int) -> int | None:
         """The next of a few sizes; many rows stay as many, so that their own number is compiled for."""
-        return next((size for size in SIZES if size >= n), None)
+        return next((size for size in SIZES if size >= n), n)
 
     def extended(self, x: Array, n: int) -> Array:
         """By way of the host."""
@@ -132,7 +129,8 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
         """jax.jit: traced once for each set of shapes."""
-        return _compiled(None if key is None else (self.selector, key), function)
+        compiled: Function = _compiled(None if key is None else (self.selector, key), function)
+        return compiled
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
         """One compiled function for each size of a block, to which rows are extended on the host.

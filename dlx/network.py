@@ -131,7 +131,9 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Pa
 
 def mean_loss(xp: Namespace, values: Array, weights: Array | None) -> Array:
     """J = 1/n Σ_i w_i value_i, of shape (...,); values (..., n, 1), weights (n, 1) of mean 1 over all training rows."""
-    return xp.sum(values if weights is None else weights * values, axis=(-2, -1)) * (1.0 / values.shape[-2])
+    if weights is not None:
+        values = xp.where(weights > 0, weights * values, xp.zeros_like(values))  # 0 for a weight of 0, were it infinite
+    return xp.sum(values, axis=(-2, -1)) * (1.0 / values.shape[-2])
 
 
 def mean_delta(delta: Array, weights: Array | None) -> Array:

@@ -359,13 +359,13 @@ if "jax" in INSTALLED:
 
     def test_old_loops_are_forgotten(monkeypatch):
         module = importlib.import_module("dlx.backends._jax")
-        monkeypatch.setattr(module, "MOST_LOOPS", 3)
-        monkeypatch.setattr(module, "_LOOPS", {})
+        monkeypatch.setattr(module, "MOST_COMPILED", 3)
+        monkeypatch.setattr(module, "_COMPILED", {})
         for key in (0, 1, 2, 3, 0, 4, 5, 0):
             run_tally(dlx.get_backend("jax"), 2, key=key)
-        assert [key for _, _, key, *_ in module._LOOPS] == [4, 5, 0]
+        assert [key for _, _, key, *_ in module._COMPILED] == [4, 5, 0]
         run_tally(dlx.get_backend("jax"), 3, key=0)  # of other shapes, so another loop
-        assert [key for _, _, key, *_ in module._LOOPS] == [5, 0, 0]
+        assert [key for _, _, key, *_ in module._COMPILED] == [5, 0, 0]
 
     def test_two_fits_of_one_kind_trace_once(monkeypatch):
         rng = np.random.default_rng(0)
