@@ -9,6 +9,7 @@ import numpy as np
 from dlx import data, losses, metrics, network
 from dlx.activations import log1p_exp
 from dlx.backend import Array, Backend
+from dlx.data import HostArray
 from dlx.network import Params
 
 
@@ -31,7 +32,7 @@ def loss_of(
     if numbers is not None:
         samples = data.some_rows(samples, numbers, backend)
     Z, Y = scores(backend, net, params, samples.X, dtype), data.truth(net.xp, samples.Y, samples.classes, dtype)
-    return float(network.mean_loss(net.xp, net.loss.value(Z, Y), samples.weights))
+    return float(network.loss_at(net, Z, Y, samples.weights))
 
 
 def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
@@ -48,18 +49,36 @@ def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
 def figure_of_merit(
     backend: Backend, net: network.Formulas, loss: losses.Loss, Z: Array, Y: Array, w: Array | None, tie: bool = True
 ) -> float:
-    """Accuracy or R², as `Network.score` reports it; `Y` (n, K) or class numbers (n, 1), `w` (n,).
+    """Accuracy, R² or D², as `Network.score` reports it; `Y` (n, K) or class numbers (n, 1), `w` (n, 1) or (n, K).
 
     `tie` says whether a score of 0 is a yes, which it is not in scikit-learn.
     """
     xp = net.xp
     if loss.targets == "classes":
         right = Y[:, 0] if Y.shape[1] == 1 else xp.argmax(Y, axis=-1)
-        return metrics.accuracy(xp, xp.argmax(Z, axis=-1) == right, w)
+        return metrics.accuracy(xp, xp.expand_dims(xp.argmax(Z, axis=-1) == right, axis=1), w)
     if loss.targets == "binary":
-        return metrics.accuracy(xp, xp.all((Z >= 0 if tie else Z > 0) == (Y >= 0.5), axis=-1), w)
-    host = (None if each is None else backend.to_host(each).astype(np.float64) for each in (Y, net.loss.predict(Z), w))
-    return metrics.r2(np, *host)  # in float32, sums over a million rows would be off
+        return metrics.accuracy(xp, (Z >= 0 if tie else Z > 0) == (Y >= 0.5), w)
+    # in float32, sums over a million rows would be off
+    truth, predicted = (backend.to_host(each).astype(np.float64) for each in (Y, net.loss.predict(Z)))
+    return explained(loss, truth, predicted, None if w is None else backend.to_host(w).astype(np.float64))
+
+
+def explained(loss: losses.Loss, Y: HostArray, predicted: HostArray, w: HostArray | None) -> float:
+    """R² of real targets, or for quantiles D² of the pinball loss, all on the host.
+
+    A target that is nan, as a loss of one's own may take it, weighs 0.
+    """
+    there = ~np.isnan(Y)
+    if not there.all():
+        Y, w = np.where(there, Y, 0.0), there * (1.0 if w is None else w)
+    if loss.name != "quantile" or not losses.is_own(loss):
+        return metrics.r2(np, Y, predicted, w)
+    pinball = loss.bind(np, np.asarray).terms
+    assert pinball is not None
+    q = loss.settings["q"]
+    constant = metrics.quantiles(np, Y, q if isinstance(q, list) else [q] * predicted.shape[1], w)
+    return metrics.d2(np, pinball(predicted, Y), pinball(constant, Y), w, pooled=isinstance(q, list))
 
 
 def validation_figures(
@@ -72,11 +91,13 @@ def validation_figures(
     dtype: Any,
     tie: bool = True,
 ) -> dict[str, float]:
-    """Loss, without penalties, and score of held-out rows; `w` (n,) are the score's weights, `tie` as above."""
+    """Loss, without penalties, and score of held-out rows, whose weights have mean 1.
+
+    `w` (n, 1) or (n, K) are the score's weights, `tie` as above.
+    """
     xp = net.xp
     Z, Y = scores(backend, net, params, held.X, dtype), data.truth(xp, held.Y, held.classes, dtype)
-    total = 1.0 if held.weights is None else float(xp.mean(held.weights))
     return {
-        "validation_loss": float(network.mean_loss(xp, net.loss.value(Z, Y), held.weights)) / total,
+        "validation_loss": float(network.loss_at(net, Z, Y, held.weights)),
         "validation_score": figure_of_merit(backend, net, loss, Z, held.Y, w, tie),
     }

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
     {"display", "views", "version", "checks", "backend", "interrupts", "files"},
     {"saving"},
-    {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
+    {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"}
+    | {"gaps"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"descriptions"},
@@ -50,6 +51,7 @@ HOST_WORK += [
     "export",
     "evidence",
     "diagnosis",
+    "gaps",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
