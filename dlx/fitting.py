@@ -207,7 +207,7 @@ def fit(
     with chosen.scope(), explained:
         features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
         y = targets.on_host(y, chosen)
-        loss = arguments.loss_for(loss, y, dims[-1])
+        loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])
         missing = gaps.rule(missing, loss, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0], missing=missing)
         weights = targets.weights(sample_weight, class_weight, target, chosen)

@@ -45,14 +45,24 @@ def as_nan(y: HostArray) -> HostArray:
         return y
 
 
-def require_finite(Y: HostArray, name: str, missing: str) -> None:
-    """Raise on the first value that is not finite, or, where missing ones do not `raise`, on the first infinite one."""
-    good = np.isfinite(Y) if missing == "raise" else ~np.isinf(Y)
+def whole_rows(y: HostArray) -> HostArray:
+    """The rows without a gap, if there are any: by them a kind of targets is told."""
+    y = as_nan(y)
+    whole = ~np.isnan(y).reshape(len(y), -1).any(axis=1) if y.dtype.kind == "f" and y.ndim else np.ones(0, bool)
+    return y[whole] if whole.any() else y
+
+
+def require_finite(Y: HostArray, name: str, missing: str | None) -> None:
+    """Raise on the first value that is not finite, or that is infinite, where missing ones are masked or kept.
+
+    `missing` is None for targets of which none can be masked.
+    """
+    good = ~np.isinf(Y) if missing in ("mask", "keep") else np.isfinite(Y)
     if good.all():
         return
     row, column = np.argwhere(~good)[0]
     remedy = "Fill or drop such rows."
-    if np.isnan(Y[row, column]):
+    if missing == "raise" and np.isnan(Y[row, column]):
         remedy = "Fill or drop such rows, or pass missing='mask' to fit, for which missing targets weigh 0."
     checks.reject(name, "be finite", f"{Y[row, column]} at row {row}, column {column}", remedy)
 

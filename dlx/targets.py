@@ -146,8 +146,8 @@ def check(
     return Targets(Y, classes, present=present, outputs=outputs, several=several)
 
 
-def _numbers(y: HostArray, name: str, missing: str = "raise") -> HostArray:
-    """Finite real numbers in two dimensions; some may be nan where missing ones do not raise."""
+def _numbers(y: HostArray, name: str, missing: str | None = None) -> HostArray:
+    """Finite real numbers in two dimensions; some may be nan, if `missing`, as in `fit`, says so."""
     if y.dtype.kind not in "biuf":
         remedy = f"Convert it with {name}.astype(float); class labels are one a row: {name}.ravel(), none missing."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
