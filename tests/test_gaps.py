@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import dlx
 import oracles
-from dlx import divergence, evidence, gaps, losses, network, parameters, scoring, steps, targets
+from dlx import divergence, evidence, gaps, losses, network, parameters, plot_data, scoring, steps, targets
 
 N, K = 40, 3
 RNG = np.random.default_rng(5)
@@ -292,6 +292,15 @@ def test_a_diagnosis_leaves_gaps_out(be):
     begun = fit(backend=be, optimizer="sgd", learning_rate=1e-300, batch_size=None)
     assert begun.facts.start == pytest.approx(begun.history["loss"][0], rel=1e-6)
     assert isinstance(net.report(X, HOLEY, validation=(X, HOLEY)), tuple)
+
+
+def test_a_picture_of_gradients_leaves_gaps_out():
+    net = fit()
+    bound = network.bind(net.backend, "float64", net.activation, net.loss)
+    _, expected = network.loss_and_gradients(bound, net.params, X, np.where(PRESENT, REAL, 7.0), PRESENT * 1.0, None)
+    drawn = plot_data.layers(net, X, HOLEY, N)
+    size = np.abs(expected[0].W)
+    assert drawn[0].gradients == pytest.approx(np.quantile(size[size > 0], plot_data.QUANTILES), rel=1e-9)
 
 
 def test_the_search_for_a_learning_rate_takes_gaps():
