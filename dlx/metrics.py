@@ -57,7 +57,7 @@ def r2(xp: Namespace, Y: Array, predicted: Array, weights: Array | None = None) 
 def quantiles(xp: Namespace, Y: Array, levels: Sequence[float], weights: Array | None = None) -> Array:
     """For each level q the lowest y with Σ_{y_i <= y} w_i >= q Σ_i w_i, (1, K): it minimises the pinball loss.
 
-    `Y` (n, K), or (n, 1) for all levels; weights as in `r2`.
+    `Y` (n, K), or (n, 1) for all levels; weights as in `r2`. It sorts, and waits: it is meant for arrays of the host.
     """
     w = xp.ones_like(Y[:, :1]) if weights is None else _columns(xp, weights)
     found = []
