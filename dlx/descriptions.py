@@ -16,6 +16,7 @@ from dlx.saving import Arrays, Layout
 from dlx.version import __version__
 
 KEYS = ["activation", "classes", "dtype", "feature_names", "history", "layer_dims", "loss", "made_by"]
+MISSING = "missing"  # what nan among targets is, where it does not raise
 TRAINING = "training"  # what a checkpoint holds beside the network
 TRAINING_KEYS = ["best_epoch", "drawn_from", "ended", "epoch", "first_drawn_from", "lbfgs", "limit", "position"]
 TRAINING_KEYS += ["seconds", "settings", "slots", "updates"]
@@ -48,6 +49,7 @@ def description_of(net: Any, history: Arrays) -> dict[str, Any]:
     `history` is what `history_arrays` gives.
     """
     return {
+        **({} if net.missing == "raise" else {MISSING: net.missing}),
         "activation": [described(each) for each in net.activation],
         "classes": None if net.classes is None else net.classes.tolist(),
         "dtype": net.dtype,
@@ -115,8 +117,10 @@ def history_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, list
 
 def layout(description: Mapping[str, Any]) -> Layout:
     """Names, dtypes and shapes of the tensors that a description promises; any error is the file's."""
-    if sorted({*description} - {TRAINING}) != KEYS:
+    if sorted({*description} - {TRAINING, MISSING}) != KEYS:
         raise KeyError(f"description of {sorted(description)}")
+    if description.get(MISSING, "mask") not in ("mask", "keep"):
+        raise ValueError(f"missing targets that {description[MISSING]}")
     dims, dtype = description["layer_dims"], description["dtype"]
     if dtype not in ("float32", "float64") or any(type(d) is not int or d < 1 for d in dims):
         raise ValueError(f"layers {dims} of dtype {dtype}")
@@ -160,7 +164,7 @@ def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, An
         "loss": loss_from(description["loss"]),
         "history": history_of(description, arrays),
         "classes": _labels(description["classes"]),
-        **{name: description[name] for name in ("dtype", "feature_names")},
+        **{name: description[name] for name in ("dtype", "feature_names", MISSING) if name in description},
     }
 
 

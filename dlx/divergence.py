@@ -37,17 +37,19 @@ def zero_loss(task: Task) -> float:
     net, xp, backend, dtype = task.net, task.net.xp, task.backend, task.backend.dtype(task.dtype)
     _, Y, weights, classes = task.rows
 
+    by_target = network.weighs_targets(weights)
+
     def values(classes: Array | None, Y: Array) -> Array:
         T = truth(xp, Y, classes, dtype)
-        return net.loss.value(xp.zeros_like(T), T)
+        return network.values_at(net, xp.zeros_like(T), T, by_target)
 
-    of_rows = backend.rowwise(values, None if net.kind is None else ("loss of zeros", net.kind))
+    of_rows = backend.rowwise(values, None if net.kind is None else ("loss of zeros", net.kind, by_target))
     wide = (Y if classes is None else classes).shape[1]
     losses, sizes, most, rows = [], [], max(1, ELEMENTS_AT_ONCE // wide), task.numbers()
     for first in range(0, task.size, most):
         block = rows[first : first + most]
-        found = of_rows(classes, backend.take(Y, block), to_host=True).astype(np.float64)
         w = None if weights is None else backend.to_host(backend.take(weights, block))
+        found = of_rows(classes, backend.take(Y, block), to_host=True).astype(np.float64)
         losses.append(float(network.mean_loss(np, found, w)))
         sizes.append(len(block))
     return float(np.average(losses, weights=sizes))

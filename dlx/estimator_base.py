@@ -186,7 +186,9 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         target = targets.check(Y, plan.loss, plan.dims[-1], given.X.shape[0])
         weights = self._weights(target, given.weights, plan.backend)
         part = weights if weights is None or rows is None else weights[rows]
-        total = float(given.X.shape[0] if rows is None else len(rows)) if part is None else float(part.sum())
+        total = float(given.X.shape[0] if rows is None else len(rows))
+        if part is not None:
+            total = float(part.sum()) / part.shape[1]
         if not total > 0:
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
             checks.reject("sample_weight", "have a sum above 0", got, remedy)
@@ -195,7 +197,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         return targets.place(target, weights, X, plan.backend, plan.dtype), total
 
     def _weights(self, target: targets.Targets, weights: HostArray | None, backend: Backend) -> HostArray | None:
-        """Weights of rows and of their classes, (n, 1)."""
+        """Weights of rows and of their classes, (n, 1), or of several labels a row, (n, K)."""
         class_weight = getattr(self, "class_weight", None)
         if class_weight is not None:
             target = target._replace(classes=np.asarray(self.classes_))
@@ -218,7 +220,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             X, y = (_safe_indexing(each, rows) for each in raw) if raw else (None, None)
             own = given.weights
         largest = 1.0 if own is None else own[... if rows is None else rows].max()
-        return Held(X, y, samples, None if own is None else own / largest, rows)
+        return Held(X, y, samples, None if own is None else (own / largest)[:, None], rows)
 
     def _task(
         self, plan: Plan, settings: steps.Settings, samples: data.Rows, rows: HostArray | None, l2: float

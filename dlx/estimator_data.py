@@ -10,7 +10,7 @@ from sklearn import get_config
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from dlx import checks, data, scoring
+from dlx import checks, data, losses, scoring, targets
 from dlx.backend import HOST, Backend, backend_of, get_backend, library_of
 
 HostArray = np.ndarray[Any, Any]
@@ -77,12 +77,15 @@ def real_targets(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]
     return X, y if y.dtype.kind == "f" else y.astype(np.float64)
 
 
-def repeated(y: Any, outputs: int) -> Any:
-    """One target a row, (n,) or (n, 1), as that of every output, (n, outputs); several as they are."""
-    backend = backend_of(y)
-    y = backend.asarray(y)
-    y = y[:, None] if y.ndim == 1 else y
-    return backend.xp.concat([y] * outputs, axis=1) if y.shape[1] == 1 else y
+def explained(loss: losses.Loss, y: Any, predicted: Any, sample_weight: Any) -> float:
+    """What of real targets is explained by predictions (n,) or (n, K), as `Network.score` has it."""
+    host, y, predicted, w = get_backend(HOST), *map(on_host, (y, predicted, sample_weight))
+    P = np.asarray(predicted, np.float64).reshape(len(predicted), -1)
+    target = targets.check(targets.on_host(y, host), loss, P.shape[1], len(P))
+    Y, weights = target.Y.astype(np.float64), targets.weights(w, None, target, host)
+    return scoring.explained(
+        loss, lambda a, b: Y[a:b], lambda a, b: None if weights is None else weights[a:b], len(P), [(0, len(P), P)]
+    )
 
 
 def labels(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:

@@ -57,7 +57,7 @@ class Optimizing(NamedTuple):
 class Held(NamedTuple):
     """Rows to validate on: as the user gave them, for a scorer, and on the backend.
 
-    `weights` (n,) are those of the score, or None: as in scikit-learn, without those of the classes.
+    `weights` (n, 1) are those of the score, or None: as in scikit-learn, without those of the classes.
     """
 
     X: Any

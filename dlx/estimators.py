@@ -87,7 +87,9 @@ class MLPClassifier(ClassifierMixin, Base):
         By default float32 for float32 data, and float64 for all other.
     dropout : float in [0, 1), or one for each hidden layer, default 0
         The share of hidden units that is dropped.
-    class_weight : "balanced" or dict of label to weight, optional
+    class_weight : "balanced", or dict of label to weight, optional
+        For several labels a row "balanced", or a dict {0: weight, 1: weight} for each of them: a list of K, or a dict
+        of column to dict.
     n_layers, width : int, optional
         Number and width of the hidden layers, in place of `hidden_layer_sizes`: numbers can be searched, a tuple
         cannot. One without the other means a width of 100, or one layer.
@@ -381,7 +383,7 @@ class MLPRegressor(RegressorMixin, Base):
         Bring the columns of X, and real targets, to mean 0 and variance 1 first; predictions are in the old units.
         Sparse columns are scaled only.
     scoring : scorer, its name, or None, default None
-        What `validation_scores_` holds, and early stopping watches; None is R².
+        What `validation_scores_` holds, and early stopping watches; None is what `score` gives.
 
     Attributes
     ----------
@@ -489,11 +491,14 @@ class MLPRegressor(RegressorMixin, Base):
         return P[:, 0] if P.shape[1] == 1 else P
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """R², averaged over outputs; one target `y` is that of every quantile, as in `Network.score`."""
+        """R², averaged over outputs, or for quantiles D² of the pinball loss: as `Network.score` has it.
+
+        One target `y` is that of every quantile.
+        """
         check_is_fitted(self, "coefs_")
-        if isinstance(self._fitted_loss.settings.get("q"), list) and self.n_outputs_ > 1:
-            y = estimator_data.repeated(y, self.n_outputs_)
-        return float(super().score(X, y, sample_weight))
+        if self._fitted_loss.name != "quantile":
+            return float(super().score(X, y, sample_weight))
+        return estimator_data.explained(self._fitted_loss, y, self.predict(X), sample_weight)
 
     def _targets(self, X: Any, y: Any, first: bool, part: bool) -> tuple[Any, HostArray]:
         X, y = estimator_data.real_targets(self, X, y, reset=first)

@@ -46,6 +46,7 @@ class Trained(Protocol):
     feature_names: list[str] | None
     history: dict[str, list[float]]
     facts: Facts | None
+    missing: str
 
     @property
     def formulas(self) -> network.Formulas:
@@ -104,8 +105,10 @@ def facts(
     """
     trained, held = parts
     unseen = () if trained is None or held is None else _unseen(target, trained, target, held)
+    mask = target.present  # is known from y
+    weighted = weights is not None and not (mask is not None and np.array_equal(weights, mask))
     if net is None:
-        return Facts(math.nan, math.nan, weights is not None, restored, unseen)
+        return Facts(math.nan, math.nan, weighted, restored, unseen)
     widest = max(max(W.shape) for W, _ in initial)
     most = min(AT_START, max(2, get_backend(HOST).most_elements // widest))
     some = np.arange(0, X.shape[0], -(-X.shape[0] // most))
@@ -117,10 +120,11 @@ def facts(
     with get_backend(HOST).scope():
         keys = range(1, len(params))  # with dropout, as the epochs' losses are
         Z = network.forward(net, params, A, keys).Zs[-1]
-        values, w = net.loss.value(Z, Y), None if weights is None else weights[some]
+        w = None if weights is None else weights[some]
+        values = network.values_at(net, Z, Y, w)
         start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
-        error = float(np.std(values if w is None else w * values)) / math.sqrt(len(values))
-        return Facts(start, error, weights is not None, restored, unseen)
+        error = float(np.std(values if w is None else (w * values).sum(axis=1))) / math.sqrt(len(values))
+        return Facts(start, error, weighted, restored, unseen)
 
 
 def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
@@ -141,7 +145,7 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
         _columns(net, batch.X),
         tuple(each.name for each in net.activation),
         *_signals(net, batch),
-        _guesses(net, batch.Y),
+        _guesses(net, batch),
         net.history,
         net.facts,
         now,
@@ -162,9 +166,11 @@ def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targ
     data.require_names(X, net.feature_names, f"X{name}")
     features = data.unplaced(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
     host = targets.on_host(y, net.backend, f"y{name}")
-    target = targets.check(host, net.loss, net.layer_dims[-1], features.shape[0], net.classes, f"y{name}")
+    n, outputs = features.shape[0], net.layer_dims[-1]
+    target = targets.check(host, net.loss, outputs, n, net.classes, f"y{name}", net.missing)
     targets.require_fit(target, net.dtype, f"y{name}")
-    return data.Rows(features, target.Y, None, targets.class_numbers(target, net.backend)), target
+    mask = targets.weights(None, None, target, net.backend)
+    return data.Rows(features, target.Y, mask, targets.class_numbers(target, net.backend)), target
 
 
 def _most(net: Trained, X: Array) -> int:
@@ -181,9 +187,9 @@ def most(widest: int) -> int:
 def _batch(net: Trained, rows: data.Rows, numbers: HostArray) -> data.Batch:
     """Those rows on the backend."""
     X = data.block(rows.X, 0, len(numbers), numbers, net.backend, net.dtype)
-    Y, _ = data.beside(rows, 0, len(numbers), numbers, net.backend, net.dtype)
+    Y, w = data.beside(rows, 0, len(numbers), numbers, net.backend, net.dtype)
     dtype = net.backend.dtype(net.dtype)
-    return data.Batch(_placed(net, X), data.truth(net.backend.xp, Y, rows.classes, dtype), None)
+    return data.Batch(_placed(net, X), data.truth(net.backend.xp, Y, rows.classes, dtype), w)
 
 
 def _placed(net: Trained, rows: Array) -> Array:
@@ -213,7 +219,7 @@ def _signals(net: Trained, batch: data.Batch) -> tuple[list[HostArray], HostArra
         net.backend.to_host(xp.max(xp.abs(activation.bind(xp).df(Z, a)), axis=0))
         for activation, Z, a in zip(net.activation, trace.Zs[:-1], trace.fs, strict=True)
     ]
-    delta = network.mean_delta(formulas.loss.delta(trace.Zs[-1], batch.Y), None)
+    delta = network.mean_delta(formulas.loss.delta(trace.Zs[-1], batch.Y), batch.weights)
     norms = [_norm(xp, each) for _, each in network.deltas(formulas, net.params, trace, delta)]
     return slopes, net.backend.stack_to_host(norms)[::-1].astype(np.float64)
 
@@ -225,11 +231,15 @@ def _norm(xp: Namespace, x: Array) -> Array:
     return top * xp.sqrt(xp.sum(scaled * scaled))
 
 
-def _guesses(net: Trained, Y: Array) -> tuple[float, float]:
+def _guesses(net: Trained, batch: data.Batch) -> tuple[float, float]:
     """The mean loss of scores that are all zero, and of those whose prediction is the mean of Y."""
-    xp = net.backend.xp
+    xp, (_, Y, w) = net.backend.xp, batch
     zero = xp.zeros((Y.shape[0], net.layer_dims[-1]), dtype=Y.dtype, device=net.backend.device)
-    mean = net.backend.to_host(xp.mean(Y, axis=0, keepdims=True)).astype(np.float64)
+    average = xp.mean(Y, axis=0, keepdims=True)
+    if w is not None:  # there may be no target in a column of the rows that were drawn
+        mass = xp.sum(w, axis=0, keepdims=True)
+        average = xp.sum(w * Y, axis=0, keepdims=True) / xp.where(mass > 0, mass, xp.ones_like(mass))
+    mean = net.backend.to_host(average).astype(np.float64)
     within = np.clip(mean, 1e-6, 1.0 - 1e-6)  # of probabilities; of counts, above 0
     scores = {
         "real": mean,
@@ -237,8 +247,8 @@ def _guesses(net: Trained, Y: Array) -> tuple[float, float]:
         "binary": np.log(within) - np.log1p(-within),
         "classes": np.log(within),
     }[net.loss.targets]
-    value = net.formulas.loss.value
-    found = [network.mean_loss(xp, value(Z, Y), None) for Z in (zero, zero + net.backend.asarray(scores, net.dtype))]
+    both = zero, zero + net.backend.asarray(scores, net.dtype)
+    found = [network.loss_at(net.formulas, Z, Y, w) for Z in both]
     at_zero, at_mean = net.backend.stack_to_host(found).tolist()
     weighted = net.facts is not None and net.facts.weighted  # by weights unknown; for classes all give log K at zero
     return at_zero, at_zero if weighted else at_mean

@@ -15,6 +15,7 @@ from dlx import (
     data,
     display,
     evidence,
+    gaps,
     initializers,
     losses,
     memory,
@@ -50,6 +51,7 @@ def fit(
     patience: int | None = None,
     sample_weight: Any = None,
     class_weight: Any = None,
+    missing: str = "raise",
     clip_norm: float | None = None,
     clip_value: float | None = None,
     shuffle: bool = True,
@@ -66,7 +68,8 @@ def fit(
     """Train a fully connected network.
 
     Minimises  1/n Σ_i w_i loss(Z_i, y_i) + l2/2 Σ W² + l1 Σ |W|  over weights and biases, with the scores
-    Z = f(... f(X W_1 + b_1) ...) W_L + b_L.
+    Z = f(... f(X W_1 + b_1) ...) W_L + b_L. A loss that is a sum over outputs may have a weight for each target:
+    1/n Σ_i Σ_k w_ik loss_k(Z_ik, y_ik).
 
     Parameters
     ----------
@@ -102,9 +105,15 @@ def fit(
     patience : int >= 1, optional
         Stop after so many epochs in which the validation loss (without validation, the training loss) has not
         improved, and restore the weights of the best.
-    sample_weight : array (n,), optional
-        Weights >= 0 of rows. Only their proportions matter: they are scaled to mean 1.
-    class_weight : "balanced" or dict of label to weight, optional
+    sample_weight : array (n,) or (n, K), optional
+        Weights >= 0 of rows, or of each target. Only their proportions matter: they are scaled to mean 1.
+    class_weight : "balanced", or dict of label to weight, optional
+        For several yes-or-no labels a row "balanced", or a dict {0: weight, 1: weight} for each of them: a sequence of
+        K, or a dict of column to dict.
+    missing : "raise", "mask" or "keep"
+        What nan in `y` is. "raise": an error. "mask": a missing target, which weighs 0 in loss, gradient, validation
+        and score; weights have mean 1 over the others. Where one label a row is missing, drop the row. "keep": for a
+        loss of your own, which is given nan as it is.
     clip_norm, clip_value : float > 0, optional
         Limit on the norm of the whole gradient, on each of its elements.
     shuffle : bool
@@ -203,26 +212,32 @@ def fit(
         if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
             features = data.dense(features, chosen)
         y = targets.on_host(y, chosen)
-        loss = arguments.loss_for(loss, y, dims[-1])
-        target = targets.check(y, loss, dims[-1], features.shape[0])
+        loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])
+        missing = gaps.rule(missing, loss, dims[-1])
+        target = targets.check(y, loss, dims[-1], features.shape[0], missing=missing)
         weights = targets.weights(sample_weight, class_weight, target, chosen)
+        if network.weighs_targets(weights):
+            gaps.require_terms(loss, dims[-1], "sample_weight", "be (n,) with", "Multiply the terms by weights in")
         with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept:
             if kept is not None:
                 told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
                 told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
-                told |= {"y": (target.Y, target.classes), "sample_weight": weights}
+                told |= {"y": (gaps.with_nan(target.Y, target.present), target.classes), "sample_weight": weights}
+                told["missing"] = None if missing == "raise" else missing  # as in a file that is older than it
                 told["feature_names"] = None if names is None else tuple(names)
                 told["validation"] = share if X_val is None else _pair(X_val, y_val, chosen)
                 kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
             train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
-            weights = targets.to_mean_one(weights, train_rows, held_rows)
+            gaps.require_in_each_column(target.present, train_rows)
+            weights = targets.to_mean_one(weights, train_rows, held_rows, target.present)
             rows = targets.place(target, weights, features, chosen, name)
-            held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, come)
+            held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, missing, come)
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
             if not isinstance(initial, list):
                 initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
             parameters.require_real(initial, chosen, name, "init")
             parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
+            parts["missing"] = missing
             net = Network(initial, **parts, backend=chosen, dtype=name)
             bound = partial(network.bind, dtype=name, hidden=hidden, loss=loss, dropout=rates, l2=l2, l1=l1)
             key = network.kind(name, hidden, loss, rates, l2, l1)
@@ -256,7 +271,7 @@ def _train(
         if held is None:
             return {}
         rows, numbers = held
-        w = None if rows.weights is None else rows.weights[:, 0]
+        w = rows.weights
         return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, w, compute, numbers=numbers)
 
     def report(params: Params, history: training.History) -> bool:
@@ -290,6 +305,7 @@ def _held_out(
     dims: Sequence[int],
     backend: Backend,
     dtype: str,
+    missing: str,
     come: Callable[..., Array],
 ) -> tuple[data.Rows, data.HostArray | None] | None:
     """The validation rows: the user's own, or the training data and the numbers of a share of them."""
@@ -297,8 +313,9 @@ def _held_out(
         return None if held_rows is None else (rows, held_rows)
     features = come(X_val, backend, dtype, dims[0], "X_val")
     y_val = targets.on_host(y_val, backend, "y_val")
-    checked = targets.check(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val")
-    return targets.place(checked, None, features, backend, dtype, "y_val"), None
+    checked = targets.check(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val", missing)
+    mask = targets.weights(None, None, checked, backend)
+    return targets.place(checked, mask, features, backend, dtype, "y_val"), None
 
 
 def _is_true(result: Any) -> bool:

@@ -161,9 +161,11 @@ def _begun(asked: dict[str, Any]) -> Network:
 def _rows(net: Network, asked: dict[str, Any]) -> data.Rows:
     """The training rows, checked before, where they lie."""
     X = data.unplaced(asked["X"], net.backend, net.dtype, net.layer_dims[0])
-    target = targets.check(targets.on_host(asked["y"], net.backend), net.loss, net.layer_dims[-1], X.shape[0])
+    y = targets.on_host(asked["y"], net.backend)
+    target = targets.check(y, net.loss, net.layer_dims[-1], X.shape[0], missing=net.missing)
     weights = targets.weights(asked["sample_weight"], asked["class_weight"], target, net.backend)
-    return targets.place(target, targets.to_mean_one(weights, None, None), X, net.backend, net.dtype)
+    weights = targets.to_mean_one(weights, None, None, target.present)
+    return targets.place(target, weights, X, net.backend, net.dtype)
 
 
 def _batches(n: int, size: int, rng: np.random.Generator | None) -> Iterator[HostArray]:

@@ -9,6 +9,8 @@ turns a list into an array of the working dtype and device:
     delta(Z, Y)   its derivative by the scores, (..., n, K): the law is *delta is the derivative of value*
     predict(Z)    the link: what the scores stand for, (..., n, K)
 
+and, where the value is a sum over outputs, its ``.terms(Z, Y)``, (..., n, K), which may be weighted one by one;
+
 with Z (..., n, K) and Y (..., n, K). Averaging over samples and weighting are the network's, written once
 there.
 """
@@ -25,12 +27,16 @@ from dlx.backend import Array, Fuse, Namespace, unfused
 Targets = Literal["real", "counts", "binary", "classes"]
 
 
-class Formulas(NamedTuple):
-    """A loss on one library."""
-
+class _Formulas(NamedTuple):
     value: Callable[[Array, Array], Array]
     delta: Callable[[Array, Array], Array]
     predict: Callable[[Array], Array]
+
+
+class Formulas(_Formulas):
+    """A loss on one library: three functions, and beside them the terms that `value` is the sum of, if it is one."""
+
+    terms: Callable[[Array, Array], Array] | None = None
 
 
 Both = Callable[[Array, Array], tuple[Array, Array]]
@@ -64,6 +70,22 @@ def _sum(xp: Namespace, terms: Array) -> Array:
     return xp.sum(terms, axis=-1, keepdims=True)
 
 
+def _summed(
+    xp: Namespace,
+    terms: Callable[[Array, Array], Array],
+    delta: Callable[[Array, Array], Array],
+    predict: Callable[[Array], Array] = _scores,
+) -> Formulas:
+    """The formulas of a loss whose value is the sum of its terms over outputs."""
+
+    def value(Z: Array, Y: Array) -> Array:
+        return _sum(xp, terms(Z, Y))
+
+    found = Formulas(value, delta, predict)
+    found.terms = terms
+    return found
+
+
 def squared_error(half: bool = False) -> Loss:
     """Squared error, summed over outputs; with no half, unless it is asked for.
 
@@ -93,14 +115,14 @@ def squared_error(half: bool = False) -> Loss:
         checks.reject("half", "be True or False", checks.shown(half), "True halves value and slope.", TypeError)
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
-        def value(Z: Array, Y: Array) -> Array:
-            total = _sum(xp, (Z - Y) * (Z - Y))
-            return 0.5 * total if half else total
+        def terms(Z: Array, Y: Array) -> Array:
+            squares = (Z - Y) * (Z - Y)
+            return 0.5 * squares if half else squares
 
         def delta(Z: Array, Y: Array) -> Array:
             return Z - Y if half else 2.0 * (Z - Y)
 
-        return Formulas(value, delta, _scores)
+        return _summed(xp, terms, delta)
 
     return Loss("squared_error", {"half": True} if half else {}, "real", bind)
 
@@ -119,13 +141,13 @@ def absolute_error() -> Loss:
     """
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
-        def value(Z: Array, Y: Array) -> Array:
-            return _sum(xp, xp.abs(Z - Y))
+        def terms(Z: Array, Y: Array) -> Array:
+            return xp.abs(Z - Y)
 
         def delta(Z: Array, Y: Array) -> Array:  # not xp.sign, which waits for the device on CuPy
             return xp.astype(Z > Y, Z.dtype) - xp.astype(Z < Y, Z.dtype)
 
-        return Formulas(value, delta, _scores)
+        return _summed(xp, terms, delta)
 
     return Loss("absolute_error", {}, "real", bind)
 
@@ -158,15 +180,15 @@ def huber(width: float = 1.0) -> Loss:
     width = checks.number("width", width, low=0, above=True, remedy="Use 1.0, in units of the target.")
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
-        def value(Z: Array, Y: Array) -> Array:
+        def terms(Z: Array, Y: Array) -> Array:
             d = xp.abs(Z - Y)
             near = xp.minimum(d, width)
-            return _sum(xp, near * (d - 0.5 * near))
+            return near * (d - 0.5 * near)
 
         def delta(Z: Array, Y: Array) -> Array:
             return xp.minimum(xp.maximum(Z - Y, -width), width)
 
-        return Formulas(value, delta, _scores)
+        return _summed(xp, terms, delta)
 
     return Loss("huber", {"width": width}, "real", bind)
 
@@ -208,14 +230,14 @@ def quantile(q: float | Sequence[float] = 0.5) -> Loss:
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         rate = array([qs]) if several else qs[0]
 
-        def value(Z: Array, Y: Array) -> Array:
+        def terms(Z: Array, Y: Array) -> Array:
             d = Y - Z
-            return _sum(xp, xp.maximum(rate * d, (rate - 1.0) * d))
+            return xp.maximum(rate * d, (rate - 1.0) * d)
 
         def delta(Z: Array, Y: Array) -> Array:
             return (1.0 - rate) * xp.astype(Z > Y, Z.dtype) - rate * xp.astype(Z < Y, Z.dtype)
 
-        return Formulas(value, delta, _scores)
+        return _summed(xp, terms, delta)
 
     return Loss("quantile", {"q": qs if several else qs[0]}, "real", bind)
 
@@ -236,13 +258,13 @@ def poisson() -> Loss:
     """
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
-        def value(Z: Array, Y: Array) -> Array:
-            return _sum(xp, xp.exp(Z) - Y * Z)
+        def terms(Z: Array, Y: Array) -> Array:
+            return xp.exp(Z) - Y * Z
 
         def delta(Z: Array, Y: Array) -> Array:
             return xp.exp(Z) - Y
 
-        return Formulas(value, delta, xp.exp)
+        return _summed(xp, terms, delta, xp.exp)
 
     return Loss("poisson", {}, "counts", bind)
 
@@ -263,9 +285,9 @@ def binary_cross_entropy() -> Loss:
     """
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
-        def value(Z: Array, Y: Array) -> Array:
+        def terms(Z: Array, Y: Array) -> Array:
             # in this order: a sure and right score leaves log(1 + e^-|z|), which z would swallow
-            return _sum(xp, xp.maximum(Z, 0.0) - Z * Y + xp.log1p(xp.exp(-xp.abs(Z))))
+            return xp.maximum(Z, 0.0) - Z * Y + xp.log1p(xp.exp(-xp.abs(Z)))
 
         def delta(Z: Array, Y: Array) -> Array:
             return predict(Z) - Y
@@ -273,7 +295,7 @@ def binary_cross_entropy() -> Loss:
         def predict(Z: Array) -> Array:
             return logistic(xp, Z)
 
-        return Formulas(value, delta, predict)
+        return _summed(xp, terms, delta, predict)
 
     return Loss("binary_cross_entropy", {}, "binary", bind)
 

@@ -18,6 +18,7 @@ from dlx import (
     evidence,
     export,
     files,
+    gaps,
     losses,
     network,
     parameters,
@@ -56,6 +57,8 @@ class Network:
         What the class numbers 0..K-1 stand for.
     feature_names : sequence of str, optional
         What the columns of X are called; a data frame whose columns are called otherwise is refused.
+    missing : str, default "raise"
+        What nan in the targets given to `score` and `report` is: as in `fit`, which leaves its own here.
     backend : selector, optional
         By default that of `params`.
     dtype : str, optional
@@ -70,6 +73,7 @@ class Network:
     loss : Loss
     classes : NumPy array or None
     feature_names : list of str or None
+    missing : str
     backend : Backend
     dtype : str
     facts : what only the fit knows, for `report`; None without one, and from a file
@@ -83,6 +87,7 @@ class Network:
     """
 
     facts: evidence.Facts | None = None
+    missing: str = "raise"
 
     def __init__(
         self,
@@ -93,6 +98,7 @@ class Network:
         classes: Any = None,
         history: History | None = None,
         feature_names: Sequence[str] | None = None,
+        missing: str = "raise",
         backend: Any = None,
         dtype: str | None = None,
     ) -> None:
@@ -104,6 +110,7 @@ class Network:
         self.loss = losses.get(loss)
         self.classes = targets.own_classes(classes, self.loss, self.layer_dims[-1])
         self.feature_names = data.own_names(feature_names, self.layer_dims[0])
+        self.missing = gaps.rule(missing, self.loss, self.layer_dims[-1])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
@@ -158,20 +165,32 @@ class Network:
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
 
-        R² compares predictions with means: for quantiles other than the median it says little.
+        Of quantiles it is D², the same of the pinball loss: 1 is perfect, and 0 is the constant quantiles of `y`. It is
+        averaged over outputs, but of a list of quantiles it is 1 minus the ratio of the sums over all of them.
+
+        Where `missing` is "mask", which `fit` and files keep, nan in `y` is left out: R² and D² are those of the
+        targets that are there, and accuracy asks for the labels that are there, of rows that have any.
+
+        Parameters
+        ----------
+        X : array (n, d0)
+        y : array (n,) or (n, K)
+        sample_weight : array (n,) or (n, K), optional
+            Weights of rows or of targets. A row with several labels weighs the mean of those above 0.
 
         Raises as `predict`, and ValueError if `y` does not fit.
         """
         with self.backend.scope():
             X = self._checked(X)
             y = targets.on_host(y, self.backend)
-            target = targets.check(y, self.loss, self.layer_dims[-1], X.shape[0], self.classes)
+            outputs = self.layer_dims[-1]
+            target = targets.check(y, self.loss, outputs, X.shape[0], self.classes, missing=self.missing)
             targets.require_fit(target, self.dtype)
             w = targets.weights(sample_weight, None, target, self.backend)
             asked = scoring.Asked(self.backend, self.formulas, self.params)
             answer = asked.rowwise(scoring.answers(self.loss), "answers")
             answered = ((first, last, answer(rows, True)) for first, last, rows in asked.blocks(X))
-            return scoring.figure_of_merit(self.backend, self.loss, target.Y, None if w is None else w[:, 0], answered)
+            return scoring.figure_of_merit(self.backend, self.loss, target.Y, w, answered)
 
     def activations(self, X: Any) -> tuple[Array, ...]:
         """What each layer gives for X: A_1, ..., A_{L-1} after activation, and last the scores Z_L.

@@ -129,15 +129,34 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Pa
     return tuple(reversed(gradients))
 
 
+def weighs_targets(weights: Array | None) -> bool:
+    """Whether each target has a weight of its own, (n, K), and not each row, (n, 1)."""
+    return weights is not None and weights.shape[-1] > 1
+
+
+def loss_at(net: Formulas, Z: Array, Y: Array, weights: Array | None) -> Array:
+    """J of these scores, of shape (...,), without penalties."""
+    return mean_loss(net.xp, values_at(net, Z, Y, weighs_targets(weights)), weights)
+
+
+def values_at(net: Formulas, Z: Array, Y: Array, by_target: bool) -> Array:
+    """The loss of each row, (..., n, 1), or its terms, (..., n, K), where these are weighted one by one."""
+    return net.loss.terms(Z, Y) if by_target and net.loss.terms else net.loss.value(Z, Y)
+
+
 def mean_loss(xp: Namespace, values: Array, weights: Array | None) -> Array:
-    """J = 1/n Σ_i w_i value_i, of shape (...,); values (..., n, 1), weights (n, 1) of mean 1 over all training rows."""
+    """J = 1/n Σ_i w_i value_i, of shape (...,); values (..., n, 1), weights (n, 1) of mean 1 over all training rows.
+
+    With a weight for each target, J = 1/n Σ_i Σ_k w_ik term_ik: terms (..., n, K), weights (n, K) of mean 1 over all
+    targets that are not missing.
+    """
     if weights is not None:
         values = xp.where(weights > 0, weights * values, xp.zeros_like(values))  # 0 for a weight of 0, were it infinite
     return xp.sum(values, axis=(-2, -1)) * (1.0 / values.shape[-2])
 
 
 def mean_delta(delta: Array, weights: Array | None) -> Array:
-    """∂J/∂Z_i = w_i delta_i / n, of the shape of the scores."""
+    """∂J/∂Z_i = w_i delta_i / n, of the shape of the scores; weights (n, 1), or (n, K) for w_ik."""
     delta = delta * (1.0 / delta.shape[-2])
     return delta if weights is None else weights * delta
 
@@ -183,8 +202,11 @@ def loss_and_gradients(
 ) -> tuple[Array, Params]:
     """J + R and its gradients by every parameter, in one forward and one backward pass; `into` as in `backward`."""
     trace = forward(net, params, X, keys)
-    values, delta = net.loss_and_delta(trace.Zs[-1], Y)
-    loss = mean_loss(net.xp, values, weights)
+    if weighs_targets(weights):
+        loss, delta = loss_at(net, trace.Zs[-1], Y, weights), net.loss.delta(trace.Zs[-1], Y)
+    else:
+        values, delta = net.loss_and_delta(trace.Zs[-1], Y)
+        loss = mean_loss(net.xp, values, weights)
     gradients = backward(net, params, trace, mean_delta(delta, weights), into)
     if net.l2 is not None or net.l1 is not None:
         loss = loss + penalty(net, params)

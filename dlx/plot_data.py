@@ -184,15 +184,18 @@ def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
         data.require_names(X, net.feature_names)
         checked = data.unplaced(X, backend, net.dtype, net.layer_dims[0])
         n = int(checked.shape[0])
-        target = targets.check(targets.on_host(y, backend), net.loss, net.layer_dims[-1], n, net.classes)
+        y = targets.on_host(y, backend)
+        target = targets.check(y, net.loss, net.layer_dims[-1], n, net.classes, missing=net.missing)
+        mask = targets.weights(None, None, target, backend)
         numbers = np.linspace(0, n - 1, min(rows, n)).round().astype(np.int64)
         some = data.block(checked, 0, len(numbers), numbers, backend, net.dtype)
         some = backend.asarray(some.toarray() if data.compressed(some) else some)
-        samples = targets.place(target._replace(Y=target.Y[numbers]), None, some, backend, net.dtype)
-        A, Y, _ = data.gather(net.backend.xp, samples, None, backend.dtype(net.dtype))
+        mask = None if mask is None else mask[numbers]
+        samples = targets.place(target._replace(Y=target.Y[numbers]), mask, some, backend, net.dtype)
+        A, Y, w = data.gather(net.backend.xp, samples, None, backend.dtype(net.dtype))
         trace = network.forward(formulas, net.params, A)
         outputs = [backend.to_host(each) for each in (*trace.fs, trace.Zs[-1])]
-        _, gradients = network.loss_and_gradients(formulas, net.params, A, Y, None, None)
+        _, gradients = network.loss_and_gradients(formulas, net.params, A, Y, w, None)
         slopes = [backend.to_host(each.W) for each in gradients]
     names = [*(each.name for each in net.activation), "(scores)"]
     return [

@@ -5,7 +5,7 @@ No layer's output is held for all rows, and no prediction beside the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,9 +158,8 @@ def loss_of(
     backend: Backend, net: network.Formulas, params: Params, samples: data.Rows, numbers: Any, dtype: Any
 ) -> float:
     """J of the rows of those numbers (an array of the host; all, if None), without penalties and dropout."""
-    n = samples.X.shape[0] if numbers is None else len(numbers)
     blocks = _scored(Asked(backend, net, params), samples, numbers, dtype)
-    return _sum(backend, [lost for _, _, _, lost, _ in blocks]) / n
+    return _mean(backend, [(last - first, loss) for first, last, _, loss in blocks])
 
 
 def validation_figures(
@@ -176,20 +175,22 @@ def validation_figures(
 ) -> dict[str, float]:
     """Loss, without penalties, and score of held-out rows: of those of the `numbers` in `held` (all, if None).
 
-    `w` (n,) are the score's weights, one for each row of X; `tie` as in `answers`.
+    Their weights have mean 1. `w` (n, 1) or (n, K) are the score's weights, one for each row of X; `tie` as in
+    `answers`.
     """
     found, answer = [], answers(loss, tie)
 
     def answered() -> Iterator[tuple[int, int, HostArray]]:
-        for first, last, Z, lost, weight in _scored(Asked(backend, net, params), held, numbers, dtype):
-            found.append((lost, weight))
+        for first, last, Z, lost in _scored(Asked(backend, net, params), held, numbers, dtype):
+            found.append((last - first, lost))
             yield first, last, backend.to_host(answer(net, Z))
 
     score = figure_of_merit(backend, loss, held.Y, w, answered(), numbers)
-    sums, weights = zip(*found, strict=True)
-    n = held.X.shape[0] if numbers is None else len(numbers)
-    total = n if held.weights is None else _sum(backend, weights)
-    return {"validation_loss": _sum(backend, sums) / total, "validation_score": score}
+    return {"validation_loss": _mean(backend, found), "validation_score": score}
+
+
+Block = tuple[int, int, HostArray]  # first row, last, and what is said of the rows between
+Part = Callable[[int, int], Any]
 
 
 def figure_of_merit(
@@ -197,60 +198,93 @@ def figure_of_merit(
     loss: losses.Loss,
     Y: Array,
     w: Array | None,
-    answered: Iterable[tuple[int, int, HostArray]],
+    answered: Iterable[Block],
     numbers: HostArray | None = None,
 ) -> float:
-    """Accuracy or R², as `Network.score` reports it, of the rows of those numbers (all, if None).
+    """Accuracy, R² or D², as `Network.score` reports it, of the rows of those numbers (all, if None).
 
-    `Y` (n, K) or class numbers (n, 1) and `w` (n,) lie on the backend or on the host. `answered` are blocks of rows in
-    their order: first, last, and what `answers` says of them, on the host.
+    `Y` (n, K) or class numbers (n, 1) and `w` (n, 1) or (n, K) lie on the backend or on the host. `answered` are
+    blocks of rows in their order, and what `answers` says of them, on the host.
     """
 
-    def part(x: Array | None, first: int, last: int) -> HostArray | None:
-        if x is None:
-            return None
+    def part(x: Array, first: int, last: int) -> HostArray:
         rows = x[first:last, ...] if numbers is None else data.taken(x, numbers[first:last], backend)
         return rows if library_of(rows) == HOST else backend.to_host(rows)
 
-    def doubles(x: Array | None, first: int, last: int) -> Any:  # in float32, sums over a million rows would be off
-        rows = part(x, first, last)
-        return None if rows is None else rows.astype(np.float64)
+    def weights(first: int, last: int) -> HostArray | None:
+        return None if w is None else part(w, first, last).astype(np.float64)
 
     if loss.targets in ("classes", "binary"):
-        counts = [metrics.right_of(np, _right(loss, part(Y, *at), said), doubles(w, *at)) for *at, said in answered]
+        counts = [metrics.right_of(np, _right(loss, part(Y, *at), said), weights(*at)) for *at, said in answered]
         right, total = map(sum, zip(*counts, strict=True))
         return float(right / total)
-    n = Y.shape[0] if numbers is None else len(numbers)
-    spans = data.spans(n, data.CHECKED_AT_ONCE // 16 // Y.shape[1])
-    spread = metrics.spread_of(np, ((doubles(Y, *at), doubles(w, *at)) for at in spans))
+
+    def truth(first: int, last: int) -> HostArray:  # in float32, sums over a million rows would be off
+        return part(Y, first, last).astype(np.float64)
+
+    return explained(loss, truth, weights, Y.shape[0] if numbers is None else len(numbers), answered)
+
+
+def explained(loss: losses.Loss, truth: Part, weights: Part, n: int, answered: Iterable[Block]) -> float:
+    """R² of n real targets, or for quantiles D² of the pinball loss, all on the host, block by block.
+
+    ``truth(first, last)`` are float64 targets, and ``weights(first, last)`` their weights or None. A target that is
+    nan, as a loss of one's own may take it, weighs 0.
+    """
+
+    def weighed(first: int, last: int) -> tuple[HostArray, HostArray | None]:
+        Y, w = truth(first, last), weights(first, last)
+        there = ~np.isnan(Y)
+        return (Y, w) if there.all() else (np.where(there, Y, 0.0), there * (1.0 if w is None else w))
+
+    if loss.name == "quantile" and losses.is_own(loss):
+        return _d2(loss, weighed, n, answered)
+    spans = data.spans(n, data.CHECKED_AT_ONCE // 16 // truth(0, 1).shape[1])
+    spread = metrics.spread_of(np, (weighed(*at) for at in spans))
     residual, squares = 0.0, 0.0
     for *at, said in answered:
-        missed, spreads = metrics.squares(np, doubles(Y, *at), said.astype(np.float64), doubles(w, *at), spread)
+        Y, w = weighed(*at)
+        missed, spreads = metrics.squares(np, Y, said.astype(np.float64), w, spread)
         residual, squares = residual + missed, squares + spreads
     return metrics.r2_of(np, residual, squares, spread)
 
 
-def _right(loss: losses.Loss, Y: Any, said: HostArray) -> HostArray:
-    """Which rows are answered as in `Y` (n, K), or class numbers (n, 1)."""
+def _d2(loss: losses.Loss, weighed: Part, n: int, answered: Iterable[Block]) -> float:
+    """D²: the constants that it compares with are quantiles of all targets, which are sorted."""
+    pinball, q = loss.bind(np, np.asarray).terms, loss.settings["q"]
+    assert pinball is not None
+    sums, constant = [], None
+    for *at, said in answered:
+        if constant is None:
+            Y, w = weighed(0, n)
+            constant = metrics.quantiles(np, Y, q if isinstance(q, list) else [q] * said.shape[1], w)
+        Y, w = weighed(*at)
+        sums.append(metrics.losses_of(np, pinball(said.astype(np.float64), Y), pinball(constant, Y), w))
+    return metrics.d2_of(np, *map(sum, zip(*sums, strict=True)), pooled=isinstance(q, list))
+
+
+def _right(loss: losses.Loss, Y: HostArray, said: HostArray) -> HostArray:
+    """Which answers are as in `Y` (n, K), or class numbers (n, 1): (n,), of several labels (n, K)."""
     if loss.targets == "classes":
         right: HostArray = said == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
         return right
-    return np.asarray(np.all(said == (Y >= 0.5), axis=-1))
+    return np.asarray(said == (Y >= 0.5))
 
 
 def _scored(
     asked: Asked, samples: data.Rows, numbers: HostArray | None, dtype: Any
-) -> Iterator[tuple[int, int, Array, Array, Array | None]]:
-    """Block by block: first, last, the scores, the sum of the weighted losses, and that of the weights."""
+) -> Iterator[tuple[int, int, Array, Array]]:
+    """Block by block: first, last, the scores, and J of them."""
     backend, net = asked.backend, asked.net
     call = asked.rowwise(as_they_are, "scores")
     for first, last, X in asked.blocks(samples.X, numbers):
         Y, w = data.beside(samples, first, last, numbers, backend, asked.dtype)
         Z = call(X, False)
-        values = net.loss.value(Z, data.truth(net.xp, Y, samples.classes, dtype))
-        yield first, last, Z, net.xp.sum(values if w is None else w * values), None if w is None else net.xp.sum(w)
+        yield first, last, Z, network.loss_at(net, Z, data.truth(net.xp, Y, samples.classes, dtype), w)
 
 
-def _sum(backend: Backend, scalars: Any) -> float:
-    """The sum of numbers that lie on the backend."""
-    return float(backend.stack_to_host(scalars).astype(np.float64).sum())
+def _mean(backend: Backend, losses: Sequence[tuple[int, Array]]) -> float:
+    """The mean over all rows, from so many rows and their mean each, which lie on the backend."""
+    sizes, means = zip(*losses, strict=True)
+    found = backend.stack_to_host(means).astype(np.float64)
+    return float(found[0] if len(found) == 1 else np.average(found, weights=sizes))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import checks, losses
+from dlx import checks, gaps, losses
 from dlx.backend import HOST, Array, Backend, get_backend, host_array, library_of
 from dlx.data import HostArray, Rows, as_array, require_finite
 
@@ -17,13 +17,18 @@ class Targets(NamedTuple):
     """Checked targets on the host.
 
     `Y` (n, K), or (n, 1) class numbers where `one_hot`; `classes` the labels that class numbers stand for and `labels`
-    (n,) the class number of each row, both None where there are none.
+    (n,) the class number of each row, both None where there are none. `present` (n, K) is false where a target is
+    missing, for which `Y` holds 0; None where none is. `outputs` is the number of targets in a row that may have a
+    weight each, and `several` whether they are yes-or-no labels.
     """
 
     Y: HostArray
     classes: HostArray | None = None
     labels: HostArray | None = None
     one_hot: bool = False
+    present: HostArray | None = None
+    outputs: int = 1
+    several: bool = False
 
 
 def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
@@ -97,9 +102,18 @@ def _on_device(classes: HostArray, backend: Backend) -> Array | None:
 
 
 def check(
-    y: HostArray, loss: losses.Loss, outputs: int, n: int, known: HostArray | None = None, name: str = "y"
+    y: HostArray,
+    loss: losses.Loss,
+    outputs: int,
+    n: int,
+    known: HostArray | None = None,
+    name: str = "y",
+    missing: str = "raise",
 ) -> Targets:
-    """`y` as the loss takes it; `known` are the labels of an earlier call, which this one must share."""
+    """`y` as the loss takes it; `known` are the labels of an earlier call, which this one must share.
+
+    `missing` is as in `fit`.
+    """
     if y.ndim == 0 or y.shape[0] != n:
         remedy = "Check how they were selected."
         checks.reject(name, f"have {n} rows, one for each row of X", f"shape {y.shape}", remedy)
@@ -107,11 +121,18 @@ def check(
         checks.reject(name, f"have shape ({n},) or ({n}, {outputs})", y.shape, "Flatten its last axes.")
     if known is not None and known.dtype.kind == "U" and y.ndim == 1 and not holds_strings(y):
         checks.reject(name, "hold strings, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
+    if missing != "raise":
+        y = gaps.as_nan(y)
+        if loss.targets == "classes":
+            gaps.require_none(y, name)
     if loss.targets == "classes":
         return _probabilities(y, outputs, name) if y.ndim == 2 else _labels(y, outputs, known, name)
     if loss.targets == "binary" and outputs == 1 and holds_labels(y):
         return _labels(y, 2, known, name)._replace(one_hot=False)
-    Y = _numbers(y, name)
+    Y = _numbers(y, name, missing)
+    present = None
+    if missing == "mask":
+        Y, present = gaps.masked(Y, name)
     if loss.targets == "binary" and ((Y < 0) | (Y > 1)).any():
         bad = Y[(Y < 0) | (Y > 1)][0]
         checks.reject(name, "lie in [0, 1] for binary_cross_entropy", bad, "Encode no as 0 and yes as 1.")
@@ -122,18 +143,18 @@ def check(
         rule = f"have {outputs} columns to match the last layer"
         remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass {name}.astype(int)."
         checks.reject(name, rule, f"{y.dtype} of shape {y.shape}", remedy)
-    return Targets(Y, np.arange(2) if loss.targets == "binary" and outputs == 1 else None)
+    classes = np.arange(2) if loss.targets == "binary" and outputs == 1 else None
+    several = loss.targets == "binary" and outputs > 1
+    return Targets(Y, classes, present=present, outputs=outputs, several=several)
 
 
-def _numbers(y: HostArray, name: str) -> HostArray:
-    """Finite real numbers in two dimensions."""
+def _numbers(y: HostArray, name: str, missing: str | None = None) -> HostArray:
+    """Finite real numbers in two dimensions; some may be nan, if `missing`, as in `fit`, says so."""
     if y.dtype.kind not in "biuf":
         remedy = f"Convert it with {name}.astype(float); class labels are one a row: {name}.ravel(), none missing."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
     Y = y[:, None] if y.ndim == 1 else y
-    if not np.isfinite(Y).all():
-        row, column = np.argwhere(~np.isfinite(Y))[0]
-        checks.reject(name, "be finite", f"{Y[row, column]} at row {row}, column {column}", "Fill or drop such rows.")
+    gaps.require_finite(Y, name, missing)
     return Y
 
 
@@ -189,32 +210,51 @@ def _distinct(y: HostArray, count: int) -> HostArray:
 
 
 def weights(sample_weight: Any, class_weight: Any, target: Targets, backend: Backend) -> HostArray | None:
-    """The product of both weights, (n, 1) float64 on the host, or None where there are none."""
-    n = target.Y.shape[0]
-    w = None if sample_weight is None else _sample_weights(on_host(sample_weight, backend, "sample_weight"), n)
+    """The product of both weights, (n, 1) or (n, K) float64 on the host, or None where there are none.
+
+    What is missing weighs 0.
+    """
+    w = None
+    if sample_weight is not None:
+        w = _sample_weights(on_host(sample_weight, backend, "sample_weight"), target)
     if class_weight is not None:
-        if target.classes is None or target.labels is None:
-            checks.reject("class_weight", "come with one label a row", "other targets", "Use sample_weight instead.")
-        each = _weight_of_classes(class_weight, target.classes, target.labels)[target.labels]
+        each = _class_weights(class_weight, target)
         w = each if w is None else w * each
         if not w.any():
             remedy = "Use 1 for a plain class."
             checks.reject("class_weight", "leave some row a weight above 0", "0 for every row", remedy)
-    return None if w is None else w[:, None]
+    if target.present is not None:
+        w = target.present * (1.0 if w is None else w)
+        if not w.any():
+            rule, got = "leave some target that is not missing a weight above 0", "0 for each of them"
+            checks.reject("sample_weight", rule, got, "Use 1 for a plain target.")
+    return w
 
 
-def _sample_weights(w: HostArray, n: int) -> HostArray:
-    """The largest of them is 1, so that no sum of them overflows."""
+def _sample_weights(w: HostArray, target: Targets) -> HostArray:
+    """Of rows (n, 1), or of targets (n, K); the largest is 1, so that no sum of them overflows."""
+    n, K = target.Y.shape[0], target.outputs
     remedy = "Use 1 for a plain row, 0 to leave one out."
     if w.dtype.kind not in "biuf":
         checks.reject("sample_weight", "hold real numbers", f"dtype {w.dtype}", remedy, TypeError)
-    if w.shape != (n,):
-        checks.reject("sample_weight", f"be {n} numbers, one for each row of X", f"shape {w.shape}", remedy)
-    w = w.astype(np.float64)
+    if w.shape != (n,) and (target.one_hot or w.shape != (n, K)):
+        each = f", or one for each target, ({n}, {K})" if K > 1 else ""
+        checks.reject("sample_weight", f"be {n} numbers, one for each row of X{each}", f"shape {w.shape}", remedy)
+    w = w.astype(np.float64).reshape(n, -1)
     if not np.isfinite(w).all() or (w < 0).any() or not w.any():
         checks.reject("sample_weight", "be finite, >= 0 and not all 0", f"{w.min():g} to {w.max():g}", remedy)
     largest: HostArray = w / w.max()
     return largest
+
+
+def _class_weights(class_weight: Any, target: Targets) -> HostArray:
+    """Of each row by its label, (n, 1), or of each of several yes-or-no labels, (n, K)."""
+    if target.several:
+        return gaps.weights_of_labels(class_weight, target.Y, target.present, _weight_of_classes)
+    if target.classes is None or target.labels is None:
+        got, remedy = "other targets", "Use sample_weight instead."
+        checks.reject("class_weight", "come with one label a row, or with several yes-or-no labels", got, remedy)
+    return _weight_of_classes(class_weight, target.classes, target.labels)[target.labels, None]
 
 
 def _weight_of_classes(class_weight: Any, classes: HostArray, labels: HostArray) -> HostArray:
@@ -236,18 +276,24 @@ def _weight_of_classes(class_weight: Any, classes: HostArray, labels: HostArray)
     return found
 
 
-def to_mean_one(w: HostArray | None, rows: HostArray | None, held_out: HostArray | None) -> HostArray | None:
-    """Weights scaled to mean 1 over the rows trained on (all, if None): only their proportions matter."""
+def to_mean_one(
+    w: HostArray | None, rows: HostArray | None, held_out: HostArray | None, present: HostArray | None = None
+) -> HostArray | None:
+    """Weights scaled to mean 1 over the rows trained on (all, if None), and over those held out.
+
+    Only their proportions matter. A mean is that of the targets that are `present` (all, if None).
+    """
     if w is None:
         return None
     w = w / w.max()  # the mean of the largest floats would overflow
     if rows is None or held_out is None:
-        return np.asarray(w / w.mean())
+        return np.asarray(w / gaps.mean(w, present))
     for part, text in ((rows, "train on"), (held_out, "hold out")):
         if not w[part].any():
             rule, got = f"leave weight on the rows to {text}", "0 for each of them"
             checks.reject("validation", rule, got, "Use another share, or (X_val, y_val).")
-    return np.asarray(w / w[rows].mean())
+        w[part] /= gaps.mean(w[part], None if present is None else present[part])
+    return w
 
 
 def split(target: Targets, share: float, rng: np.random.Generator) -> tuple[HostArray, HostArray]:
@@ -274,7 +320,7 @@ def split(target: Targets, share: float, rng: np.random.Generator) -> tuple[Host
 def place(target: Targets, w: HostArray | None, X: Array, backend: Backend, dtype: str, name: str = "y") -> Rows:
     """Targets and weights on the backend, beside `X`."""
     Y = backend.asarray(target.Y, "int32" if target.one_hot else dtype)
-    if not target.one_hot:
+    if not target.one_hot and not np.isnan(target.Y.min()):  # or a loss of one's own is to see them
         require_finite(Y, backend, name)
     return Rows(X, Y, None if w is None else backend.asarray(w, dtype), class_numbers(target, backend))
 
@@ -288,5 +334,5 @@ def class_numbers(target: Targets, backend: Backend) -> Array | None:
 
 def require_fit(target: Targets, dtype: str, name: str = "y") -> None:
     """Raise where real targets are too large for the dtype that a network computes in."""
-    if not target.one_hot:
+    if not target.one_hot and not np.isnan(target.Y.min()):  # or a loss of one's own is to see them
         require_finite(target.Y, get_backend(HOST), name, dtype)

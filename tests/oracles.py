@@ -202,6 +202,20 @@ def loss_of(library, loss, Z, Y):
     return AUTODIFF[library](objective, Z)
 
 
+def d2(Y, P, loss, weights=None):
+    """D² of a quantile loss by scikit-learn's own pinball losses and quantiles; of a list, the sums over all lines."""
+    q, (n, K) = loss.settings["q"], P.shape
+    Y = np.broadcast_to(Y, (n, K))
+    if not isinstance(q, list):
+        return sklearn.metrics.d2_pinball_score(Y, P, alpha=q, sample_weight=weights)
+    lost, constant = 0.0, 0.0
+    for y, p, level in zip(Y.T, P.T, q, strict=True):
+        how = {"alpha": level, "sample_weight": weights}
+        lost += (one := sklearn.metrics.mean_pinball_loss(y, p, **how))
+        constant += one / (1.0 - sklearn.metrics.d2_pinball_score(y, p, **how))
+    return 1.0 - lost / constant
+
+
 def assert_close(found, expected, tolerance):
     """|found - expected| <= tolerance * max(1, |expected|) everywhere, and one shape."""
     found, expected = np.asarray(found), np.asarray(expected)

@@ -93,10 +93,16 @@ def test_balanced_passes_over_a_class_without_rows():
     np.testing.assert_allclose(targets.weights(None, "balanced", target, NUMPY)[:, 0], [0.75, 0.75, 1.5])
 
 
-def test_weights_have_mean_one_over_the_rows_trained_on():
+def test_weights_have_mean_one_over_the_rows_trained_on_and_over_those_held_out():
     w = np.array([[1.0], [2.0], [3.0], [10.0]])
     np.testing.assert_allclose(targets.to_mean_one(w, None, None), w / 4)
-    np.testing.assert_allclose(targets.to_mean_one(w, np.array([0, 2]), np.array([1, 3])), w / 2)
+    both = targets.to_mean_one(w, np.array([0, 2]), np.array([1, 3]))
+    np.testing.assert_allclose(both[:, 0], [1 / 2, 2 / 6, 3 / 2, 10 / 6])
+    np.testing.assert_array_equal(w[:, 0], [1.0, 2.0, 3.0, 10.0])
+    present = np.array([[True, True], [False, True], [True, False], [True, True]])
+    masked = targets.to_mean_one(w * present, np.array([0, 1]), np.array([2, 3]), present)
+    np.testing.assert_allclose(masked, [[3 / 4, 3 / 4], [0, 6 / 4], [9 / 23, 0], [30 / 23, 30 / 23]])
+    np.testing.assert_array_equal(targets.to_mean_one(1.0 * present, None, None, present), present)
     assert targets.to_mean_one(None, np.array([0]), np.array([1])) is None
     for rows, held, what in (([0], [1], "train on"), ([1], [0], "hold out")):
         with pytest.raises(ValueError, match=f"`validation` must leave weight on the rows to {what}; got 0"):

@@ -15,7 +15,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"display", "views", "version", "checks", "backend", "interrupts", "files"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
-    {"data", "targets", "dropout", "parameters"},
+    {"data", "targets", "dropout", "parameters", "gaps"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"descriptions"},
@@ -55,6 +55,7 @@ HOST_WORK += [
     "diagnosis",
     "sparse",
     "parameters",
+    "gaps",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion", "onnx_hooks"]  # none of them is imported before its names are asked for
