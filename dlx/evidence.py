@@ -121,7 +121,7 @@ def facts(
         keys = range(1, len(params))  # with dropout, as the epochs' losses are
         Z = network.forward(net, params, A, keys).Zs[-1]
         w = None if weights is None else weights[some]
-        values = network.values_at(net, Z, Y, w)
+        values = network.values_at(net, Z, Y, network.weighs_targets(w))
         start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
         error = float(np.std(values if w is None else (w * values).sum(axis=1))) / math.sqrt(len(values))
         return Facts(start, error, weighted, restored, unseen)
