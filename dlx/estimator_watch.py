@@ -143,7 +143,7 @@ class Watch:
                 "training diverged (Solver produced non-finite parameter weights. The input data may contain large "
                 f"values and need to be preprocessed.): {reason}"
             ) from reason
-        for figures in self.history.values():
+        for figures in () if reason.after_all else self.history.values():
             figures.append(math.nan)
         warnings.warn(
             f"training diverged; the best weights before are kept. {reason}", ConvergenceWarning, stacklevel=6

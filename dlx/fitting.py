@@ -10,10 +10,12 @@ import numpy as np
 
 from dlx import (
     arguments,
+    attempts,
     checkpoints,
     checks,
     data,
     display,
+    divergence,
     evidence,
     initializers,
     losses,
@@ -195,13 +197,13 @@ def fit(
 
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
-    with chosen.scope(), explained:
+    with attempts.unmoved(generator) as attempt, chosen.scope(), explained:
         features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])
         weights = targets.weights(sample_weight, class_weight, target, chosen)
-        with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept:
+        with checkpoints.keeping(checkpoint, checkpoint_every, resume, attempt) as kept:
             if kept is not None:
                 told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
                 told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
@@ -227,7 +229,9 @@ def fit(
             seen = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
             net.facts = seen._replace(dropout=any(rates))
             per_epoch = -(-task.size // settings.batch_size)
-            resumed = None if kept is None else kept.resumed(net, settings, per_epoch, held is not None)
+            figures = training.figures(task, settings, held is not None)
+            resumed = None if kept is None else kept.resumed(net, settings, per_epoch, figures)
+            attempt.begun = True
             _train(net, task, settings, generator, held, listeners, verbose, kept, resumed)
     return net
 
@@ -247,9 +251,11 @@ def _train(
     params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
     compute = task.backend.dtype(task.dtype)
 
+    measures = training.measures(task, settings, held is not None)
+
     def validate(params: Params) -> dict[str, float]:
         if held is None:
-            return {}
+            return {"training_loss": divergence.loss_after(task, params, task.chosen)} if measures else {}
         w = None if held.weights is None else held.weights[:, 0]
         return scoring.validation_figures(task.backend, task.net, net.loss, params, held, w, compute)
 

@@ -22,7 +22,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"arguments", "evidence", "diagnosis"},
     {"export"},
     {"model"},
-    {"identity", "progress", "inspection"},
+    {"identity", "progress", "inspection", "attempts"},
     {"checkpoints"},
     {"fitting", "article", "selftest", "sequential"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
