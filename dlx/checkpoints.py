@@ -276,9 +276,10 @@ def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
     now = _arithmetic(backend)
     if not isinstance(was, Mapping) or was.get("backend") != now["backend"]:
         return
-    changed = [f"{name} was {was[name]} and is {now[name]} now" for name in now if was.get(name, now[name]) != now[name]]
-    if changed:
-        text = f"the training in {folder} goes on, but perhaps not to the same bits: {saving.escaped(', '.join(changed))}"
+    differ = [name for name in now if was.get(name, now[name]) != now[name]]
+    if differ:
+        what = saving.escaped(", ".join(f"{name} was {was[name]} and is {now[name]} now" for name in differ))
+        text = f"the training in {folder} goes on, but perhaps not to the same bits: {what}"
         warnings.warn(f"{text}. Where bits matter, go on with what it was.", stacklevel=4)
 
 

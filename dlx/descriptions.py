@@ -102,15 +102,21 @@ def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]
     """The history as a file holds it; what a callback may have added must be numbers too."""
     try:
         "".join(history).encode()  # the names of tensors are texts, in UTF-8
-        found = {HISTORY + name: np.array([float(each) for each in figures]) for name, figures in history.items()}
+        found = {HISTORY + name: _figures(figures) for name, figures in history.items()}
     except (TypeError, ValueError, AttributeError, OverflowError) as reason:
         remedy = "Take out of net.history what is not a list of numbers."
         checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
     return found
 
 
+def _figures(figures: Any) -> np.ndarray[Any, Any]:
+    """Of fit's own, which are floats, there may be a hundred thousand at each save."""
+    plain = type(figures) is list and {*map(type, figures)} <= {float}
+    return np.array(figures if plain else [float(each) for each in figures], np.float64)
+
+
 def watched(history: Mapping[str, Any]) -> Any:
-    """The losses that a training looks at: of the validation, or of all training rows after an epoch, or the epochs'."""
+    """The losses that a training looks at: the validation's, those of all training rows, or else the epochs' own."""
     return next((history[name] for name in WATCHED if name in history), [])
 
 

@@ -28,7 +28,7 @@ from dlx import (
     training,
 )
 from dlx.backend import Backend, common_backend, get_backend
-from dlx.model import Network
+from dlx.model import Network, begun_from
 from dlx.network import Params
 
 
@@ -94,8 +94,9 @@ def fit(
         Penalties on weights, not on biases; they do not depend on the batch size.
     dropout : float in [0, 1), or one for each hidden layer
         The share of hidden units that is dropped: 0.1 drops 10 %.
-    init : str, function, or a sequence of (W, b)
-        See `dlx.initializers`; "auto" is what the activation's paper says. Arrays are copied.
+    init : str, function, Network, or a sequence of (W, b)
+        See `dlx.initializers`; "auto" is what the activation's paper says. Arrays are copied, and so are the weights of
+        a network, of any backend, from which the training goes on: its widths and activations must be those asked for.
     validation : float in (0, 1), or (X_val, y_val), optional
         Held-out rows whose loss and score are reported after each epoch; a share is drawn at random, labels in
         proportion.
@@ -179,7 +180,7 @@ def fit(
     names = data.names_of(X)
     verbose = arguments.verbosity(verbose)
     generator = arguments.generator(rng)
-    initial = arguments.initializer(init, dims)
+    initial = arguments.initializer(begun_from(init, hidden), dims)
     X_val, y_val, share = arguments.validation_source(validation)
     data.require_names(X_val, names, "X_val")
     chosen = common_backend(
