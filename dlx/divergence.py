@@ -85,7 +85,7 @@ def require_finite(task: Task, params: Params, epochs: int) -> None:
         raise _after_all(f"`params` must stay finite; got a weight that is not finite after {_last_batch(epochs)}")
 
 
-def require_good(task: Task, params: Params, epochs: int, limit: float = math.inf, rows: int = JUDGED) -> None:
+def require_good(task: Task, params: Params, epochs: int, rows: int, limit: float = math.inf) -> None:
     """The weights that the last update left are finite, and their loss is, without dropout, and at most `limit`.
 
     So many rows, evenly spaced, are looked at, and all of them where those give a bad loss.

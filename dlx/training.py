@@ -125,7 +125,7 @@ class Run:
         if last:
             self.require_good(params)
         else:
-            divergence.require_good(self.task, params, len(self.watched), rows=divergence.GLANCED)
+            divergence.require_good(self.task, params, len(self.watched), divergence.GLANCED)
         seconds = time.perf_counter() - self.since
         return Progress(params, start, self.history, self.best, self.best_epoch, seconds, self.ended, drawn)
 
@@ -142,7 +142,7 @@ class Run:
             divergence.require_finite(self.task, returned, done)
             divergence.require_good_loss("loss", watched, done, self.limit)
         else:
-            divergence.require_good(self.task, returned, done, self.limit)
+            divergence.require_good(self.task, returned, done, divergence.JUDGED, self.limit)
         self.judged = returned
 
 
