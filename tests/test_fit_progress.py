@@ -116,7 +116,7 @@ def test_held_out_rows_keep_their_weights(monkeypatch):
 @pytest.mark.parametrize("validation", [None, (TEST, Y_TEST)], ids=["training", "validation"])
 def test_patience_ends_and_restores_the_best(optimizer, validation):
     seen = Recorder()
-    how = {"optimizer": optimizer, "learning_rate": 0.3, "validation": validation, "callbacks": seen}
+    how = {"optimizer": optimizer, "learning_rate": 1.0, "validation": validation, "callbacks": seen}
     net = fit(patience=2, epochs=60, **how)
     own = "training_loss" if optimizer == "adam" else "loss"  # L-BFGS's is that of the weights it leaves
     watched = net.history[own if validation is None else "validation_loss"]
