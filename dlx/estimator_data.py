@@ -148,7 +148,7 @@ def standard(X: Any, rows: HostArray | None, backend: Backend) -> Standard:
 def require_held(Y: HostArray, by: Standard, dtype: str) -> None:
     """Raise where predictions in the units of these targets would be infinite, or zero, in the working dtype."""
     largest, limits = float(np.abs(Y).max(initial=0.0)), np.finfo(dtype)
-    if largest <= limits.max and limits.tiny <= by.scale.min():
+    if largest <= float(limits.max) and float(limits.tiny) <= by.scale.min():
         return
     got = f"values up to {largest:.3g}, whose smallest standard deviation is {by.scale.min():.3g}"
     remedy = "Scale them, or pass dtype='float64', which holds numbers from 1e-307 to 1e308."

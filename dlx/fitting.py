@@ -101,8 +101,10 @@ def fit(
         Held-out rows whose loss and score are reported after each epoch; a share is drawn at random, labels in
         proportion.
     patience : int >= 1, optional
-        Stop after so many epochs in which the validation loss (without validation, the training loss) has not
-        improved, and restore the weights of the best.
+        Stop after so many epochs in which the watched loss has not improved, and restore the best weights. That loss is
+        the validation's; without validation it is that of all training rows, with penalties and without dropout, which
+        is computed after each epoch. Where an epoch is one batch without dropout, its own loss is watched: that of the
+        weights before its update, which are the ones restored.
     sample_weight : array (n,), optional
         Weights >= 0 of rows. Only their proportions matter: they are scaled to mean 1.
     class_weight : "balanced" or dict of label to weight, optional
@@ -118,11 +120,12 @@ def fit(
         arrays are those in training: copy what you keep.
     checkpoint : path of a folder, optional
         Save the training there while it runs. Called again with the same arguments and data, `fit` goes on from the
-        last checkpoint, to the same bits on the same backend and machine, even within an epoch; what has ended is
-        returned. Only `epochs` may be raised, if the learning rate does not depend on it, and `backend`, `callbacks`,
-        `verbose` and `checkpoint_every` changed; functions of your own are taken for the same. A generator passed as
-        `rng` goes on as it would have. Ctrl-C and SIGTERM save, then end. The last two checkpoints are kept, each a
-        file that `dlx.load` reads too.
+        last checkpoint, to the same bits, even within an epoch; what has ended is returned. The bits depend on the
+        backend, its version, the machine, and on a CPU the threads of the library (of NumPy's, its BLAS): where these
+        are others on the same backend, a warning names them. Only `epochs` may be raised, if the learning rate does
+        not depend on it, and `backend`, `callbacks`, `verbose` and `checkpoint_every` changed; functions of your own
+        are taken for the same. A generator passed as `rng` goes on as it would have. Ctrl-C and SIGTERM save, then end.
+        The last two checkpoints are kept, each a file that `dlx.load` reads too.
     checkpoint_every : "epoch", int >= 1 or datetime.timedelta
         Save after each epoch, so many updates, or so much time; and always at the end.
     resume : "auto" or "ignore"
@@ -139,24 +142,26 @@ def fit(
     Returns
     -------
     Network
-        Trained, on the backend, with its `history`: a dict of lists with "loss" (while training: with
-        penalties and dropout), "learning_rate", "seconds" and with validation "validation_loss" and "validation_score".
+        Trained, on the backend, with its `history`: a dict of lists with "loss" (while training, each batch before its
+        update, with penalties and dropout), "learning_rate", "seconds", with validation "validation_loss" and
+        "validation_score", and where `patience` needs it "training_loss".
 
     Raises
     ------
     ValueError, TypeError
-        An argument is wrong; raised before any work.
+        An argument is wrong; raised before any work, and no trace is left: `rng` is as it came, and so are folders.
     BackendNotInstalled, BackendUnavailable
         The array library that was asked for is not there or cannot compute.
     DivergenceError
-        The loss became non-finite or exploded; names epoch and batch.
+        The loss became non-finite or exploded; names epoch and batch. So where it is the last update that did it: what
+        is returned or saved has a finite loss, and of validation too.
     OutOfMemory
         Memory does not hold it; names the batch size and what needs how much.
 
     Warns
     -----
     UserWarning
-        Ctrl-C ended the training; the weights so far are kept.
+        Ctrl-C ended the training; the weights so far are kept. A checkpoint goes on with other arithmetic.
 
     Source: Rumelhart, Hinton and Williams 1986.
 
@@ -194,6 +199,7 @@ def fit(
     stream = arguments.streaming(stream, X, settings.optimizer)
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
+    arguments.require_held({"l2": l2, "l1": l1}, name)
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)

@@ -103,6 +103,13 @@ def test_few_rows_are_looked_at(monkeypatch):
     assert max(np.diff(looked[0])) <= 3  # evenly spaced
 
 
+@pytest.mark.parametrize("name", ["l2", "l1"])
+def test_a_penalty_that_float32_does_not_hold(name):
+    """It was infinite, and the remedy was to lower learning_rate."""
+    with pytest.raises(ValueError, match=rf"`{name}` must be finite in float32; got 1e\+39. Use 1e-4"):
+        dlx.fit(X32, Y, (3, 1), **{name: 1e39})
+
+
 def test_the_article_s_training_is_judged():
     """One iteration at 1e30 left weights whose cost is infinite."""
     with pytest.raises(dlx.DivergenceError, match=r"`cost` must stay finite; got (inf|nan) after the last iteration"):
