@@ -19,6 +19,7 @@ REMEDY = (
 )
 EXPLODED = 1e4  # times the loss at the start, or that of scores which are all zero
 ELEMENTS_AT_ONCE = 1 << 20  # of targets, for the latter
+LOOKED_AT = 1 << 24  # elements of X at most, to judge weights by a sample of rows
 JUDGED, GLANCED = 4096, 256  # rows that say whether weights diverged: of what is returned, of what is saved on the way
 
 
@@ -91,6 +92,7 @@ def require_good(task: Task, params: Params, epochs: int, rows: int, limit: floa
     So many rows, evenly spaced, are looked at, and all of them where those give a bad loss.
     """
     require_finite(task, params, epochs)
+    rows = max(1, min(rows, LOOKED_AT // task.rows.X.shape[1]))
     numbers = None if task.chosen is None and task.size <= rows else _spread(task, rows)
     loss = loss_after(task, params, numbers)
     if numbers is not None and len(numbers) < task.size and not _is_good(loss, limit):

@@ -103,6 +103,15 @@ def test_few_rows_are_looked_at(monkeypatch):
     assert max(np.diff(looked[0])) <= 3  # evenly spaced
 
 
+def test_fewer_of_wide_rows_are_looked_at(monkeypatch):
+    """A sparse table of 2^18 columns is dense where it is looked at."""
+    looked, real = [], divergence.loss_after
+    monkeypatch.setattr(divergence, "LOOKED_AT", 3 * 70)
+    monkeypatch.setattr(divergence, "loss_after", lambda *rest: looked.append(rest[2]) or real(*rest))
+    dlx.fit(X, Y, (3, 1), epochs=1, rng=0)
+    assert [len(each) for each in looked] == [70]
+
+
 @pytest.mark.parametrize("name", ["l2", "l1"])
 def test_a_penalty_that_float32_does_not_hold(name):
     """It was infinite, and the remedy was to lower learning_rate."""
