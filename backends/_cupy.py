@@ -118,6 +118,11 @@ class CupyBackend(Backend):
             "CUPY_TF32": os.environ.get("CUPY_TF32", "0"),
         }
 
+    def arithmetic(self) -> dict[str, str]:
+        """Its kernels are those of the device and of the CUDA release."""
+        facts, name = self.describe(), cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
+        return {each: facts[each] for each in ("version", "CUDA", "CUPY_TF32")} | {"device": name}
+
 
 @functools.cache  # an error is not cached: what was mended works at once
 def _namespace(index: int) -> Namespace:

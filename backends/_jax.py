@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -199,6 +200,12 @@ class JaxBackend(Backend):
             "default_matmul_precision": jax.config.jax_default_matmul_precision or "default",
             "enable_x64": str(jax.config.jax_enable_x64),
         }
+
+    def arithmetic(self) -> dict[str, str]:
+        """XLA compiles for the device, on the host for its threads."""
+        facts = self.describe()
+        found = {name: facts[name] for name in ("version", "default_matmul_precision")}
+        return found | {"device": self.device.device_kind, "CPUs": str(os.cpu_count())}
 
 
 def _is_few(x: Any) -> bool:

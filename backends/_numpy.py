@@ -157,6 +157,10 @@ class NumpyBackend(Backend):
         facts = super().describe() | {"BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
         return facts | {"BLAS threads": _threads(), "compiled loops": _compiler()}
 
+    def arithmetic(self) -> dict[str, str]:
+        """The products are the BLAS's, which splits them among its threads."""
+        return super().arithmetic() | blas()
+
 
 def _sparse_product(a: Any, b: Array, out: Array) -> Array:
     """a b for a transposed CSR matrix: only rows that are not zero are computed, and nothing is as large as `out`."""
@@ -174,13 +178,35 @@ def _compiler() -> str:
         return "none; run: pip install 'dlx-nn[fast]'"
 
 
-def _threads() -> str:
+def _pools() -> list[dict[str, Any]] | None:
+    """The BLAS libraries that are loaded; None where threadpoolctl, which is optional, is not there to say."""
     try:
         threadpoolctl: Any = importlib.import_module("threadpoolctl")
-    except ImportError:  # it is optional: then the environment is all there is to say
-        told = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
-        return ", ".join(told) or f"as it chooses, of {os.cpu_count()} CPUs"
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    except ImportError:
+        return None
+    return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+
+def blas() -> dict[str, str]:
+    """NumPy's BLAS, its kernels and its threads: not that of SciPy, which may be loaded beside it."""
+    pools = _pools()
+    if pools is None:
+        return {"BLAS environment": _environment()}
+    own = [pool for pool in pools if "numpy" in pool["filepath"]] or pools
+    named = {f"{pool['internal_api']} {pool['version']} {pool.get('architecture')}" for pool in own}
+    threads = {str(pool["num_threads"]) for pool in own}
+    return {"BLAS": ", ".join(sorted(named)), "BLAS threads": ", ".join(sorted(threads))}
+
+
+def _environment() -> str:
+    told = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    return ", ".join(told) or f"as it chooses, of {os.cpu_count()} CPUs"
+
+
+def _threads() -> str:
+    pools = _pools()
+    if pools is None:  # the environment is all there is to say
+        return _environment()
     return ", ".join(f"{pool['num_threads']} ({pool['internal_api']} {pool.get('architecture')})" for pool in pools)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlx.backend import Array, Backend
 
-from . import importing, no_device
+from . import _numpy, importing, no_device
 
 with importing("strict", "array_api_strict", "Run: pip install array-api-strict."):
     import array_api_strict as xp
@@ -43,6 +43,10 @@ class StrictBackend(Backend):
         """Its devices as in a selector."""
         devices = map(_device_name, xp.__array_namespace_info__().devices())
         return super().describe() | {"devices": ", ".join(devices)}
+
+    def arithmetic(self) -> dict[str, str]:
+        """NumPy computes."""
+        return super().arithmetic() | _numpy.blas()
 
 
 def _device_name(device: Any) -> str:

@@ -129,6 +129,15 @@ class TorchBackend(Backend):
             "cudnn.allow_tf32": str(torch.backends.cudnn.allow_tf32),
         }
 
+    def arithmetic(self) -> dict[str, str]:
+        """A sum on the CPU is split among threads, by kernels for that processor."""
+        facts = self.describe()
+        found = {name: facts[name] for name in ("version", "float32_matmul_precision")}
+        if self.device.type == "cpu":
+            return found | {"threads": facts["threads"], "kernels": torch.backends.cpu.get_cpu_capability()}
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return found | {"device": name}
+
 
 def _empty(whole: Array, piece: Array) -> Array:
     return torch.empty(whole.shape, dtype=piece.dtype)

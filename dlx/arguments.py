@@ -6,7 +6,7 @@ import inspect
 import itertools
 import numbers
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,13 @@ def _schedule(learning_rate: Any) -> schedules.Schedule:
     if isinstance(schedule, schedules.Named):
         return schedules.Named(checked, schedule.name, schedule.settings)
     return checked
+
+
+def require_held(numbers: Mapping[str, float], dtype: str) -> None:
+    """Raise where one of the settings, by name, is infinite in the working dtype."""
+    for name, number in numbers.items():
+        if number > float(np.finfo(dtype).max):
+            checks.reject(name, f"be finite in {dtype}", number, "Use 1e-4, for example; 0 is none.")
 
 
 def verbosity(verbose: Any) -> int:

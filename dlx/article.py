@@ -131,6 +131,11 @@ def L_layer_model(
         if not network.all_finite(xp, params):
             got = "a weight that is not finite after the last iteration"
             checks.reject("params", "stay finite", got, "Lower learning_rate.", divergence.DivergenceError)
+        some = slice(None, None, -(-rows.shape[0] // divergence.JUDGED))
+        after = network.mean_loss(xp, net.loss.value(network.scores(net, params, rows[some, :]), truth[some, :]), None)
+        if iterations and not math.isfinite(float(after)):
+            got = f"{float(after)} after the last iteration"
+            checks.reject("cost", "stay finite", got, "Lower learning_rate.", divergence.DivergenceError)
         found = {}
         for l, (W, b) in enumerate(params, start=1):
             found[f"W{l}"], found[f"b{l}"] = xp.matrix_transpose(W), xp.matrix_transpose(b)

@@ -256,6 +256,10 @@ class Backend:
         devices = map(str, self.xp.__array_namespace_info__().devices())
         return {"version": getattr(root, "__version__", "unknown"), "devices": ", ".join(devices)}
 
+    def arithmetic(self) -> dict[str, str]:
+        """What the last bits of a result depend on beside the numbers: the library, its kernels, threads, device."""
+        return {"version": self.describe()["version"]}
+
 
 def namespace_of(array: Array) -> Namespace:
     """The namespace of the Array API standard that `array` belongs to."""

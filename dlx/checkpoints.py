@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dlx import checks, descriptions, files, identity, saving
+from dlx import attempts, checks, descriptions, identity, saving
+from dlx.attempts import Attempt
 from dlx.backend import Backend
 from dlx.descriptions import TRAINING
 from dlx.divergence import DivergenceError
@@ -48,8 +49,7 @@ class Checkpoints:
         self.own: list[int] = []  # the numbers of those that this call has written
         self.net: Network | None = None
         self.generator: np.random.Generator | None = None
-        self.given: Any = None  # the generator's state before this call
-        self.validates = False
+        self.figures: Sequence[str] = ()  # the names of those that are fit's own
         self.settings: dict[str, Any] = {}
         self.first_drawn: Any = None
 
@@ -63,7 +63,7 @@ class Checkpoints:
         if isinstance(settings.optimizer, Optimizer) and settings.optimizer.slots > descriptions.MOST_SLOTS:
             rule, got = f"have at most {descriptions.MOST_SLOTS} slots to be saved", settings.optimizer.slots
             checks.reject("optimizer", rule, got, "Use fewer, or no checkpoint.")
-        self.generator, self.given = generator, generator.bit_generator.state
+        self.generator = generator
         old = {} if self.newest is None else self.newest[0][TRAINING]["settings"]
         planned = settings.epochs * -(-n // settings.batch_size)
         given = {**told, **settings._asdict(), "batch_size": min(settings.batch_size, n)}
@@ -87,17 +87,22 @@ class Checkpoints:
         got = f"{self.folder}, of one with a {difference}"
         checks.reject("checkpoint", "be of the same training", got, remedy)
 
-    def give_back(self) -> None:
-        """Leave the caller's generator as it came where the training was refused, and not resumed."""
-        if self.newest is not None and self.generator is not None:
-            self.generator.bit_generator.state = self.given
+    def resumed(self, net: Network, settings: Settings, per_epoch: int, figures: Sequence[str]) -> Progress | None:
+        """Where the training of `net`, of so many updates an epoch, goes on; from here on `net` is what is saved.
 
-    def resumed(self, net: Network, settings: Settings, per_epoch: int, validates: bool) -> Progress | None:
-        """Where the training of `net`, of so many updates an epoch, goes on; from here on `net` is what is saved."""
-        self.net, self.validates = net, validates
+        `figures` are the names of those that it will have.
+        """
+        self.net, self.figures = net, figures
+        if settings.epochs * len(figures) > descriptions.MOST_FIGURES:
+            rule = f"be at most {descriptions.MOST_FIGURES // len(figures)} where each is saved"
+            checks.reject("epochs", rule, settings.epochs, "Use fewer, or no checkpoint.")
+        best_by = None if settings.patience is None else descriptions.watched({name: name for name in figures})
+        self.settings |= {"best_by": best_by, "arithmetic": _arithmetic(net.backend)}
         if self.newest is None:
             return None
         description, arrays = self.newest
+        if isinstance(settings.optimizer, Optimizer) and best_by in ("loss", "training_loss"):
+            self._require_right_best(description[TRAINING]["settings"])
         assert self.generator is not None
         with saving.whole(self.folder):
             now = json.loads(json.dumps(descriptions.description_of(net, {})))
@@ -105,8 +110,8 @@ class Checkpoints:
                 if description[part] != now[part]:
                     raise ValueError(f"another {part} than in its settings")
             found = from_file(description, arrays, net.backend, net.dtype, settings.optimizer, per_epoch)
-            if found.history and ("validation_loss" in found.history) != validates:
-                raise ValueError("another validation than in its settings")
+            if found.history and {*descriptions.ORDER} & found.history.keys() != {*figures}:
+                raise ValueError("other figures than its settings have, or another validation")
             self.generator.bit_generator.state = restored(self.drawn(), found.drawn)
         start = found.start
         least = start.epoch + (start.position > 0)
@@ -125,9 +130,16 @@ class Checkpoints:
                 f"the training in {self.folder} was ended by a rule after {start.epoch} epochs and is returned as it is"
             )
             warnings.warn(f"{text}; resume='ignore' starts anew.", stacklevel=3)
+        _warn_of_other_bits(self.folder, self.newest[0][TRAINING]["settings"].get("arithmetic"), net.backend)
         self.updates, self.at = start.updates, (start.epoch, start.position)
         self.newest = None  # its arrays are needed no longer
         return found
+
+    def _require_right_best(self, old: Mapping[str, Any]) -> None:
+        """Raise where the checkpoint is of a dlx that took the weights after an epoch for those of its loss."""
+        if "best_by" not in old:
+            difference = "patience of an older dlx, which kept the weights of another epoch than the best"
+            self._refuse(difference, "Pass resume='ignore' to start anew.")
 
     def drawn(self) -> Any:
         """The state of the training's generator."""
@@ -170,9 +182,8 @@ class Checkpoints:
 
     def _require_figures(self, lengths: Mapping[str, int], epochs: int) -> None:
         """Raise where a callback has changed the history in a way in which it cannot be resumed."""
-        own = [name for name in descriptions.ORDER if self.validates or not name.startswith("validation_")]
         found = {name: length for name, length in lengths.items() if name in descriptions.ORDER}
-        if found != (dict.fromkeys(own, epochs) if epochs else {}):
+        if found != (dict.fromkeys(self.figures, epochs) if epochs else {}):
             rule, got = f"keep each of fit's own figures, {epochs} epochs of them, to be saved", f"lengths {found}"
             checks.reject("history", rule, got, "Change a copy, or add other names.")
 
@@ -193,8 +204,11 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def keeping(folder: Any, every: Any, resume: Any) -> Iterator[Checkpoints | None]:
-    """The checkpoints in `folder`, which is this process's alone meanwhile; None where there is no folder."""
+def keeping(folder: Any, every: Any, resume: Any, attempt: Attempt) -> Iterator[Checkpoints | None]:
+    """The checkpoints in `folder`, which is this process's alone meanwhile; None where there is no folder.
+
+    Where the `attempt` fails before it has begun, the folder is left as it was, and its parents are.
+    """
     checks.choice("resume", resume, ("auto", "ignore"), "'auto' goes on from a checkpoint, 'ignore' starts anew.")
     every = _interval(every)
     if folder is None:
@@ -206,8 +220,7 @@ def keeping(folder: Any, every: Any, resume: Any) -> Iterator[Checkpoints | None
     path = Path(os.path.abspath(os.fsdecode(folder)))  # whatever the working folder becomes
     if not os.fsdecode(folder) or "\0" in str(path) or (os.path.lexists(path) and not path.is_dir()):
         checks.reject("checkpoint", "be a folder, or a name for one", repr(os.fsdecode(folder)), "Choose another name.")
-    with files.owned(path, "checkpoint"):
-        files.sweep(path)
+    with attempts.owned(path, "checkpoint", attempt):
         found = Checkpoints(path, every, resume == "ignore")
         try:
             yield found
@@ -217,9 +230,6 @@ def keeping(folder: Any, every: Any, resume: Any) -> Iterator[Checkpoints | None
                 raise
             remedy = "dlx.load reads it, and another fit may take its weights as init."
             raise DivergenceError(f"{reason} The state before is in {saved}: {remedy}") from reason
-        except Exception:
-            found.give_back()
-            raise
 
 
 def _interval(every: Any) -> str | int | datetime.timedelta:
@@ -255,6 +265,22 @@ def _newest(paths: Sequence[Path]) -> tuple[tuple[dict[str, Any], Arrays] | None
                 raise saving.FileError(f"{reason} Or pass resume='ignore' to start anew.") from reason
             warnings.warn(f"the checkpoint before is used: {reason}", stacklevel=6)
     return None, 0
+
+
+def _arithmetic(backend: Backend) -> dict[str, str]:
+    return {"backend": backend.selector, **backend.arithmetic()}
+
+
+def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
+    """Where the last bits may differ though the backend is the same; a checkpoint of an older dlx does not say."""
+    now = _arithmetic(backend)
+    if not isinstance(was, Mapping) or was.get("backend") != now["backend"]:
+        return
+    differ = [name for name in now if was.get(name, now[name]) != now[name]]
+    if differ:
+        what = saving.escaped(", ".join(f"{name} was {was[name]} and is {now[name]} now" for name in differ))
+        text = f"the training in {folder} goes on, but perhaps not to the same bits: {what}"
+        warnings.warn(f"{text}. Where bits matter, go on with what it was.", stacklevel=4)
 
 
 def _shown(value: Any) -> str:

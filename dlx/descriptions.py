@@ -23,8 +23,10 @@ TRAINING_KEYS += ["seconds", "settings", "slots", "updates"]
 HISTORY, SLOTS, BEST = "history/", "slots/", "best/"  # prefixes of tensors' names
 OWN = "functions of your own"
 MOST_LAYERS, MOST_SLOTS = 10_000, 8  # so that few bytes cannot promise many tensors
-MOST_LETTERS, MOST_FIGURES = 1 << 22, 1 << 22  # so that few bytes do not become many in memory
-ORDER = ["loss", "validation_loss", "validation_score", "learning_rate", "seconds"]  # of the history, as fit has it
+MOST_LETTERS, MOST_FIGURES = 1 << 22, 1 << 26  # so that few bytes do not become many in memory
+ORDER = ["loss", "training_loss", "validation_loss", "validation_score"]  # of the history, as fit has it
+ORDER += ["learning_rate", "seconds"]
+WATCHED = ("validation_loss", "training_loss", "loss")  # the first that there is decides what is best
 
 
 def described(part: Activation | Loss) -> dict[str, Any] | None:
@@ -102,11 +104,22 @@ def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]
     """The history as a file holds it; what a callback may have added must be numbers too."""
     try:
         "".join(history).encode()  # the names of tensors are texts, in UTF-8
-        found = {HISTORY + name: np.array([float(each) for each in figures]) for name, figures in history.items()}
+        found = {HISTORY + name: _figures(figures) for name, figures in history.items()}
     except (TypeError, ValueError, AttributeError, OverflowError) as reason:
         remedy = "Take out of net.history what is not a list of numbers."
         checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
     return found
+
+
+def _figures(figures: Any) -> np.ndarray[Any, Any]:
+    """Of fit's own, which are floats, there may be a hundred thousand at each save."""
+    plain = type(figures) is list and {*map(type, figures)} <= {float}
+    return np.array(figures if plain else [float(each) for each in figures], np.float64)
+
+
+def watched(history: Mapping[str, Any]) -> Any:
+    """The losses that a training looks at: the validation's, those of all training rows, or else the epochs' own."""
+    return next((history[name] for name in WATCHED if name in history), [])
 
 
 def history_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, list[float]]:

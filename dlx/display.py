@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Histories = Mapping[str, Sequence[float]]
-SHOWN = ("loss", "validation_loss", "validation_score")
+SHOWN = ("loss", "training_loss", "validation_loss", "validation_score")
 
 
 def bars() -> Any:

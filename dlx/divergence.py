@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import network
+from dlx import network, scoring
 from dlx.backend import Array
 from dlx.data import truth
 from dlx.network import Params
@@ -20,16 +20,19 @@ REMEDY = (
 )
 EXPLODED = 1e4  # times the loss at the start, or that of scores which are all zero
 ELEMENTS_AT_ONCE = 1 << 20  # of targets, for the latter
+LOOKED_AT = 1 << 24  # elements of X at most, to judge weights by a sample of rows
+JUDGED, GLANCED = 4096, 256  # rows that say whether weights diverged: of what is returned, of what is saved on the way
 
 
 class DivergenceError(ArithmeticError):
     """The loss or the weights became non-finite, or the loss exploded; no model is returned.
 
     `at` is the number of the epoch and of the batch, from 0, whose loss was the first of that kind; None where it was a
-    weight.
+    weight. `after_all` says that every epoch's loss was good, and what the last update left is not.
     """
 
     at: tuple[int, int] | None = None
+    after_all: bool = False
 
 
 def zero_loss(task: Task) -> float:
@@ -76,10 +79,54 @@ def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float)
     return mean
 
 
+def loss_after(task: Task, params: Params, numbers: HostArray | None) -> float:
+    """J + R of these parameters over the rows of those numbers (all, if None), without dropout."""
+    dtype = task.backend.dtype(task.dtype)
+    loss = scoring.loss_of(task.backend, task.net, params, task.rows, numbers, dtype)
+    return loss + float(network.penalty(task.net, params))
+
+
 def require_finite(task: Task, params: Params, epochs: int) -> None:
     """The loss of the last batch was finite, but its update may have overflowed."""
     if not all(task.backend.all_finite(each) for layer in params for each in layer):
-        raise DivergenceError(
-            f"`params` must stay finite; got a weight that is not finite after the last batch of epoch {epochs}. "
-            + REMEDY
-        )
+        raise _after_all(f"`params` must stay finite; got a weight that is not finite after {_last_batch(epochs)}")
+
+
+def require_good(task: Task, params: Params, epochs: int, rows: int, limit: float = math.inf) -> None:
+    """The weights that the last update left are finite, and their loss is, without dropout, and at most `limit`.
+
+    So many rows, evenly spaced, are looked at, and all of them where those give a bad loss.
+    """
+    require_finite(task, params, epochs)
+    rows = max(1, min(rows, LOOKED_AT // task.rows.X.shape[1]))
+    numbers = None if task.chosen is None and task.size <= rows else _spread(task, rows)
+    loss = loss_after(task, params, numbers)
+    if numbers is not None and len(numbers) < task.size and not _is_good(loss, limit):
+        loss = loss_after(task, params, task.chosen)
+    require_good_loss("loss", loss, epochs, limit)
+
+
+def require_good_loss(name: str, loss: float, epochs: int, limit: float = math.inf) -> None:
+    """Raise where what was measured after that many epochs is not finite, or is above the `limit`."""
+    if not _is_good(loss, limit):
+        raise _after_all(f"`{name}` must stay finite and bounded; got {loss:.3g} after {_last_batch(epochs)}")
+
+
+def _is_good(loss: float, limit: float) -> bool:
+    return math.isfinite(loss) and loss <= limit
+
+
+def _spread(task: Task, rows: int) -> HostArray:
+    """At most so many of the numbers of the rows that are trained on, evenly spaced."""
+    count = min(rows, task.size)
+    return task.numbers()[np.arange(count) * task.size // count]
+
+
+def _last_batch(epochs: int) -> str:
+    return f"the last batch of epoch {epochs}"
+
+
+def _after_all(text: str) -> DivergenceError:
+    error = DivergenceError(f"{text}. {REMEDY}")
+    error.after_all = True
+    return error

@@ -15,6 +15,7 @@ from dlx.backend import Array
 from dlx.data import Batch
 from dlx.divergence import REMEDY, DivergenceError, highest_loss, mean_loss, zero_loss
 from dlx.network import Params
+from dlx.schedules import Losses
 from dlx.steps import Settings, Start, Task
 
 HostArray = np.ndarray[Any, Any]
@@ -74,7 +75,7 @@ class Course:
         """How many updates were before this epoch."""
         return self.before + self.epoch * len(self.sizes)
 
-    def advance(self, rng: steps.Draws, watched: list[float], most: int | None) -> Iterator[None]:
+    def advance(self, rng: steps.Draws, watched: Losses, most: int | None) -> Iterator[None]:
         """The rest of the epoch, from its draws on, coming back as often as it may be stopped."""
         task, settings, batches = self.task, self.settings, len(self.sizes)
         keys = steps.dropout_keys(task, batches, rng)
@@ -115,7 +116,7 @@ def by_batch(
     settings: Settings,
     params: Params,
     rng: steps.Draws,
-    watched: list[float],
+    watched: Losses,
     start: Start | None = None,
     pauses: Pauses | None = None,
 ) -> Iterator[Epoch]:
@@ -136,20 +137,27 @@ def by_batch(
                         break
         except KeyboardInterrupt:
             interrupted = [signal.SIGINT]
-        if pauses is not None and pauses.received:
-            within = course.position < len(course.sizes)
-            if within or signal.SIGTERM in pauses.received:  # saved; an epoch that is all done gets its figures
-                raise KeyboardInterrupt
+        if pauses is not None and _ends_within(course, pauses):  # saved
+            raise KeyboardInterrupt
         if course.position:
             yield course.close()
         if interrupted or (pauses is not None and pauses.received):
             raise KeyboardInterrupt
 
 
+def _ends_within(course: Course, pauses: Pauses) -> bool:
+    """Whether a signal ends the training here: an epoch that is all done gets its figures first, but by SIGTERM.
+
+    That ends it too where one batch is all, for its loss says how good the weights before it were.
+    """
+    within, batches = course.position < len(course.sizes), len(course.sizes)
+    return bool(pauses.received) and (within or (batches > 1 and signal.SIGTERM in pauses.received))
+
+
 def _pause(course: Course, pauses: Pauses, drawn: Any) -> None:
     """Save, if it is time or the end; the end of an epoch is saved when its figures are known."""
     within = course.position < len(course.sizes)
-    if pauses.received or (within and pauses.due(course.first + course.position)):
+    if _ends_within(course, pauses) or (within and pauses.due(course.first + course.position)):
         params, start = course.standing()
         mean_loss(np.asarray(start.losses), course.sizes, course.epoch, course.limit)
         pauses.save(params, start, drawn)

@@ -182,6 +182,8 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
     ) -> tuple[data.Rows, float]:
         """Rows on the backend, and the sum of the weights of those that are trained on."""
         inputs, outputs = self._standards
+        if outputs is not None:
+            estimator_data.require_held(given.Y, outputs, plan.dtype)
         Y = given.Y if outputs is None else (given.Y - outputs.mean) / outputs.scale
         target = targets.check(Y, plan.loss, plan.dims[-1], given.X.shape[0])
         weights = self._weights(target, given.weights, plan.backend)

@@ -154,6 +154,16 @@ def _home(X: Any, backend: Backend) -> Backend:
     return backend if library_of(X) == backend.name else get_backend(HOST)
 
 
+def require_held(Y: HostArray, by: Standard, dtype: str) -> None:
+    """Raise where predictions in the units of these targets would be infinite, or zero, in the working dtype."""
+    largest, limits = float(np.abs(Y).max(initial=0.0)), np.finfo(dtype)
+    if largest <= float(limits.max) and float(limits.tiny) <= by.scale.min():
+        return
+    got = f"values up to {largest:.3g}, whose smallest standard deviation is {by.scale.min():.3g}"
+    remedy = "Scale them, or pass dtype='float64', which holds numbers from 1e-307 to 1e308."
+    checks.reject("y", f"fit in {dtype}", got, remedy)
+
+
 def in_units(by: Any, X: Any) -> Any:
     """Rows in units of their columns' standard deviations, where they lie; sparse ones are scaled alone."""
     mean, scale = by

@@ -23,6 +23,7 @@ from dlx import (
     stopping,
 )
 from dlx.activations import Activation
+from dlx.model import Network, begun_from
 
 Pairs = list[tuple[Any, Any]]
 BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
@@ -69,7 +70,7 @@ CONSTRAINTS: dict[str, Any] = {
     "dropout": [Interval(Real, 0, 1, closed="left"), tuple, list],
     "n_layers": [Interval(Integral, 0, None, closed="left"), None],
     "width": [Interval(Integral, 1, None, closed="left"), None],
-    "init": [str, callable, list, tuple],
+    "init": [str, callable, list, tuple, Network],
     "standardize": ["boolean"],
     "scoring": [str, callable, HasMethods("_score"), None],
 }
@@ -194,7 +195,7 @@ class Draws:
 def initial(est: Any, dims: Sequence[int], hidden: Sequence[Activation], state: np.random.RandomState) -> Pairs:
     """The first weights: scikit-learn's own draw from `random_state`, another that `init` names, or arrays."""
     if not isinstance(est.init, str) or est.init != "auto":
-        found = arguments.initializer(est.init, dims)
+        found = arguments.initializer(begun_from(est.init, hidden), dims)
         if isinstance(found, list):
             return found
         generator = np.random.default_rng(state.randint(2**31 - 1))

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
+from sklearn.utils import check_random_state
 
 from dlx import data, divergence, estimator_settings, losses, network, optimizers, scoring, stopping, training
 from dlx.activations import Activation
@@ -145,7 +147,7 @@ class Watch:
                 "training diverged (Solver produced non-finite parameter weights. The input data may contain large "
                 f"values and need to be preprocessed.): {reason}"
             ) from reason
-        for figures in self.history.values():
+        for figures in () if reason.after_all else self.history.values():
             figures.append(math.nan)
         warnings.warn(
             f"training diverged; the best weights before are kept. {reason}", ConvergenceWarning, stacklevel=6
@@ -176,11 +178,20 @@ def naming_validation_rows() -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_or_nothing(est: Any) -> Iterator[None]:
-    """What fails inside leaves the estimator as it was before."""
-    before = dict(est.__dict__)
+    """What fails inside leaves the estimator as it was, and what it draws from: a RandomState, or NumPy's own."""
+    before, draws = dict(est.__dict__), getattr(est, "_draws", None)
+    places = None if draws is None else draws.places
+    streams = [] if draws is None else [draws.state]
+    if est.random_state is None or isinstance(est.random_state, np.random.RandomState):
+        streams.append(check_random_state(est.random_state))
+    states = [each.get_state() for each in streams]
     try:
         yield
     except BaseException:
+        for each, state in zip(streams, states, strict=True):
+            each.set_state(state)
+        if draws is not None:
+            draws.places = places
         est.__dict__.clear()
         est.__dict__.update(before)
         raise

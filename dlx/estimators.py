@@ -93,7 +93,7 @@ class MLPClassifier(ClassifierMixin, Base):
     n_layers, width : int, optional
         Number and width of the hidden layers, in place of `hidden_layer_sizes`: numbers can be searched, a tuple
         cannot. One without the other means a width of 100, or one layer.
-    init : "auto", name, function, or a sequence of (W, b), default "auto"
+    init : "auto", name, function, Network, or a sequence of (W, b), default "auto"
         First weights; "auto" draws as scikit-learn does, and for further activations as their papers say.
     standardize : bool, default False
         Bring the columns of X to mean 0 and variance 1 first; predictions are in the old units. Sparse columns
@@ -377,7 +377,7 @@ class MLPRegressor(RegressorMixin, Base):
     n_layers, width : int, optional
         Number and width of the hidden layers, in place of `hidden_layer_sizes`: numbers can be searched, a tuple
         cannot. One without the other means a width of 100, or one layer.
-    init : "auto", name, function, or a sequence of (W, b), default "auto"
+    init : "auto", name, function, Network, or a sequence of (W, b), default "auto"
         First weights; "auto" draws as scikit-learn does, and for further activations as their papers say.
     standardize : bool, default False
         Bring the columns of X, and real targets, to mean 0 and variance 1 first; predictions are in the old units.

@@ -10,10 +10,12 @@ import numpy as np
 
 from dlx import (
     arguments,
+    attempts,
     checkpoints,
     checks,
     data,
     display,
+    divergence,
     evidence,
     gaps,
     initializers,
@@ -28,7 +30,7 @@ from dlx import (
     training,
 )
 from dlx.backend import Array, Backend, common_backend, get_backend
-from dlx.model import Network
+from dlx.model import Network, begun_from
 from dlx.network import Params
 
 
@@ -97,14 +99,17 @@ def fit(
         Penalties on weights, not on biases; they do not depend on the batch size.
     dropout : float in [0, 1), or one for each hidden layer
         The share of hidden units that is dropped: 0.1 drops 10 %.
-    init : str, function, or a sequence of (W, b)
-        See `dlx.initializers`; "auto" is what the activation's paper says. Arrays are copied.
+    init : str, function, Network, or a sequence of (W, b)
+        See `dlx.initializers`; "auto" is what the activation's paper says. Arrays are copied, and so are the weights of
+        a network, of any backend, from which the training goes on: its widths and activations must be those asked for.
     validation : float in (0, 1), or (X_val, y_val), optional
         Held-out rows whose loss and score are reported after each epoch; a share is drawn at random, labels in
         proportion.
     patience : int >= 1, optional
-        Stop after so many epochs in which the validation loss (without validation, the training loss) has not
-        improved, and restore the weights of the best.
+        Stop after so many epochs in which the watched loss has not improved, and restore the best weights. That loss is
+        the validation's; without validation it is that of all training rows, with penalties and without dropout, which
+        is computed after each epoch. Where an epoch is one batch without dropout, its own loss is watched: that of the
+        weights before its update, which are the ones restored.
     sample_weight : array (n,) or (n, K), optional
         Weights >= 0 of rows, or of each target. Only their proportions matter: they are scaled to mean 1.
     class_weight : "balanced", or dict of label to weight, optional
@@ -126,11 +131,12 @@ def fit(
         arrays are those in training: copy what you keep.
     checkpoint : path of a folder, optional
         Save the training there while it runs. Called again with the same arguments and data, `fit` goes on from the
-        last checkpoint, to the same bits on the same backend and machine, even within an epoch; what has ended is
-        returned. Only `epochs` may be raised, if the learning rate does not depend on it, and `backend`, `callbacks`,
-        `verbose` and `checkpoint_every` changed; functions of your own are taken for the same. A generator passed as
-        `rng` goes on as it would have. Ctrl-C and SIGTERM save, then end. The last two checkpoints are kept, each a
-        file that `dlx.load` reads too.
+        last checkpoint, to the same bits, even within an epoch; what has ended is returned. The bits depend on the
+        backend, its version, the machine, and on a CPU the threads of the library (of NumPy's, its BLAS): where these
+        are others on the same backend, a warning names them. Only `epochs` may be raised, if the learning rate does
+        not depend on it, and `backend`, `callbacks`, `verbose` and `checkpoint_every` changed; functions of your own
+        are taken for the same. A generator passed as `rng` goes on as it would have. Ctrl-C and SIGTERM save, then end.
+        The last two checkpoints are kept, each a file that `dlx.load` reads too.
     checkpoint_every : "epoch", int >= 1 or datetime.timedelta
         Save after each epoch, so many updates, or so much time; and always at the end.
     resume : "auto" or "ignore"
@@ -147,24 +153,26 @@ def fit(
     Returns
     -------
     Network
-        Trained, on the backend, with its `history`: a dict of lists with "loss" (while training: with
-        penalties and dropout), "learning_rate", "seconds" and with validation "validation_loss" and "validation_score".
+        Trained, on the backend, with its `history`: a dict of lists with "loss" (while training, each batch before its
+        update, with penalties and dropout), "learning_rate", "seconds", with validation "validation_loss" and
+        "validation_score", and where `patience` needs it "training_loss".
 
     Raises
     ------
     ValueError, TypeError
-        An argument is wrong; raised before any work.
+        An argument is wrong; raised before any work, and no trace is left: `rng` is as it came, and so are folders.
     BackendNotInstalled, BackendUnavailable
         The array library that was asked for is not there or cannot compute.
     DivergenceError
-        The loss became non-finite or exploded; names epoch and batch.
+        The loss became non-finite or exploded; names epoch and batch. So where it is the last update that did it: what
+        is returned or saved has a finite loss, and of validation too.
     OutOfMemory
         Memory does not hold it; names the batch size and what needs how much.
 
     Warns
     -----
     UserWarning
-        Ctrl-C ended the training; the weights so far are kept.
+        Ctrl-C ended the training; the weights so far are kept. A checkpoint goes on with other arithmetic.
 
     Source: Rumelhart, Hinton and Williams 1986.
 
@@ -188,7 +196,7 @@ def fit(
     names = data.names_of(X)
     verbose = arguments.verbosity(verbose)
     generator = arguments.generator(rng)
-    initial = arguments.initializer(init, dims)
+    initial = arguments.initializer(begun_from(init, hidden), dims)
     X_val, y_val, share = arguments.validation_source(validation)
     data.require_names(X_val, names, "X_val")
     chosen = common_backend(
@@ -202,11 +210,12 @@ def fit(
     stream = arguments.streaming(stream, X, settings.optimizer)
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
+    arguments.require_held({"l2": l2, "l1": l1}, name)
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
     expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4, chosen)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
-    with chosen.scope(), explained:
+    with attempts.unmoved(generator) as attempt, chosen.scope(), explained:
         come: Callable[..., Array] = data.unplaced if stream else data.features
         features = come(X, chosen, name, dims[0])
         if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
@@ -218,7 +227,7 @@ def fit(
         weights = targets.weights(sample_weight, class_weight, target, chosen)
         if network.weighs_targets(weights):
             gaps.require_terms(loss, dims[-1], "sample_weight", "be (n,) with", "Multiply the terms by weights in")
-        with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept:
+        with checkpoints.keeping(checkpoint, checkpoint_every, resume, attempt) as kept:
             if kept is not None:
                 told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
                 told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
@@ -247,7 +256,9 @@ def fit(
             seen = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
             net.facts = seen._replace(dropout=any(rates))
             per_epoch = -(-task.size // settings.batch_size)
-            resumed = None if kept is None else kept.resumed(net, settings, per_epoch, held is not None)
+            figures = training.figures(task, settings, held is not None)
+            resumed = None if kept is None else kept.resumed(net, settings, per_epoch, figures)
+            attempt.begun = True
             _train(net, task, settings, generator, held, listeners, verbose, kept, resumed)
     return net
 
@@ -267,9 +278,11 @@ def _train(
     params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
     compute = task.backend.dtype(task.dtype)
 
+    measures = training.measures(task, settings, held is not None)
+
     def validate(params: Params) -> dict[str, float]:
         if held is None:
-            return {}
+            return {"training_loss": divergence.loss_after(task, params, task.chosen)} if measures else {}
         rows, numbers = held
         w = rows.weights
         return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, w, compute, numbers=numbers)

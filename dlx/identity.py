@@ -14,7 +14,7 @@ from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.losses import Loss
 from dlx.optimizers import Optimizer
-from dlx.schedules import Schedule
+from dlx.schedules import Losses, Schedule
 
 BYTES = 1 << 20  # hashed at once, which stay in cache
 
@@ -85,13 +85,15 @@ def kept_rates(
     schedule: Schedule, plans: tuple[int, int], per_epoch: int, history: Mapping[str, Sequence[float]], updates: int
 ) -> bool:
     """Whether a schedule gives the rates so far under both plans, of so many updates, and those of finished epochs."""
-    watched = history.get("validation_loss", history.get("loss", []))
-    ends = enumerate(history.get("learning_rate", []))
-
-    def rate(step: int, plan: int) -> float:
-        return float(schedule(step, plan, list(watched[: step // per_epoch])))
-
     before, now = plans
-    return all(rate((epoch + 1) * per_epoch - 1, now) == last for epoch, last in ends) and (
-        before == now or all(rate(step, before) == rate(step, now) for step in range(updates))
-    )
+    seen, watched, ends = Losses(), descriptions.watched(history), history.get("learning_rate", [])
+    for first in range(0, max(updates, len(ends) * per_epoch), per_epoch):
+        epoch = first // per_epoch
+        if epoch < len(ends) and float(schedule(first + per_epoch - 1, now, seen)) != ends[epoch]:
+            return False
+        steps = range(first, min(first + per_epoch, updates)) if before != now else ()
+        for step in steps:
+            if float(schedule(step, before, seen)) != float(schedule(step, now, seen)):
+                return False
+        seen.extend(watched[epoch : epoch + 1])
+    return True

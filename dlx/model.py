@@ -481,6 +481,22 @@ def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -
     )
 
 
+def begun_from(init: Any, activation: Sequence[activations.Activation]) -> Any:
+    """`init` as `fit` knows it: of a `Network`, to go on from, the arrays on the host; whatever else it is, itself."""
+    if not isinstance(init, Network):
+        if hasattr(init, "coefs_") and hasattr(init, "intercepts_"):
+            remedy = "Pass list(zip(est.coefs_, est.intercepts_)), or call fit of a warm_start=True estimator again."
+            got = f"a fitted {type(init).__name__}"
+            checks.reject("init", "be a network, a function or arrays", got, remedy, TypeError)
+        return init
+    theirs, own = ([each[:2] for each in some] for some in (init.activation, activation))
+    if theirs != own and len(theirs) == len(own):
+        asked, was = ([each.name for each in some] for some in (activation, init.activation))
+        remedy = "Pass activation=net.activation, or init=net.params to give its weights other activations."
+        checks.reject("activation", f"be that of the network to go on from, {was}", asked, remedy)
+    return init._host_params()
+
+
 def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None) -> Network:
     """The network that `Network.save` wrote, on any backend.
 

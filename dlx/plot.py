@@ -33,7 +33,8 @@ WIDE, LONGEST = 72, 24  # characters: of a legend, and of a label
 def history(net: Any, ax: Axes = None) -> Axes:
     """Training and validation loss by epoch, the best epoch marked.
 
-    The best is the epoch of the lowest validation loss, or without validation of the lowest training loss. The axis is
+    The best is the epoch of the lowest validation loss, or without validation of the lowest training loss: that of all
+    rows after each epoch, where `patience` had it computed, and else the mean of the epoch's batches. The axis is
     logarithmic where all losses are positive and the largest is more than 10 times the smallest.
 
     Parameters

@@ -18,7 +18,10 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Curves(NamedTuple):
-    """Losses by epoch, those of validation if there are any, and the number of the best epoch from 1."""
+    """Losses by epoch, those of validation if there are any, and the number of the best epoch from 1.
+
+    `loss` is "training_loss" where the history has it, which decided what is best.
+    """
 
     loss: HostArray
     validation: HostArray | None
@@ -54,7 +57,7 @@ def curves(net: Any) -> Curves:
     }
     if not history.get("loss"):
         checks.reject("net", "have a history", "a network without one", "Train it with dlx.fit.")
-    loss = np.asarray(history["loss"], np.float64)
+    loss = np.asarray(history.get("training_loss", history["loss"]), np.float64)
     validation = history.get("validation_loss")
     held = None if validation is None else np.asarray(validation, np.float64)
     held = None if held is None or np.isnan(held).all() else held

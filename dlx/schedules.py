@@ -18,6 +18,10 @@ from dlx import checks
 Schedule = Callable[[int, int, Sequence[float]], float]
 
 
+class Losses(list[float]):
+    """The watched losses of a training, which only grow: a schedule that has seen them may go on from there."""
+
+
 class Named:
     """A schedule that tells what it is: a checkpoint compares it with another, and a pickle holds no more than that."""
 
@@ -235,23 +239,23 @@ def reduce_on_plateau(
     patience = checks.integer("patience", patience, low=0, remedy="It counts epochs.")
     floor = checks.number("floor", floor, low=0, high=rate, remedy="It is the smallest rate.")
     improvement = checks.number("improvement", improvement, low=0, high=1, below=True, remedy="Use 1e-4.")
-    memo: dict[str, tuple[list[float], float]] = {}
+    begun = math.inf, 0, rate  # the best loss, how many epochs were since, and the rate
+    memo: dict[str, tuple[Sequence[float], int, tuple[float, int, float]]] = {}
 
-    def replay(losses: Sequence[float]) -> float:
-        best, waited, current = math.inf, 0, rate
-        for loss in losses:
-            wanted = best * (1.0 - math.copysign(improvement, best))
-            best, waited = (loss, 0) if loss < wanted else (best, waited + 1)
-            if waited > patience:
-                current, waited = max(current * factor, floor), 0
-        return current
+    def after(loss: float, best: float, waited: int, current: float) -> tuple[float, int, float]:
+        wanted = best * (1.0 - math.copysign(improvement, best))
+        best, waited = (loss, 0) if loss < wanted else (best, waited + 1)
+        return (best, waited, current) if waited <= patience else (best, 0, max(current * factor, floor))
 
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
-        seen, current = memo.get("last", ([], rate))
-        if len(seen) != len(losses) or seen != list(losses):
-            current = replay(losses)
-            memo["last"] = (list(losses), current)
-        return current
+        seen, count, state = memo.get("last", ((), 0, begun))
+        grown = losses is seen and isinstance(losses, Losses) and len(losses) >= count
+        if not grown and [*seen[:count]] != [*losses[:count]]:  # others may have been changed anywhere
+            count, state = 0, begun
+        for k in range(count, len(losses)):
+            state = after(losses[k], *state)
+        memo["last"] = losses if isinstance(losses, Losses) else [*losses], len(losses), state
+        return state[2]
 
     return _named(
         schedule, "reduce_on_plateau", rate=rate, factor=factor, patience=patience, floor=floor, improvement=improvement

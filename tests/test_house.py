@@ -24,7 +24,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"memory"},
     {"export"},
     {"model"},
-    {"identity", "progress", "inspection"},
+    {"identity", "progress", "inspection", "attempts"},
     {"checkpoints"},
     {"fitting", "article", "selftest", "sequential"},
     {"estimator_callbacks", "estimator_data", "estimator_settings", "estimator_pickles", "conversion"},
@@ -59,6 +59,7 @@ HOST_WORK += [
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion", "onnx_hooks"]  # none of them is imported before its names are asked for
+HOST_WORK += ["estimator_watch"]
 HOST_WORK += ["estimator_base", "estimator_data", "estimator_settings", "estimator_pickles", "estimators", "conversion"]
 GUESTS = {name: {"numpy"} for name in HOST_WORK}  # what may be imported beside the standard library and dlx
 GUESTS |= {"learning_rates": {"numpy"}, "plot_data": {"numpy"}, "plot": {"numpy", "matplotlib"}}
