@@ -84,11 +84,22 @@ def called(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any) -> bool:
-    """Whether the formulas of `part` are those that its maker of that name gives for these settings."""
-    if part.name not in makers:
+    """Whether `part` is what its maker of that name gives for its settings, to the constants in its formulas."""
+    if not isinstance(part.name, str) or part.name not in makers:
         return False
     try:
-        own: Any = makers[part.name](**part.settings).bind
+        made: Any = makers[part.name](**part.settings)
     except (TypeError, ValueError):  # settings that are not the maker's
         return False
-    return own.__code__ is getattr(part.bind, "__code__", None)
+    return all(_is_same(own, each) for own, each in zip(made, part, strict=True))
+
+
+def _is_same(own: Any, other: Any) -> bool:
+    """Equality; of functions, that of their code and of what they enclose."""
+    code = getattr(own, "__code__", None)
+    if code is None:
+        return bool(own == other)
+    if code is not getattr(other, "__code__", None):
+        return False
+    cells = zip(own.__closure__ or (), other.__closure__ or (), strict=True)
+    return all(_is_same(a.cell_contents, b.cell_contents) for a, b in cells)

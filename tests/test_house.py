@@ -12,12 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "views", "version", "checks", "backend", "interrupts", "files"},
+    {"display", "version", "checks", "backend", "interrupts", "files", "streams"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
-    {"descriptions"},
+    {"descriptions", "views"},
+    {"contents"},
     {"steps", "divergence", "epochs", "training", "memory", "stopping"},
     {"arguments", "evidence", "diagnosis"},
     {"export"},
@@ -43,6 +44,7 @@ HOST_WORK += [
     "divergence",
     "epochs",
     "descriptions",
+    "contents",
     "checkpoints",
     "identity",
     "progress",
