@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 
@@ -83,15 +83,18 @@ def called(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
-def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any) -> bool:
-    """Whether `part` is what its maker of that name gives for its settings, to the constants in its formulas."""
+def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any, beside: Sequence[str] = ()) -> bool:
+    """Whether `part` is what its maker of that name gives for its settings, to the constants in its formulas.
+
+    The fields `beside` its settings may be any.
+    """
     if not isinstance(part.name, str) or part.name not in makers:
         return False
     try:
         made: Any = makers[part.name](**part.settings)
-    except (TypeError, ValueError):  # settings that are not the maker's
+        return all(_is_same(getattr(made, each), getattr(part, each)) for each in made._fields if each not in beside)
+    except (AttributeError, TypeError, ValueError):  # settings that are not the maker's, or a part of another kind
         return False
-    return all(_is_same(own, each) for own, each in zip(made, part, strict=True))
 
 
 def _is_same(own: Any, other: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,18 +33,18 @@ def of(net: Any) -> Contents:
         remedy = "net.to(...) gives a copy on another one."
         checks.reject("backend", "be a Backend", checks.shown(net.backend), remedy, TypeError)
     with net.backend.scope():
-        pairs = parameters.as_pairs(net.params, "params")
-        dtype = data.working_dtype(net.dtype, pairs[0][0])
+        pairs = _checked("params", net.params, parameters.as_pairs, "params")
+        dtype = _checked("dtype", net.dtype, data.working_dtype, pairs[0][0])
         for place, x in parameters.named(pairs, "params").items():
             _require_kind(place, x, net.backend, dtype)
         dims = parameters.layer_dims(pairs)
         if _widths(net.layer_dims) != dims:
             remedy = f"Set them back, or {REMAKE}"
             checks.reject("layer_dims", f"be the widths of `params`, {dims}", checks.shown(net.layer_dims), remedy)
-        hidden = parameters.hidden_activations(net.activation, len(pairs) - 1)
-        loss = losses.get(net.loss)
-        classes = targets.own_classes(net.classes, loss, dims[-1])
-        names = data.own_names(net.feature_names, dims[0])
+        hidden = _checked("activation", net.activation, parameters.hidden_activations, len(pairs) - 1)
+        loss = _checked("loss", net.loss, losses.get)
+        classes = _checked("classes", net.classes, targets.own_classes, loss, dims[-1])
+        names = _checked("feature_names", net.feature_names, data.own_names, dims[0])
         host = [(net.backend.to_host(W), net.backend.to_host(b).reshape(1, -1)) for W, b in pairs]
     for place, array in parameters.named(host, "params").items():
         if not np.isfinite(array).all():
@@ -52,6 +52,17 @@ def of(net: Any) -> Contents:
             remedy = "Go back to finite ones, or train anew with a lower learning_rate."
             checks.reject("params", "be finite", f"{bad} in {place}", remedy)
     return Contents(host, dims, hidden, loss, classes, names, dtype)
+
+
+def _checked(name: str, value: Any, check: Callable[..., Any], *arguments: Any) -> Any:
+    """What `check` makes of the attribute; where it meets what nobody foresaw, that is said in dlx's form."""
+    try:
+        return check(value, *arguments)
+    except saving.BROKEN as reason:
+        if str(reason).startswith("`"):
+            raise
+        got = f"{checks.shown(value)} ({type(reason).__name__}: {saving.shortened(str(reason), 100)})"
+        checks.reject(name, "be what dlx.Network takes", got, "Set it back to what it was.", TypeError)
 
 
 def _require_kind(place: str, x: Any, backend: Backend, dtype: str) -> None:

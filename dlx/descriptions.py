@@ -100,11 +100,17 @@ def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]
     """The history as a file holds it; what a callback may have added must be numbers too."""
     try:
         "".join(history).encode()  # the names of tensors are texts, in UTF-8
-        found = {HISTORY + name: np.array([float(each) for each in figures]) for name, figures in history.items()}
+        found = {HISTORY + name: np.array([_figure(each) for each in figures]) for name, figures in history.items()}
     except (TypeError, ValueError, AttributeError, OverflowError) as reason:
         remedy = "Take out of net.history what is not a list of numbers."
         checks.reject("history", "be a dict of lists of numbers to be saved", reason, remedy)
     return found
+
+
+def _figure(value: Any) -> float:
+    if isinstance(value, str | bytes):
+        raise TypeError(f"a text, {value[:40]!r}")
+    return float(value)
 
 
 def history_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, list[float]]:

@@ -141,7 +141,7 @@ def _permissions(path: AnyPath) -> int | None:
     """Of the file that will be replaced, None if there is none; raises where it may not be."""
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     shown = os.fsdecode(path)
     if stat.S_ISDIR(found.st_mode):
