@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dlx import checks
@@ -43,7 +44,7 @@ def facts(net: Any) -> list[str]:
 
 def called(part: Any) -> str:
     """An activation or a loss by its name, with the settings that the name alone would not give it."""
-    make = {**ACTIVATIONS, **LOSSES}.get(part.name)
+    make: Callable[..., Any] | None = {**ACTIVATIONS, **LOSSES}.get(part.name)
     usual = part.settings if make is None else make().settings
     told = {key: value for key, value in part.settings.items() if value != usual.get(key) or key in ALWAYS}
     return " ".join((checks.called(part.name, told) if told else part.name).split())
