@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dlx import attempts, checks, descriptions, identity, saving
+from dlx import attempts, checks, contents, descriptions, files, identity, saving
 from dlx.attempts import Attempt
 from dlx.backend import Backend
 from dlx.descriptions import TRAINING
@@ -50,6 +50,7 @@ class Checkpoints:
         self.net: Network | None = None
         self.generator: np.random.Generator | None = None
         self.figures: Sequence[str] = ()  # the names of those that are fit's own
+        self.attributes: dict[str, Any] = {}  # the network's, as they were when the training began
         self.settings: dict[str, Any] = {}
         self.first_drawn: Any = None
 
@@ -92,7 +93,7 @@ class Checkpoints:
 
         `figures` are the names of those that it will have.
         """
-        self.net, self.figures = net, figures
+        self.net, self.figures, self.attributes = net, figures, contents.attributes(net)
         if settings.epochs * len(figures) > descriptions.MOST_FIGURES:
             rule = f"be at most {descriptions.MOST_FIGURES // len(figures)} where each is saved"
             checks.reject("epochs", rule, settings.epochs, "Use fewer, or no checkpoint.")
@@ -160,25 +161,44 @@ class Checkpoints:
         if os.getpid() != self.process:
             rule, remedy = "be saved to by the process that called fit", "End the child in the callback that forked it."
             checks.reject("checkpoint", rule, "a forked child of it", remedy, RuntimeError)
+        contents.require_unchanged(self.net, self.attributes)
         history = descriptions.history_arrays(progress.history)
         description = descriptions.description_of(self.net, history)
-        descriptions.require_readable(description)
         self._require_figures(description["history"], progress.start.epoch)
         training, arrays = to_file(progress, self.net.backend, self.net.dtype)
         description[TRAINING] = training | {"first_drawn_from": self.first_drawn, "settings": self.settings}
+        contents.require_written("checkpoint", description, arrays | history)
         try:
             saving.write(self.folder / NAME.format(self.last + 1), description, arrays | history)
-            self.last += 1
-            self.own.append(self.last)
-            paths = self.paths()
-            for number in paths.keys() - set(sorted(paths.keys() - self.damaged)[-KEPT:]):
-                paths[number].unlink(missing_ok=True)
         except OSError as reason:
             text = f"update {progress.start.updates} was not saved: {reason.strerror or reason}. What was saved before"
             remedy = "is as it was. Mend that and call fit again, which goes on from there"
             raise OSError(reason.errno, f"{text} {remedy}", str(self.folder)) from reason
+        self.last += 1
+        self.own.append(self.last)
+        self._remove_old()
         self.updates, self.when = progress.start.updates, time.monotonic()
         self.at = progress.start.epoch, progress.start.position
+
+    def _remove_old(self) -> None:
+        """Let go of the checkpoints before the last; where that is refused, what was saved is saved."""
+        try:
+            paths = self.paths()
+        except OSError as reason:
+            self._say_left(reason)
+            return
+        for number in paths.keys() - set(sorted(paths.keys() - self.damaged)[-KEPT:]):
+            self._remove(paths[number])
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as reason:
+            self._say_left(reason)
+
+    def _say_left(self, reason: OSError) -> None:
+        loss = "all that is saved is kept, and fills the disk: remove the old ones by hand"
+        files.warn_once(self.folder, f"lets no old checkpoint be removed ({reason.strerror or reason})", loss)
 
     def _require_figures(self, lengths: Mapping[str, int], epochs: int) -> None:
         """Raise where a callback has changed the history in a way in which it cannot be resumed."""
@@ -193,7 +213,7 @@ class Checkpoints:
         One whose weights gave that loss is removed.
         """
         if bad is not None and self.own and self.at >= bad:
-            (self.folder / NAME.format(self.own.pop())).unlink(missing_ok=True)
+            self._remove(self.folder / NAME.format(self.own.pop()))
         left = self.paths()
         return next((left[number] for number in reversed(self.own) if number in left), None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 
@@ -83,12 +83,26 @@ def called(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
-def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any) -> bool:
-    """Whether the formulas of `part` are those that its maker of that name gives for these settings."""
-    if part.name not in makers:
+def is_made_by(makers: Mapping[str, Callable[..., Any]], part: Any, beside: Sequence[str] = ()) -> bool:
+    """Whether `part` is what its maker of that name gives for its settings, to the constants in its formulas.
+
+    The fields `beside` its settings may be any.
+    """
+    if not isinstance(part.name, str) or part.name not in makers:
         return False
     try:
-        own: Any = makers[part.name](**part.settings).bind
-    except (TypeError, ValueError):  # settings that are not the maker's
+        made: Any = makers[part.name](**part.settings)
+        return all(_is_same(getattr(made, each), getattr(part, each)) for each in made._fields if each not in beside)
+    except (AttributeError, TypeError, ValueError):  # settings that are not the maker's, or a part of another kind
         return False
-    return own.__code__ is getattr(part.bind, "__code__", None)
+
+
+def _is_same(own: Any, other: Any) -> bool:
+    """Equality; of functions, that of their code and of what they enclose."""
+    code = getattr(own, "__code__", None)
+    if code is None:
+        return bool(own == other)
+    if code is not getattr(other, "__code__", None):
+        return False
+    cells = zip(own.__closure__ or (), other.__closure__ or (), strict=True)
+    return all(_is_same(a.cell_contents, b.cell_contents) for a, b in cells)

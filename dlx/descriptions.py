@@ -114,7 +114,13 @@ def history_arrays(history: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]
 def _figures(figures: Any) -> np.ndarray[Any, Any]:
     """Of fit's own, which are floats, there may be a hundred thousand at each save."""
     plain = type(figures) is list and {*map(type, figures)} <= {float}
-    return np.array(figures if plain else [float(each) for each in figures], np.float64)
+    return np.array(figures if plain else [_figure(each) for each in figures], np.float64)
+
+
+def _figure(value: Any) -> float:
+    if isinstance(value, str | bytes):
+        raise TypeError(f"a text, {value[:40]!r}")
+    return float(value)
 
 
 def watched(history: Mapping[str, Any]) -> Any:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import activations, checks, descriptions, files, losses
+from dlx import activations, checks, descriptions, losses, streams
+from dlx.streams import Target
 from dlx.version import __version__
 
 HostArray = np.ndarray[Any, Any]
@@ -126,15 +126,15 @@ class Graph:
         return names[function.output[0]]
 
 
-def to_onnx(path: str | os.PathLike[str], parts: Parts, opset: int | None = None) -> None:
-    """Write the model to `path`, replacing what is there only when all of it is on the disk."""
-    files.require_path(path, "net.onnx")
+def to_onnx(path: Target, parts: Parts, opset: int | None = None) -> None:
+    """Write the model to a stream, or to a file that is replaced when all of the new one is on the disk."""
+    streams.require_target(path, "net.onnx")
     require_own("to_onnx", parts.hidden, parts.loss)
     size = sum(each.nbytes for pair in parts.pairs for each in pair)
     if size >= MOST_BYTES:
         rule, remedy = "be asked of a network of less than 2 GiB", "Make it float32, or use save, which has no limit."
         checks.reject("to_onnx", rule, f"{size:,} bytes of parameters", remedy)
-    files.replace(path, model(parts, opset).SerializeToString())
+    streams.put(path, model(parts, opset).SerializeToString())
 
 
 def model(parts: Parts, opset: int | None = None) -> Any:

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dlx import activations, data, descriptions, losses, parameters, saving, targets
+from dlx import contents, descriptions, saving, streams
 from dlx.descriptions import HISTORY, TRAINING
 from dlx.files import AnyPath
+from dlx.streams import Source
 
 WIDTH, SHOWN = 80, 8  # columns; labels, or names
 
@@ -25,37 +24,23 @@ def whole_folder(path: AnyPath) -> list[Path]:
     return sorted(found.glob("*.safetensors")) if found.is_dir() else [found]
 
 
-def report(path: AnyPath) -> str:
-    """What the file says, once its checksum, names, dtypes, shapes and numbers are verified: in ASCII.
+def report(path: Source) -> str:
+    """What the file, or the stream, says, once its checksum, names, dtypes, shapes and numbers are verified: in ASCII.
 
     Raises `FileError` where it is not whole, and OSError where it cannot be read.
     """
     description, arrays = saving.read(path, descriptions.layout)
     with saving.whole(path):
-        _require_loadable(description, arrays)
+        contents.require_loadable(description, arrays)
         facts = list(_facts(description, arrays))
-    lines = [f"file      {saving.escaped(os.fsdecode(path))}, {os.path.getsize(path):,} bytes"]
+    size = f", {os.path.getsize(path):,} bytes" if isinstance(path, str | bytes | os.PathLike) else ""
+    lines = [f"file      {saving.escaped(streams.shown(path))}{size}"]
     for name, fact in facts:
         lines.append(textwrap.fill(f"{name:<10}{fact}", WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False))
     return "\n".join(lines)
 
 
-def _require_loadable(description: Mapping[str, Any], arrays: saving.Arrays) -> None:
-    """Raise where `load` would; functions of one's own, which no file holds, are taken for others."""
-    known, dims, other = dict(description), description["layer_dims"], descriptions.described(activations.identity())
-    known["activation"] = [other if each is None else each for each in description["activation"]]
-    if description["loss"] is None:
-        known |= {"loss": descriptions.described(losses.squared_error()), "classes": None}
-    parts = descriptions.arguments_of(known, arrays)
-    parameters.hidden_activations(parts["activation"], len(dims) - 2)
-    targets.own_classes(parts["classes"], parts["loss"], dims[-1])
-    data.own_names(parts["feature_names"], dims[0])
-
-
 def _facts(description: Mapping[str, Any], arrays: saving.Arrays) -> Iterator[tuple[str, str]]:
-    numbers = {name: each for name, each in arrays.items() if not name.startswith(HISTORY)}
-    if not all(np.isfinite(each).all() for each in numbers.values()):
-        raise ValueError("a number that is not finite")
     dims = description["layer_dims"]
     layers = descriptions.pairs_of(arrays, len(dims) - 1)
     count = sum(math.prod(each.shape) for pair in layers for each in pair)
@@ -70,10 +55,18 @@ def _facts(description: Mapping[str, Any], arrays: saving.Arrays) -> Iterator[tu
             yield name, _listed(labels)
     for name in sorted(description["history"]):
         figures = arrays[HISTORY + name]
-        last = f", the last {figures[-1]:.4g}, the lowest {figures.min():.4g}" if figures.size else ""
+        last = f", the last {figures[-1]:.4g}, {_best(name, figures)}" if figures.size else ""
         yield "history", f"{json.dumps(name)}: {figures.size} epochs{last}"
     if TRAINING in description:
         yield "training", _training(description[TRAINING])
+
+
+def _best(name: str, figures: Any) -> str:
+    """The lowest loss, the highest score, and of what is neither the range."""
+    low, high = f"{figures.min():.4g}", f"{figures.max():.4g}"
+    if name.endswith("loss"):
+        return f"the lowest {low}"
+    return f"the highest {high}" if name.endswith("score") else f"from {low} to {high}"
 
 
 def _part(entry: Any, make: Any) -> str:

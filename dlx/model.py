@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -12,18 +11,19 @@ import numpy as np
 from dlx import (
     activations,
     checks,
+    contents,
     data,
     descriptions,
     diagnosis,
     evidence,
     export,
-    files,
     gaps,
     losses,
     network,
     parameters,
     saving,
     scoring,
+    streams,
     targets,
     views,
 )
@@ -38,6 +38,7 @@ from dlx.backend import (
 )
 from dlx.network import Layer, Params
 from dlx.saving import FileError
+from dlx.streams import Source, Target
 from dlx.training import History
 
 AT_A_STROKE = 128  # rows; more are computed block by block
@@ -304,21 +305,36 @@ class Network:
         """On the same backend; a user's own functions are shared."""
         return self.to(self.backend)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Target) -> None:
         """Write the network to one safetensors file, which `load` reads on any backend.
 
-        Raises ValueError for a user's own activation or loss, whose code no file can hold, TypeError where `path` is
-        none, and OSError where the disk refuses.
+        What is written is checked first, as `load` will check it: attributes that were set since, too. A file that is
+        there is replaced only when all of the new one is on the disk.
+
+        Parameters
+        ----------
+        path : path of the file, or a binary stream
+            A stream is written from where it stands, and stays open: a file opened in mode "wb", `io.BytesIO`, a
+            member of a zip file. What it has taken before an error of its own stays there.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An activation or the loss is a user's own, whose code no file can hold; an attribute does not fit the
+            others; `path` is neither a path nor a binary stream.
+        OSError
+            The disk or the stream refuses.
         """
-        files.require_path(path, "net.safetensors")
+        streams.require_target(path, "net.safetensors")
+        own = contents.of(self)
         history = descriptions.history_arrays(self.history)
-        description = descriptions.description_of(self, history)
-        arrays = descriptions.named(self._host_params()) | history
+        description = descriptions.description_of(own, history)
+        arrays = descriptions.named(own.params) | history
         descriptions.require_own(description)
-        descriptions.require_readable(description)
+        contents.require_written("save", description, arrays)
         saving.write(path, description, arrays)
 
-    def to_onnx(self, path: str | os.PathLike[str], opset: int | None = None) -> None:
+    def to_onnx(self, path: Target, opset: int | None = None) -> None:
         """Write the network as an ONNX model, which onnxruntime and others run without dlx.
 
         Its input is ``X`` (n, d0), n free, in the network's dtype. A classifier's outputs are ``label`` (n,), strings
@@ -328,7 +344,7 @@ class Network:
 
         Parameters
         ----------
-        path : path of the file, replaced only when all of the new one is written
+        path : path of the file, replaced only when all of the new one is written; or a binary stream
         opset : int >= 13, optional
             The version of ONNX's operators, up to the newest that the installed onnx knows; by default 20. The file
             has the lowest IR version that goes with it, so that the runtimes of that time read it. An activation that
@@ -370,8 +386,9 @@ class Network:
         >>> model.opset_import[0].version, model.ir_version
         (13, 7)
         """
-        parts = export.Parts(self._host_params(), self.activation, self.loss, self.classes, self._one_label)
-        export.to_onnx(path, parts, opset)
+        own = contents.of(self)
+        one_label = targets.one_label(own.loss, own.layer_dims[-1])
+        export.to_onnx(path, export.Parts(own.params, own.activation, own.loss, own.classes, one_label), opset)
 
     def to_torch(self) -> Any:
         """The same layers as a ``torch.nn.Sequential`` on the CPU: a Linear for each, and between them the activations.
@@ -497,12 +514,13 @@ def begun_from(init: Any, activation: Sequence[activations.Activation]) -> Any:
     return init._host_params()
 
 
-def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None) -> Network:
+def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     """The network that `Network.save` wrote, on any backend.
 
     Parameters
     ----------
-    path : path of the file
+    path : path of the file, or a binary stream
+        A stream is read from where it stands to its end, without seeking, and stays open.
     backend : selector, default "numpy"
     dtype : "float32" or "float64", optional
         By default that of the file.
@@ -528,7 +546,8 @@ def load(path: str | os.PathLike[str], backend: Any = "numpy", dtype: Any = None
     with saving.whole(path):
         if None in (*description["activation"], description["loss"]):
             remedy = "Go on by dlx.fit with them, and the folder as `checkpoint`."
-            raise FileError(f"`path` must be of dlx's own functions; got {path}, of {descriptions.OWN}. {remedy}")
+            got = f"{streams.shown(path)}, of {descriptions.OWN}"
+            raise FileError(f"`path` must be of dlx's own functions; got {got}. {remedy}")
         net = Network(**descriptions.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
 

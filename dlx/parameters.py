@@ -30,7 +30,8 @@ def as_pairs(pairs: Any, name: str) -> Pairs:
     """A sequence of (W, b) as arrays whose shapes fit each other: W (d_in, d_out), b (d_out,) or (1, d_out)."""
     if not isinstance(pairs, Sequence) or isinstance(pairs, str) or not pairs:
         rule, remedy = "be a sequence of pairs (W, b), one for each layer", "For example net.params."
-        checks.reject(name, rule, type(pairs).__name__ if pairs else repr(pairs), remedy, TypeError)
+        empty = pairs is None or (isinstance(pairs, Sequence) and not pairs)
+        checks.reject(name, rule, repr(pairs) if empty else type(pairs).__name__, remedy, TypeError)
     found: Pairs = []
     for l, pair in enumerate(pairs):
         if not isinstance(pair, Sequence) or len(pair) != 2:

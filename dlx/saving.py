@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from dlx import checks, files
-from dlx.files import AnyPath
+from dlx import checks, streams
+from dlx.streams import Source, Target
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 FORMAT = 1
@@ -48,9 +48,9 @@ class Tensor(NamedTuple):
 Layout = Mapping[str, tuple[Any, tuple[int, ...]]]  # by name: dtype and shape
 
 
-def write(path: AnyPath, description: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write `arrays` and their `description` to `path`, replacing what is there only when all of it is on the disk."""
-    files.replace(path, *parts_of(description, arrays))
+def write(path: Target, description: Mapping[str, Any], arrays: Arrays) -> None:
+    """Write `arrays` and their `description` to a stream, or to a file that is replaced when all is on the disk."""
+    streams.put(path, *parts_of(description, arrays))
 
 
 def parts_of(description: Mapping[str, Any], arrays: Arrays) -> list[bytes | memoryview]:
@@ -77,36 +77,49 @@ def parts_of(description: Mapping[str, Any], arrays: Arrays) -> list[bytes | mem
 
 
 def read(
-    path: AnyPath, layout: Callable[[dict[str, Any]], Layout]
+    path: Source, layout: Callable[[dict[str, Any]], Layout]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     """The description and the arrays that `write` put there, unharmed.
 
     `layout` gives the dtypes and shapes that a description promises. Nothing is allocated for arrays before those of
-    the file agree with it, and fill the file to its last byte.
+    the file agree with it, and fill the file to its last byte. A stream is read from where it stands to its end.
     """
-    with _opened(path) as file, whole(path):
-        size = os.fstat(file.fileno()).st_size
-        text, tensors, start = _header(file, size)
+    with _opened(path) as (file, size), whole(path):
+        text, tensors, end = _header(file, size)
         description = _parsed(text)
         canonical = _text(description)
         found = description.pop("format")
-        if found != FORMAT and not _is_ours(file, description, tensors, size - start):
-            other = shortened(json.dumps(found), 80)
-            raise FormatError(f"`path` must have format {FORMAT}; got {path} of format {other}. Update dlx to read it.")
+        if found != FORMAT and not _is_ours(file, size, description, tensors, end):
+            got = f"{streams.shown(path)} of format {shortened(json.dumps(found), 80)}"
+            raise FormatError(f"`path` must have format {FORMAT}; got {got}. Update dlx to read it.")
         if found != FORMAT or canonical != text:
             raise ValueError("a description that dlx has not written")
         promised = description.pop("sha256")
-        expected = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in layout(description).items()}
-        if expected != {name: each[:2] for name, each in tensors.items()}:
-            raise ValueError("tensors of other names, dtypes or shapes than it describes")
-        arrays = _payload(file, tensors, size - start)
+        require_layout(layout(description), tensors)
+        arrays = _payload(file, size, tensors, end)
         if promised != _digest({"format": FORMAT, **description}, arrays):
-            raise FileError(f"`path` must hold what dlx wrote; got {path}, whose checksum differs. Copy it again.")
+            got = f"{streams.shown(path)}, whose checksum differs"
+            raise FileError(f"`path` must hold what dlx wrote; got {got}. Copy it again.")
     return description, arrays
 
 
+def as_read(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description as `read` will give it."""
+    return _parsed(_text(description))
+
+
+def require_layout(promised: Layout, tensors: Mapping[str, Any]) -> None:
+    """Raise where tensors, or arrays, have other names, dtypes or shapes than a description promises."""
+    expected = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in promised.items()}
+    found = {name: (each.dtype.newbyteorder("="), tuple(each.shape)) for name, each in tensors.items()}
+    if expected == found:
+        return
+    name = min(name for name in expected | found if expected.get(name) != found.get(name))
+    raise ValueError(f"tensors of other names, dtypes or shapes than it describes: {escaped(shortened(name, 40))}")
+
+
 @contextmanager
-def whole(path: AnyPath) -> Iterator[None]:
+def whole(path: Source) -> Iterator[None]:
     """Whatever is wrong with what is done to the file's content becomes a `FileError`."""
     try:
         yield
@@ -115,7 +128,7 @@ def whole(path: AnyPath) -> Iterator[None]:
     except BROKEN as reason:
         shown = escaped(shortened(f"{type(reason).__name__}: {reason}".rstrip(". "), 300))
         raise FileError(
-            f"`path` must be a file that dlx saved, and whole; got {path} ({shown}). "
+            f"`path` must be a file that dlx saved, and whole; got {streams.shown(path)} ({shown}). "
             "Save it again, or read it with safetensors."
         ) from reason
 
@@ -131,20 +144,28 @@ def escaped(text: str) -> str:
 
 
 @contextmanager
-def _opened(path: AnyPath) -> Iterator[BinaryIO]:
-    """What the system refuses is an OSError and no fault of the file's; a pipe or a device would never end."""
-    kind = os.stat(os.fspath(path)).st_mode  # a number would be an open file's
+def _opened(path: Source) -> Iterator[tuple[BinaryIO, int | None]]:
+    """What is read, and its size, where that is known.
+
+    What the system refuses is an OSError and no fault of the file's; a pipe or a device would never end.
+    """
+    streams.require_source(path, "net.safetensors")
+    if not isinstance(path, str | bytes | os.PathLike):
+        yield streams.reader(path), None
+        return
+    kind = os.stat(path).st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise FileError(f"`path` must be a file; got {path}, a device or pipe. Save to a file, and load that.")
+        remedy = "Save to a file, and load that."
+        raise FileError(f"`path` must be a file; got {streams.shown(path)}, a device or pipe. {remedy}")
     with open(path, "rb") as file:
-        yield file
+        yield file, os.fstat(file.fileno()).st_size
 
 
-def _header(file: BinaryIO, size: int) -> tuple[str, dict[str, Tensor], int]:
-    """The description's text, the tensors, and where their bytes begin; checked against the file's size."""
+def _header(file: BinaryIO, size: int | None) -> tuple[str, dict[str, Tensor], int]:
+    """The description's text, the tensors, and how many bytes these are; checked against the file's size."""
     length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(MOST_BYTES, size - 8):
-        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    if not 2 <= length <= (MOST_BYTES if size is None else min(MOST_BYTES, size - 8)):
+        raise ValueError(f"a header of {length} bytes{'' if size is None else f' in a file of {size}'}")
     header = _parsed(file.read(length).decode())
     metadata = header.pop("__metadata__")
     if sorted(metadata) != [KEY] or not isinstance(metadata[KEY], str):
@@ -155,9 +176,9 @@ def _header(file: BinaryIO, size: int) -> tuple[str, dict[str, Tensor], int]:
         if tensor.start != end:
             raise ValueError("tensors that overlap or leave holes")
         end = tensor.stop
-    if end != size - 8 - length:
+    if size is not None and end != size - 8 - length:
         raise ValueError(f"{size - 8 - length} bytes instead of {end}")
-    return metadata[KEY], tensors, 8 + length
+    return metadata[KEY], tensors, end
 
 
 def _tensor(dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
@@ -171,12 +192,26 @@ def _tensor(dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     return Tensor(found, tuple(shape), start, stop)
 
 
-def _payload(file: BinaryIO, tensors: Mapping[str, Tensor], size: int) -> dict[str, np.ndarray[Any, Any]]:
+def _payload(
+    file: BinaryIO, size: int | None, tensors: Mapping[str, Tensor], end: int
+) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays, as views of one block of memory."""
-    block = np.empty(size, np.uint8)
-    if file.readinto(block.data) != size:  # type: ignore[attr-defined]
+    block = _arrived(file, end) if size is None else np.empty(end, np.uint8)
+    if size is not None and file.readinto(block.data) != end:  # type: ignore[attr-defined]
         raise ValueError("a file that was cut while it was read")
     return {name: block[start:stop].view(dtype).reshape(shape) for name, (dtype, shape, start, stop) in tensors.items()}
+
+
+def _arrived(stream: BinaryIO, end: int) -> np.ndarray[Any, Any]:
+    """All that a stream holds, which must be so many bytes; memory is taken for what has come, not for a promise."""
+    content = bytearray()
+    while len(content) < end and (some := stream.read(min(streams.AT_ONCE, end - len(content)))):
+        content += some
+    if len(content) != end:
+        raise ValueError(f"{len(content)} bytes instead of {end}")
+    if stream.read(1):
+        raise ValueError(f"more than {end} bytes")
+    return np.frombuffer(content, np.uint8)
 
 
 def _text(description: Mapping[str, Any]) -> str:
@@ -214,10 +249,12 @@ def _digest(entries: Mapping[str, Any], arrays: Arrays) -> str:
     return found.hexdigest()
 
 
-def _is_ours(file: BinaryIO, description: Mapping[str, Any], tensors: Mapping[str, Tensor], size: int) -> bool:
+def _is_ours(
+    file: BinaryIO, size: int | None, description: Mapping[str, Any], tensors: Mapping[str, Tensor], end: int
+) -> bool:
     """Whether the checksum is that of this format, so that its number alone is damaged."""
     rest = {name: each for name, each in description.items() if name != "sha256"}
-    return description.get("sha256") == _digest({"format": FORMAT, **rest}, _payload(file, tensors, size))
+    return description.get("sha256") == _digest({"format": FORMAT, **rest}, _payload(file, size, tensors, end))
 
 
 def _octets(array: np.ndarray[Any, Any]) -> memoryview:

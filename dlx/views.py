@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from dlx import checks
+from dlx.activations import ACTIVATIONS
+from dlx.losses import LOSSES
+
 COLUMNS = 80
+ALWAYS = ("q",)  # the setting that is always told: nobody takes a quantile's level for granted
 SIZES = {"float32": 4, "float64": 8}
 RULE = "1px solid rgba(128, 128, 128, 0.5)"  # seen on light and on dark; every other colour is the page's own
 SCROLLING = "max-height: 30em; overflow: auto"  # of a very deep network
@@ -24,7 +30,7 @@ class Row(NamedTuple):
 
 def rows(net: Any) -> list[Row]:
     """The layers of a Network."""
-    names = [*(" ".join(each.name.split()) for each in net.activation), "(scores)"]
+    names = [*map(called, net.activation), "(scores)"]
     pairs = zip(net.layer_dims[:-1], net.layer_dims[1:], names, strict=True)
     return [Row(l, f"{a} -> {b}", name, (a + 1) * b) for l, (a, b, name) in enumerate(pairs, start=1)]
 
@@ -33,7 +39,15 @@ def facts(net: Any) -> list[str]:
     """Parameters and bytes, dtype and backend; the loss."""
     count = sum(each.parameters for each in rows(net))
     size = f"{count:,} parameters, {count * SIZES[net.dtype]:,} bytes ({net.dtype} on {net.backend.selector})"
-    return [size, f"loss {' '.join(net.loss.name.split())}"]
+    return [size, f"loss {called(net.loss)}"]
+
+
+def called(part: Any) -> str:
+    """An activation or a loss by its name, with the settings that the name alone would not give it."""
+    make: Callable[..., Any] | None = {**ACTIVATIONS, **LOSSES}.get(part.name)
+    usual = part.settings if make is None else make().settings
+    told = {key: value for key, value in part.settings.items() if value != usual.get(key) or key in ALWAYS}
+    return " ".join((checks.called(part.name, told) if told else part.name).split())
 
 
 def text(net: Any) -> str:

@@ -513,7 +513,7 @@ def test_rejections(net, text, tmp_path):
 
 @pytest.mark.parametrize("path", [None, 3, ["net.onnx"]])
 def test_a_path_is_asked_for(path):
-    text = f"`path` must be the path of a file; got {path!r}. For example 'net.onnx'."
+    text = f"`path` must be the path of a file, or a binary stream; got {path!r}. For example 'net.onnx'."
     with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
         network_of().to_onnx(path)
 

@@ -124,6 +124,7 @@ def test_old_or_new_whichever_call_fails(kills, tmp_path):
     assert found == {OLD, NEW}
 
 
+@pytest.mark.filterwarnings("ignore:.* lets no old checkpoint be removed:UserWarning")
 @pytest.mark.parametrize("kills", [False, True], ids=["fails", "kills"])
 def test_old_or_new_checkpoint_whichever_call_fails(kills, tmp_path):
     X, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2

@@ -12,13 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "views", "version", "checks", "backend", "interrupts", "files"},
+    {"display", "version", "checks", "backend", "interrupts", "files", "streams"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
     {"data", "targets", "dropout", "parameters", "gaps"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
-    {"descriptions"},
+    {"descriptions", "views"},
+    {"contents"},
     {"steps", "divergence", "epochs", "training", "stopping"},
     {"arguments", "evidence", "diagnosis"},
     {"memory"},
@@ -46,6 +47,7 @@ HOST_WORK += [
     "divergence",
     "epochs",
     "descriptions",
+    "contents",
     "checkpoints",
     "identity",
     "progress",

@@ -61,6 +61,40 @@ def test_a_checkpoint_and_a_regression(tmp_path, capsys):
     assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("file"))
 
 
+def test_a_score_has_a_highest_and_a_loss_a_lowest(tmp_path, capsys):
+    """It said "lowest" of a score, of which the highest is the best."""
+    net = dlx.Network([(np.eye(2), np.zeros(2))], loss=dlx.losses.quantile([0.05, 0.5]))
+    net.history = {
+        "loss": [2.0, 0.5, 1.0],
+        "validation_loss": [3.0, 2.5, 2.75],
+        "validation_score": [0.25, 0.75, 0.5],
+        "my_score": [0.1, 0.2],
+        "learning_rate": [0.01, 0.001, 0.005],
+        "norm": [],
+    }
+    net.save(tmp_path / "net")
+    _, out, _ = inspected(capsys, tmp_path / "net")
+    lines = out.splitlines()
+    assert "loss      quantile(q=[0.05, 0.5])" in lines
+    assert [line.removeprefix("history   ") for line in lines if line.startswith("history")] == [
+        '"learning_rate": 3 epochs, the last 0.005, from 0.001 to 0.01',
+        '"loss": 3 epochs, the last 1, the lowest 0.5',
+        '"my_score": 2 epochs, the last 0.2, the highest 0.2',
+        '"norm": 0 epochs',
+        '"validation_loss": 3 epochs, the last 2.75, the lowest 2.5',
+        '"validation_score": 3 epochs, the last 0.5, the highest 0.75',
+    ]
+
+
+def test_the_scores_of_a_checkpoint(tmp_path, capsys):
+    dlx.fit(X, Y, (3, 2), epochs=3, rng=0, validation=0.3, checkpoint=tmp_path, loss=dlx.losses.cross_entropy(0.1))
+    _, out, _ = inspected(capsys, max(tmp_path.glob("checkpoint-*")))
+    assert "loss      cross_entropy(label_smoothing=0.1)\n" in out
+    said = dict(line.split(": ", 1) for line in out.splitlines() if line.startswith("history"))
+    assert ", the highest " in said['history   "validation_score"']
+    assert ", the lowest " in said['history   "validation_loss"']
+
+
 def test_within_an_epoch_with_functions_of_ones_own(tmp_path, capsys):
     def once(net):
         raise RuntimeError

@@ -253,7 +253,7 @@ def test_memory_that_does_not_suffice_is_no_damage(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", [None, 3, ["net"]])
 def test_a_path_is_asked_for(path):
-    text = f"`path` must be the path of a file; got {path!r}. For example 'net.safetensors'."
+    text = f"`path` must be the path of a file, or a binary stream; got {path!r}. For example 'net.safetensors'."
     with pytest.raises(TypeError) as caught:
         dlx.Network([(np.eye(2), np.zeros(2))]).save(path)
     assert str(caught.value) == text

@@ -103,6 +103,39 @@ def test_the_html_of_a_network_says_what_its_summary_says():
     assert found.after == f"{facts}; 3 epochs trained"
 
 
+SETTINGS = [
+    ({"loss": dlx.losses.quantile([0.05, 0.5, 0.95])}, "loss quantile(q=[0.05, 0.5, 0.95])"),
+    ({"loss": "quantile"}, "loss quantile(q=0.5)"),
+    ({"loss": dlx.losses.cross_entropy(0.1)}, "loss cross_entropy(label_smoothing=0.1)"),
+    ({"loss": "cross_entropy"}, "loss cross_entropy"),
+    ({"loss": dlx.losses.huber(2.5)}, "loss huber(width=2.5)"),
+    ({"loss": "huber"}, "loss huber"),
+]
+
+
+@pytest.mark.parametrize(("how", "said"), SETTINGS, ids=[said for _, said in SETTINGS])
+def test_levels_and_smoothing_are_named(how, said):
+    """Of a quantile model `summary` did not say which quantiles it predicts."""
+    net = network((4, 3), **how)
+    assert " ".join(net.summary().split("\n")).endswith(f"; {said}")
+    assert max(map(len, net.summary().split("\n"))) <= 80
+    assert f"; {said}; no epoch trained" in Cells(net._repr_html_()).after
+
+
+def test_many_levels_are_wrapped():
+    levels = [round(k / 40, 3) for k in range(1, 40)]
+    net = network((4, 39), loss=dlx.losses.quantile(levels))
+    assert max(map(len, net.summary().split("\n"))) <= 80
+    assert f"loss quantile(q={levels})" in " ".join(net.summary().split("\n"))
+
+
+def test_settings_of_activations_are_named_where_their_names_do_not_say_them():
+    net = network((4, 3, 3, 3, 1), activation=[dlx.activations.leaky_relu(0.3), "leaky_relu", dlx.activations.elu(0.5)])
+    names = ["leaky_relu(slope=0.3)", "leaky_relu", "elu(alpha=0.5)", "(scores)"]
+    assert [row[2] for row in Cells(net._repr_html_()).rows[1:]] == names
+    assert [line.split()[4] for line in net.summary().split("\n")[1:5]] == names
+
+
 @pytest.mark.parametrize(("history", "said"), [({}, "no epoch trained"), ({"loss": [1.0]}, "; 1 epoch trained")])
 def test_the_html_counts_epochs(history, said):
     assert Cells(network((2, 1), history=history)._repr_html_()).after.endswith(said)
