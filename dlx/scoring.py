@@ -260,7 +260,8 @@ def _d2(loss: losses.Loss, weighed: Part, n: int, answered: Iterable[Block]) -> 
             constant = metrics.quantiles(np, Y, q if isinstance(q, list) else [q] * said.shape[1], w)
         Y, w = weighed(*at)
         sums.append(metrics.losses_of(np, pinball(said.astype(np.float64), Y), pinball(constant, Y), w))
-    return metrics.d2_of(np, *map(sum, zip(*sums, strict=True)), pooled=isinstance(q, list))
+    lost, of_constant, mass = (sum(each) for each in zip(*sums, strict=True))
+    return metrics.d2_of(np, lost, of_constant, mass, pooled=isinstance(q, list))
 
 
 def _right(loss: losses.Loss, Y: HostArray, said: HostArray) -> HostArray:
