@@ -15,7 +15,7 @@ import dlx
 import dlx.plot_data
 
 MB = 1e6
-ROWS, WIDE = 200_000, 64  # 51 MB of float32
+ROWS, WIDE = 400_000, 64  # 102 MB of float32
 BLOCKS = 12 * MB
 
 
@@ -108,7 +108,8 @@ def anonymous():
     with open("/proc/self/status") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
-X, y = np.load(sys.argv[1], mmap_mode="r"), np.arange(200_000) % 2
+X = np.load(sys.argv[1], mmap_mode="r")
+y = np.arange(len(X)) % 2
 net = dlx.Network([(np.ones((64, 8), "f4"), np.zeros(8)), (np.ones((8, 2)), np.zeros(2))], loss="cross_entropy",
                   backend=sys.argv[2], dtype="float32")
 asked = [net.predict, net.predict_proba, lambda X: net.score(X, y[: len(X)]), lambda X: net.report(X, y[: len(X)])]
@@ -140,4 +141,4 @@ def test_rows_of_the_host_are_never_brought_over_as_a_whole(library, table):
     pytest.importorskip(library)
     command = [sys.executable, "-c", MEASURED, table[0].filename, library]
     found = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert found < 40 * MB < table[0].nbytes
+    assert found < 60 * MB < table[0].nbytes
