@@ -136,7 +136,7 @@ def make_step(
         return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:4])), loss
 
     if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
-        state = optimizers.start(task.backend.zeros_like, optimizer, params) if slots is None else slots
+        state = optimizers.start(task.backend, optimizer, params) if slots is None else slots
         return pure, Carry(params, state), lambda carry: carry.params
 
     own, slopes = storage.together(task.backend, params), storage.together(task.backend, params)
@@ -237,8 +237,16 @@ def padding(task: Task, batch_size: int) -> Padding | None:
     if streams(samples, backend):
         return Padding(samples, batch, -(-n // batch))
     X, Y, w, classes = samples
-    X, Y, w = (None if each is None else backend.extended(each, rows) for each in (X, Y, w))
+    X, Y, w = (None if each is None else _filled(each, rows, backend) for each in (X, Y, w))
     return Padding(Rows(X, Y, w, classes), batch, -(-trained // batch))
+
+
+def _filled(x: Array, n: int, backend: Backend) -> Array:
+    """Of n rows: those of `x`, then copies of its first; by way of the host, where nothing is compiled."""
+    if n == x.shape[0]:
+        return x
+    host = backend.to_host(x)
+    return backend.asarray(np.concatenate([host, np.repeat(host[:1], n - len(host), axis=0)]))
 
 
 def _shares(n: int, batch: int, first: int, last: int) -> HostArray:
