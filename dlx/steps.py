@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -313,14 +312,15 @@ def _padded_groups(
         yield padding.samples, (None if table is None else task.to_device(table), *others, shares, l2, l1), batches
 
 
-def all_rows(task: Task) -> Batch:
-    """All rows that are trained on, as one batch."""
+def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
+    """All rows that are trained on, and the function that makes one batch of them."""
     xp, chosen, dtype, filling = task.net.xp, task.chosen, task.backend.dtype(task.dtype), padding(task, task.size)
-    gathered = task.backend.compile(partial(_batch, xp, dtype=dtype), ("all rows", task.dtype))
     if filling is None:
-        return gathered(task.rows, None if chosen is None else task.to_device(chosen), None)
+        batch = _batch(xp, task.rows, None if chosen is None else task.to_device(chosen), None, dtype)
+        return lambda batch: batch, batch
     numbers = None if chosen is None else task.to_device(_table(chosen, filling)[0])
-    return gathered(filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype))
+    given = filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype)
+    return lambda given: _batch(xp, *given, dtype), given
 
 
 def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:
