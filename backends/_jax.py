@@ -84,12 +84,6 @@ class JaxBackend(Backend):
         """The next of a few sizes; many rows stay as many, so that their own number is compiled for."""
         return next((size for size in SIZES if size >= n), n)
 
-    def extended(self, x: Array, n: int) -> Array:
-        """By way of the host."""
-        if n == x.shape[0]:
-            return x
-        return jax.device_put(_extended(np.asarray(x), n), self.device)
-
     def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
         """Few rows by way of the host."""
         if not _is_few(x):

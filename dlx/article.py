@@ -112,7 +112,7 @@ def L_layer_model(
         net = network.bind(chosen, name, hidden, loss)
         params = own_params(_first_weights(dims), chosen, name)
         update = optimizers.bind(optimizers.gradient_descent(), chosen)
-        state = optimizers.start(xp.zeros_like, optimizers.gradient_descent(), params)
+        state = optimizers.start(xp, optimizers.gradient_descent(), params)
 
         def step(params: network.Params, rows: Array, truth: Array) -> tuple[Array, network.Params]:
             value, gradients = network.loss_and_gradients(net, params, rows, truth, None, None)

@@ -12,13 +12,14 @@ import importlib
 import importlib.metadata
 import itertools
 import types
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import array_api_compat
 import numpy as np
 
 from dlx.checks import reject
+from dlx.nesting import each_of, rows_of
 
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
@@ -133,10 +134,6 @@ class Backend:
         """
         return None
 
-    def extended(self, x: Array, n: int) -> Array:
-        """Of n rows: those of `x`, then copies of its first."""
-        return self.xp.concat([x] + [x[:1, ...]] * (n - x.shape[0])) if n > x.shape[0] else x
-
     def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
         """The rows of those numbers (of the host), copied."""
         return self.xp.take(x, self.asarray(numbers, "int32" if x.shape[0] < 2**31 else "int64"), axis=0)
@@ -147,8 +144,7 @@ class Backend:
 
     def all_finite(self, x: Array) -> bool:
         """Whether no value is nan or infinite; waits for the device."""
-        xp = self.xp
-        return bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x)))  # mostly in one pass
+        return bool(self.xp.isfinite(self.xp.sum(x))) or bool(self.xp.all(self.xp.isfinite(x)))  # mostly in one pass
 
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """The only way out: a NumPy array; waits for the device; may share memory."""
@@ -202,8 +198,8 @@ class Backend:
         """
 
         def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            found = function(constants, _each(self.asarray, X))
-            return _each(self.to_host, found) if to_host else found
+            found = function(constants, each_of(self.asarray, X))
+            return each_of(self.to_host, found) if to_host else found
 
         return call
 
@@ -229,7 +225,7 @@ class Backend:
         def run(
             carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
         ) -> Iterator[tuple[Any, Array]]:
-            for each in itertools.islice(_rows(inputs), first, steps):
+            for each in itertools.islice(rows_of(inputs), first, steps):
                 carry, output = compiled(carry, constants, each)
                 yield carry, output
 
@@ -383,21 +379,6 @@ def common_backend(
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)
     return chosen
-
-
-def _each(function: Callable[[Array], Any], arrays: Any) -> Any:
-    return tuple(map(function, arrays)) if isinstance(arrays, tuple) else function(arrays)
-
-
-def _rows(inputs: Any) -> Iterable[Any]:
-    if inputs is None:
-        return itertools.repeat(None)
-    if isinstance(inputs, tuple):
-        return zip(*map(_rows, inputs), strict=False) if inputs else itertools.repeat(())
-    if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
-        numbers: list[float] = inputs.tolist()
-        return numbers
-    return (inputs[row, :] for row in range(inputs.shape[0]))
 
 
 def _short(namespace: str) -> str:

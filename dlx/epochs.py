@@ -12,7 +12,6 @@ import numpy as np
 
 from dlx import interrupts, network, optimizers, quasi_newton, steps, storage
 from dlx.backend import Array
-from dlx.data import Batch
 from dlx.divergence import REMEDY, DivergenceError, highest_loss, mean_loss, zero_loss
 from dlx.network import Params
 from dlx.schedules import Losses
@@ -169,17 +168,17 @@ def by_lbfgs(task: Task, settings: Settings, params: Params, start: Start | None
     assert isinstance(settings.optimizer, quasi_newton.LBFGS)
     ravel = backend.compile(partial(storage.ravel, xp), "ravel")
     unravel = backend.compile(partial(storage.unravel, xp), "unravel")
-    batch = steps.all_rows(task)
+    as_batch, rows = steps.all_rows(task)
 
-    def objective(x: Array, like: Params, batch: Batch, l2: Any, l1: Any) -> tuple[Array, Array]:
-        at, penalised = storage.unravel(xp, x, like), net._replace(l2=l2, l1=l1)
+    def objective(x: Array, like: Params, rows: Any, l2: Any, l1: Any) -> tuple[Array, Array]:
+        at, batch, penalised = storage.unravel(xp, x, like), as_batch(rows), net._replace(l2=l2, l1=l1)
         loss, gradients = network.loss_and_gradients(penalised, at, batch.X, batch.Y, batch.weights, None)
         return loss, storage.ravel(xp, gradients)
 
     compiled = backend.compile(objective, None if task.key is None else ("L-BFGS", steps.formulas(task)))
 
     def evaluate(x: Array) -> tuple[float, Array]:
-        loss, gradient = compiled(x, params, batch, net.l2, net.l1)
+        loss, gradient = compiled(x, params, rows, net.l2, net.l1)
         return float(loss), gradient
 
     begun, memory, limit = 0, None, math.inf

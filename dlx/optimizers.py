@@ -349,11 +349,11 @@ def bind(optimizer: Optimizer, backend: Backend) -> Update:
     return fused
 
 
-def start(zeros_like: Callable[[Array], Array], optimizer: Optimizer, params: Params) -> State:
+def start(home: Namespace | Backend, optimizer: Optimizer, params: Params) -> State:
     """The state before the first update: zeros."""
 
     def slots(w: Array) -> tuple[Array, ...]:
-        return tuple(zeros_like(w) for _ in range(optimizer.slots))
+        return tuple(home.zeros_like(w) for _ in range(optimizer.slots))
 
     return tuple((slots(W), slots(b)) for W, b in params)
 

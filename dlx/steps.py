@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -136,7 +135,7 @@ def make_step(
         return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:4])), loss
 
     if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
-        state = optimizers.start(task.backend.zeros_like, optimizer, params) if slots is None else slots
+        state = optimizers.start(task.backend, optimizer, params) if slots is None else slots
         return pure, Carry(params, state), lambda carry: carry.params
 
     own, slopes = storage.together(task.backend, params), storage.together(task.backend, params)
@@ -237,8 +236,16 @@ def padding(task: Task, batch_size: int) -> Padding | None:
     if streams(samples, backend):
         return Padding(samples, batch, -(-n // batch))
     X, Y, w, classes = samples
-    X, Y, w = (None if each is None else backend.extended(each, rows) for each in (X, Y, w))
+    X, Y, w = (None if each is None else _filled(each, rows, backend) for each in (X, Y, w))
     return Padding(Rows(X, Y, w, classes), batch, -(-trained // batch))
+
+
+def _filled(x: Array, n: int, backend: Backend) -> Array:
+    """Of n rows: those of `x`, then copies of its first; by way of the host, where nothing is compiled."""
+    if n == x.shape[0]:
+        return x
+    host = backend.to_host(x)
+    return backend.asarray(np.concatenate([host, np.repeat(host[:1], n - len(host), axis=0)]))
 
 
 def _shares(n: int, batch: int, first: int, last: int) -> HostArray:
@@ -305,14 +312,15 @@ def _padded_groups(
         yield padding.samples, (None if table is None else task.to_device(table), *others, shares, l2, l1), batches
 
 
-def all_rows(task: Task) -> Batch:
-    """All rows that are trained on, as one batch."""
+def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
+    """All rows that are trained on, and the function that makes one batch of them."""
     xp, chosen, dtype, filling = task.net.xp, task.chosen, task.backend.dtype(task.dtype), padding(task, task.size)
-    gathered = task.backend.compile(partial(_batch, xp, dtype=dtype), ("all rows", task.dtype))
     if filling is None:
-        return gathered(task.rows, None if chosen is None else task.to_device(chosen), None)
+        batch = _batch(xp, task.rows, None if chosen is None else task.to_device(chosen), None, dtype)
+        return lambda batch: batch, batch
     numbers = None if chosen is None else task.to_device(_table(chosen, filling)[0])
-    return gathered(filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype))
+    given = filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype)
+    return lambda given: _batch(xp, *given, dtype=dtype), given
 
 
 def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:

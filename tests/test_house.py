@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "version", "checks", "backend", "interrupts", "files", "streams"},
+    {"display", "version", "checks", "backend", "nesting", "interrupts", "files", "streams"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
     {"data", "targets", "dropout", "parameters", "gaps"},
@@ -58,6 +58,7 @@ HOST_WORK += [
     "sparse",
     "parameters",
     "gaps",
+    "nesting",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion", "onnx_hooks"]  # none of them is imported before its names are asked for
