@@ -153,7 +153,8 @@ def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targ
     data.require_names(X, net.feature_names, f"X{name}")
     features = data.features(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
     host = targets.on_host(y, net.backend, f"y{name}")
-    target = targets.check(host, net.loss, net.layer_dims[-1], features.shape[0], net.classes, f"y{name}")
+    known = targets.known_classes(net)
+    target = targets.check(host, net.loss, net.layer_dims[-1], features.shape[0], known, f"y{name}")
     return targets.place(target, None, features, net.backend, net.dtype, f"y{name}"), target
 
 

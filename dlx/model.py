@@ -169,7 +169,7 @@ class Network:
         with self.backend.scope():
             Z = self._scores(X)
             y = targets.on_host(y, self.backend)
-            target = targets.check(y, self.loss, self.layer_dims[-1], Z.shape[0], self.classes)
+            target = targets.check(y, self.loss, self.layer_dims[-1], Z.shape[0], targets.known_classes(self))
             w = targets.weights(sample_weight, None, target, self.backend)
             rows = targets.place(target, w, Z, self.backend, self.dtype)
             w = None if rows.weights is None else rows.weights[:, 0]
