@@ -29,6 +29,7 @@ Fuse = Callable[[Any, str], Any]  # Backend.fuse; no static type keeps the funct
 HOST = "numpy"  # the library of the host: its arrays may enter every backend
 KNOWN = ("cupy", "jax", HOST, "strict", "torch")
 ENTRY_POINTS = "dlx.backends"
+OWN_WAYS = ("compute", "todense")  # to the host, of lazy and of sparse arrays
 
 
 class BackendNotInstalled(ImportError):
@@ -126,7 +127,7 @@ class Backend:
 
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """The only way out: a NumPy array; waits for the device; may share memory."""
-        return np.asarray(x)
+        return _as_numpy(x, "x")
 
     def stack_to_host(self, scalars: Sequence[Array]) -> np.ndarray[Any, Any]:
         """Arrays of one shape as one NumPy array, in one transfer."""
@@ -243,16 +244,41 @@ def library_of(x: Any) -> str | None:
 def host_array(x: Any, name: str = "x") -> np.ndarray[Any, Any]:
     """`x` as an aligned NumPy array of native byte order without negative strides; copies only if it must."""
     if library_of(x) not in (None, HOST):
-        remedy = f"Bring it to the host with dlx.backend.backend_of({name}).to_host({name})."
+        remedy = f"Bring it to the host with {way_to_host(x, name)}."
         reject(name, "lie on the host", f"an array of {library_of(x)}", remedy, TypeError)
     if isinstance(x, np.ma.MaskedArray):
         reject(name, "not be masked", "a masked array", "Fill or drop its masked values first.", TypeError)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         reject(name, "be dense", type(x).__name__, "Convert it with its method .toarray().", TypeError)
-    host = np.asarray(x)
+    host = _as_numpy(x, name)
     if host.dtype.isnative and host.flags.aligned and all(stride >= 0 for stride in host.strides):
         return host
     return np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
+
+
+def _as_numpy(x: Any, name: str) -> np.ndarray[Any, Any]:
+    """What NumPy makes of it; its reason, or that of the object's own method, where it makes nothing."""
+    try:
+        return np.asarray(x)
+    except MemoryError:
+        raise
+    except Exception as reason:  # __array__ may raise anything
+        if isinstance(reason, ValueError) and "inhomogeneous" in str(reason):
+            rule, got, remedy = "rows of one length", "rows of different lengths", "Pad or drop the odd ones."
+        else:
+            rule, got = (
+                "what NumPy can read as one",
+                f"a {type(x).__name__}, which raises {type(reason).__name__}: {reason}",
+            )
+            own = any(hasattr(x, method) for method in OWN_WAYS)
+            remedy = f"Pass {way_to_host(x, name)}." if own else f"Pass what numpy.asarray({name}) takes."
+        reject(name, f"be an array, or {rule}", got, remedy, TypeError if isinstance(reason, TypeError) else ValueError)
+
+
+def way_to_host(x: Array, name: str) -> str:
+    """An expression that makes a NumPy array of it: lazy and sparse arrays have methods of their own for that."""
+    method = next((each for each in OWN_WAYS if hasattr(x, each)), None)
+    return f"{name}.{method}()" if method else f"dlx.backend.backend_of({name}).to_host({name})"
 
 
 def backend_of(array: Array) -> Backend:
@@ -340,16 +366,25 @@ def common_backend(
         if library != chosen.name:
             guest = place if chosen.name == HOST else chosen.selector
             remedy = f"Pass backend={guest!r}, which takes NumPy arrays too."
-            if of_network:
-                remedy = f"Pass NumPy arrays, or move the network: net.to({place!r})."
-            elif HOST not in (library, chosen.name):
-                remedy += f" Make `{name}` one with dlx.backend.backend_of({name}).to_host({name})."
+            foreign = leader if leader != "backend" and not _opens(chosen.name) else name
+            if leader != foreign and _opens(library):
+                if of_network:
+                    remedy = f"Pass NumPy arrays, or move the network: net.to({place!r})."
+                elif HOST not in (library, chosen.name):
+                    remedy += f" Make `{name}` one with {way_to_host(arrays[name], name)}."
+            else:
+                remedy = f"Make `{foreign}` a NumPy array with {way_to_host(arrays[foreign], foreign)}."
             rule = f"be of the same library as `{leader}`, {chosen.name}"
             reject(name, rule, f"an array of {library}", remedy, TypeError)
         if chosen.device is not None and place != chosen.selector:
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)
     return chosen
+
+
+def _opens(library: str | None) -> bool:
+    """Whether `get_backend` knows that name."""
+    return library is not None and _backend_class(library) is not None
 
 
 def _rows(inputs: Any) -> Iterable[Any]:

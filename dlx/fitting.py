@@ -196,7 +196,8 @@ def fit(
     expected = memory.needs(X.shape, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
     with chosen.scope(), explained:
-        features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
+        home = get_backend("numpy") if stream else chosen
+        features = data.features(X, chosen, name, dims[0], home=home, names=names)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0])

@@ -32,7 +32,7 @@ FEATURES = [
     ({"X": X.astype(str)}, TypeError, "`X` must hold real numbers; got dtype <U"),
     ({"X": X.astype(object)}, TypeError, "`X` must hold real numbers; got dtype object."),
     ({"X": X.astype("datetime64[s]")}, TypeError, "`X` must hold real numbers; got dtype datetime64[s]."),
-    ({"X": None}, TypeError, "`X` must hold real numbers"),
+    ({"X": None}, TypeError, "`X` must be an array, a data frame, a SciPy matrix or a list of rows; got None."),
     ({"X": scipy.sparse.csr_array(X)}, TypeError, "`X` must be dense; got csr_array."),
     ({"X": np.ma.array(X, mask=X > 1)}, TypeError, "`X` must not be masked"),
 ]
