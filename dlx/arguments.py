@@ -235,7 +235,7 @@ def _loss_of(y: data.HostArray, outputs: int) -> str:
         return "binary_cross_entropy" if outputs == 1 else "cross_entropy"
     if y.ndim == 1 and y.dtype.kind not in "biuf":
         numbers = labels.real(y) if y.dtype.kind == "O" else None
-        if numbers is None or labels.whole(numbers[~np.isnan(numbers)]) is not None:
+        if numbers is None or (numbers[~np.isnan(numbers)] % 1 == 0).all():  # no plain dtype held them: see `settled`
             labels.refuse(y, "y")
     real = "or loss='squared_error' for real targets."
     if targets.are_one_hot(y):
@@ -245,7 +245,7 @@ def _loss_of(y: data.HostArray, outputs: int) -> str:
         remedy = f"Pass loss='binary_cross_entropy' for no and yes, {real}"
         checks.reject("loss", "be named where `y` holds 0 and 1 alone", "'auto'", remedy)
     if y.ndim == 2 and y.dtype.kind in "biu":
-        remedy = f"Pass y.ravel() for one label a row, loss='binary_cross_entropy' for several, {real}"
+        remedy = f"Pass numpy.ravel(y) for one label a row, loss='binary_cross_entropy' for several, {real}"
         checks.reject("loss", "be named where `y` has two dimensions of integers", "'auto'", remedy)
     return "squared_error"
 

@@ -19,6 +19,7 @@ import array_api_compat
 import numpy as np
 
 from dlx.checks import reject
+from dlx.host import as_numpy, way_to_host
 
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
@@ -29,7 +30,6 @@ Fuse = Callable[[Any, str], Any]  # Backend.fuse; no static type keeps the funct
 HOST = "numpy"  # the library of the host: its arrays may enter every backend
 KNOWN = ("cupy", "jax", HOST, "strict", "torch")
 ENTRY_POINTS = "dlx.backends"
-OWN_WAYS = ("compute", "todense")  # to the host, of lazy and of sparse arrays
 
 
 class BackendNotInstalled(ImportError):
@@ -127,7 +127,7 @@ class Backend:
 
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """The only way out: a NumPy array; waits for the device; may share memory."""
-        return _as_numpy(x, "x")
+        return as_numpy(x, "x")
 
     def stack_to_host(self, scalars: Sequence[Array]) -> np.ndarray[Any, Any]:
         """Arrays of one shape as one NumPy array, in one transfer."""
@@ -250,35 +250,10 @@ def host_array(x: Any, name: str = "x") -> np.ndarray[Any, Any]:
         reject(name, "not be masked", "a masked array", "Fill or drop its masked values first.", TypeError)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         reject(name, "be dense", type(x).__name__, "Convert it with its method .toarray().", TypeError)
-    host = _as_numpy(x, name)
+    host = as_numpy(x, name)
     if host.dtype.isnative and host.flags.aligned and all(stride >= 0 for stride in host.strides):
         return host
     return np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
-
-
-def _as_numpy(x: Any, name: str) -> np.ndarray[Any, Any]:
-    """What NumPy makes of it; its reason, or that of the object's own method, where it makes nothing."""
-    try:
-        return np.asarray(x)
-    except MemoryError:
-        raise
-    except Exception as reason:  # __array__ may raise anything
-        if isinstance(reason, ValueError) and "inhomogeneous" in str(reason):
-            rule, got, remedy = "rows of one length", "rows of different lengths", "Pad or drop the odd ones."
-        else:
-            rule, got = (
-                "what NumPy can read as one",
-                f"a {type(x).__name__}, which raises {type(reason).__name__}: {reason}",
-            )
-            own = any(hasattr(x, method) for method in OWN_WAYS)
-            remedy = f"Pass {way_to_host(x, name)}." if own else f"Pass what numpy.asarray({name}) takes."
-        reject(name, f"be an array, or {rule}", got, remedy, TypeError if isinstance(reason, TypeError) else ValueError)
-
-
-def way_to_host(x: Array, name: str) -> str:
-    """An expression that makes a NumPy array of it: lazy and sparse arrays have methods of their own for that."""
-    method = next((each for each in OWN_WAYS if hasattr(x, each)), None)
-    return f"{name}.{method}()" if method else f"dlx.backend.backend_of({name}).to_host({name})"
 
 
 def backend_of(array: Array) -> Backend:

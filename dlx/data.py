@@ -65,13 +65,15 @@ def require_rows_of_numbers(x: Any, name: str) -> None:
         remedy = "Read the file first, for example with pandas.read_csv or numpy.load."
     elif x is None:
         remedy = f"Pass the data as `{name}`."
+    elif any(hasattr(x, each) for each in READABLE):
+        return
     elif isinstance(x, Mapping):
         remedy = f"Pass pandas.DataFrame({name}), whose columns are its entries."
     elif isinstance(x, set | frozenset):
         remedy = f"A set has no order: pass a list, sorted({name}) for example."
     elif isinstance(x, Iterator):
         remedy = f"Pass list({name}), or numpy.stack(list({name})) where it gives arrays."
-    elif isinstance(x, Sequence) or any(hasattr(x, each) for each in READABLE) or not hasattr(x, "__len__"):
+    elif isinstance(x, Sequence) or not hasattr(x, "__len__"):
         return
     elif hasattr(x, "__iter__") and not hasattr(x, "__getitem__"):
         remedy = f"Put together what it gives: numpy.concatenate([batch[0] for batch in {name}]) for pairs (X, y)."

@@ -11,7 +11,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from dlx import checks, columns, data, labels, targets
-from dlx.backend import HOST, Backend, backend_of, get_backend, library_of, way_to_host
+from dlx.backend import HOST, Backend, backend_of, get_backend, library_of
+from dlx.host import way_to_host
 
 HostArray = np.ndarray[Any, Any]
 
@@ -182,8 +183,6 @@ def _one_of_each(groups: HostArray, rows: HostArray, held_rows: HostArray) -> tu
         there = np.flatnonzero(groups[held_rows] == group)[0]
         if len(may_go):
             rows[may_go[-1]], held_rows[there] = held_rows[there], rows[may_go[-1]]
-        else:
-            rows, held_rows = np.append(rows, held_rows[there]), np.delete(held_rows, there)
     return rows, held_rows
 
 

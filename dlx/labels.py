@@ -47,7 +47,7 @@ def settled(y: HostArray) -> HostArray:
         return _integers(y)
     found = real(y)
     exact = found is not None and all(int(x) == each for x, each in zip(found.flat, y.flat, strict=True) if _big(each))
-    return y if found is None or np.isnan(found).any() or not exact else found
+    return found if found is not None and exact and not any(kind.__name__ in MISSING for kind in kinds) else y
 
 
 def real(y: HostArray) -> HostArray | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlx import checks, labels, losses
 from dlx.backend import HOST, Array, Backend, get_backend, host_array, library_of
-from dlx.data import HostArray, Rows, as_array, require_finite
+from dlx.data import HostArray, Rows, as_array, compressed, require_finite
 
 WIDE_UNSIGNED = (np.uint16, np.uint32, np.uint64)  # of which PyTorch takes no rows
 
@@ -30,6 +30,9 @@ def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
     """`y` of the host or of the backend's own library, on the host, in a plain dtype that holds it exactly."""
     if library_of(y) == backend.name != HOST:
         return backend.to_host(y)
+    if compressed(y):
+        remedy = f"Pass {name}.toarray(); for one-hot rows with loss='cross_entropy'."
+        checks.reject(name, "be dense", type(y).__name__, remedy, TypeError)
     return labels.settled(host_array(as_array(labels.listed(y), name), name))
 
 
@@ -118,9 +121,10 @@ def check(
     shared = isinstance(loss.settings.get("q"), list) and Y.shape[1] == 1  # one target for every quantile
     if Y.shape[1] != outputs and not shared:
         rule = f"have {outputs} columns to match the last layer"
-        remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass "
-        remedy += "loss='cross_entropy'." if outputs > 1 else f"{name}.argmax(axis=1)."
-        checks.reject(name, rule, f"{y.dtype} of shape {y.shape}", remedy)
+        remedy = f"Change layer_dims[-1] to {Y.shape[1]}, or {name}."
+        if y.ndim == 1 and (labels.are_labels(y) or labels.whole(Y) is not None):
+            remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass loss='cross_entropy'."
+        checks.reject(name, rule, f"{Y.dtype} of shape {y.shape}", remedy)
     if loss.targets == "binary" and ((Y < 0) | (Y > 1)).any():
         bad = Y[(Y < 0) | (Y > 1)][0]
         checks.reject(name, "lie in [0, 1] for binary_cross_entropy", bad, "Encode no as 0 and yes as 1.")
@@ -133,7 +137,7 @@ def _numbers(y: HostArray, name: str) -> HostArray:
     """Finite real numbers in two dimensions."""
     found = labels.real(y) if y.dtype.kind == "O" else y
     if found is None or found.dtype.kind not in "biuf":
-        remedy = f"Convert it with {name}.astype(float); class labels are one a row: {name}.ravel(), none missing."
+        remedy = f"Convert it with {name}.astype(float); class labels are one a row: numpy.ravel({name}), none missing."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
     Y = found[:, None] if found.ndim == 1 else found
     if not np.isfinite(Y).all():
@@ -145,7 +149,7 @@ def _numbers(y: HostArray, name: str) -> HostArray:
 def _probabilities(y: HostArray, outputs: int, name: str) -> Targets:
     """Rows of probabilities, as they are."""
     Y = _numbers(y, name)
-    remedy = f"Pass labels as {name}.ravel(); for several labels a row use loss='binary_cross_entropy'."
+    remedy = f"Pass labels as numpy.ravel({name}); for several labels a row use loss='binary_cross_entropy'."
     if Y.shape[1] != outputs:
         checks.reject(name, f"hold one label a row, or rows of {outputs} probabilities", f"shape {y.shape}", remedy)
     bad = (Y < 0).any(axis=1) | (np.abs(Y.sum(axis=1) - 1.0) > 1e-4)
@@ -190,8 +194,8 @@ def _defined(y: HostArray, count: int, name: str) -> tuple[HostArray, HostArray]
     if len(classes) != count:
         own = y.dtype.kind in "iu"
         rule = f"be labels 0..{count - 1}, or {count} others," if own else f"hold {count} distinct labels"
-        got = f"{len(classes)} distinct ones ({', '.join(map(repr, classes[:5].tolist()))}"
-        got += ")" if len(classes) <= 5 else ", ...)"
+        some = f"{', '.join(map(repr, classes[:5].tolist()))}{', ...' if len(classes) > 5 else ''}"
+        got = f"{len(classes)} distinct ones ({some})" if len(classes) > 1 else f"{some} alone"
         remedy = f"Change layer_dims[-1] to {len(classes)}" if len(classes) > 1 else "Check how they were selected"
         remedy += "; for real targets pass loss='squared_error'." if own else "."
         checks.reject(name, f"{rule} to match the last layer", got, remedy)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "views", "version", "checks", "backend", "interrupts", "files", "labels", "columns"},
+    {"display", "views", "version", "checks", "backend", "interrupts", "files", "labels", "columns", "host"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
@@ -52,6 +52,7 @@ HOST_WORK += [
     "diagnosis",
     "labels",
     "columns",
+    "host",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
