@@ -234,8 +234,11 @@ class MLPClassifier(ClassifierMixin, Base):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of rows whose labels are all right."""
-        here = library_of(y) in (None, HOST) and not data.compressed(y)
-        return float(super().score(X, estimator_data.plain_labels(y) if here else y, sample_weight))
+        return float(super().score(X, self._for_scorers(y), sample_weight))
+
+    def _for_scorers(self, y: Any) -> Any:
+        """Labels as scikit-learn's metrics take them: they refuse objects that are integers."""
+        return estimator_data.plain_labels(y) if library_of(y) in (None, HOST) and not data.compressed(y) else y
 
     def decision_function(self, X: Any) -> Array:
         """The scores before the link: (n,) for two classes, above 0 for the second; otherwise one for each, (n, K)."""

@@ -164,6 +164,14 @@ def test_strings_that_differ_by_a_nul_are_two_in_onnx(tmp_path):
     assert session.run(["label"], {"X": np.eye(3)})[0].tolist() == net.predict(np.eye(3)).tolist() == ["a", "a\0", "b"]
 
 
+def test_a_checkpoint_of_other_labels_is_another_training(tmp_path):
+    how = {"checkpoint": tmp_path / "run", "rng": 0, "epochs": 1}
+    assert dlx.fit(X, np.array(["a\0", "b"], object)[Y % 2], (8, 2), **how).classes.tolist() == ["a\0", "b"]
+    assert dlx.fit(X, np.array(["a\0", "b"], object)[Y % 2], (8, 2), **how).classes.tolist() == ["a\0", "b"]
+    with pytest.raises(ValueError, match="`checkpoint` must"):
+        dlx.fit(X, np.array(["a\0\0", "b"], object)[Y % 2], (8, 2), **how)
+
+
 def test_a_network_without_labels_does_not_take_them_from_what_it_is_scored_on():
     net = dlx.Network([(np.eye(3), np.zeros(3))], loss="cross_entropy")
     assert net.score(np.eye(3), [0, 1, 2]) == 1.0

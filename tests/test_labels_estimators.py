@@ -48,6 +48,15 @@ def test_parts_with_labels_of_another_dtype_are_told_apart(first, then):
         clf.partial_fit(X, part, classes=[BIG, BIG + 2])
 
 
+def test_a_scorer_sees_labels_that_it_takes():
+    """scikit-learn's metrics refuse objects that are integers."""
+    how = {"early_stopping": True, "scoring": "accuracy"}
+    clf, plain = classifier(**how).fit(X, Y.astype(object)), classifier(**how).fit(X, Y)
+    assert clf.validation_scores_ == plain.validation_scores_
+    clf = classifier(scoring="accuracy").fit(X, Y, X_val=X, y_val=Y.astype(object))
+    assert clf.validation_scores_[-1] == clf.score(X, Y)
+
+
 @pytest.mark.parametrize("then", ["i8", "u8", object])
 def test_a_warm_start_and_validation_rows_tell_labels_apart(then):
     y = BIG + Y
