@@ -23,8 +23,8 @@ def listed(y: Any) -> Any:
     if not isinstance(y, list | tuple) or not y:
         return y
     kinds = {type(each) for each in y}
-    if any(hasattr(kind, "__len__") and not issubclass(kind, str | bytes) for kind in kinds):
-        return y  # of rows, or of arrays
+    if kinds == {float} or any(hasattr(kind, "__len__") and not issubclass(kind, str | bytes) for kind in kinds):
+        return y  # of what NumPy holds exactly, of rows, or of arrays
     found = np.empty(len(y), object)
     found[:] = y
     return found
@@ -45,9 +45,10 @@ def settled(y: HostArray) -> HostArray:
         return y.astype(bool)
     if _all(kinds, numbers.Integral, np.bool_):
         return _integers(y)
-    found = real(y)
-    exact = found is not None and all(int(x) == each for x, each in zip(found.flat, y.flat, strict=True) if _big(each))
-    return found if found is not None and exact and not any(kind.__name__ in MISSING for kind in kinds) else y
+    if any(kind.__name__ in MISSING for kind in kinds) or (found := real(y)) is None:
+        return y
+    exact = [(x, each) for x, each in zip(found.flat, y.flat, strict=True) if isinstance(each, numbers.Integral)]
+    return found if all(int(x) == each for x, each in exact) else y
 
 
 def real(y: HostArray) -> HostArray | None:
@@ -65,11 +66,6 @@ def real(y: HostArray) -> HostArray | None:
 
 def _all(kinds: set[type], *wanted: type) -> bool:
     return all(issubclass(kind, wanted) for kind in kinds)
-
-
-def _big(value: Any) -> bool:
-    """Whether it is an integer that a float may not hold."""
-    return isinstance(value, numbers.Integral) and abs(int(value)) > 1 << 53
 
 
 def _strings(y: HostArray) -> HostArray:

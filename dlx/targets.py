@@ -29,7 +29,9 @@ class Targets(NamedTuple):
 def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
     """`y` of the host or of the backend's own library, on the host, in a plain dtype that holds it exactly."""
     if library_of(y) == backend.name != HOST:
-        return backend.to_host(y)
+        host = backend.to_host(y)
+        real = backend.xp.isdtype(y.dtype, "real floating")
+        return host.astype(np.float32) if real and host.dtype.kind != "f" else host  # of bfloat16, which NumPy lacks
     if compressed(y):
         remedy = f"Pass {name}.toarray(); for one-hot rows with loss='cross_entropy'."
         checks.reject(name, "be dense", type(y).__name__, remedy, TypeError)

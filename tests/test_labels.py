@@ -422,6 +422,17 @@ def test_labels_of_tensors_in_a_list():
     assert dlx.fit(X, list(torch.asarray(Y + 1)), (8, 3), **N).classes.tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_labels_and_one_hot_rows_of_bfloat16(name):
+    be = dlx.get_backend(name)
+    own = be.asarray(X.astype("f4"))
+    for y, outputs, loss in ((Y + 1, 3, "cross_entropy"), (Y / 4, 1, "squared_error")):
+        half = be.xp.astype(be.asarray(y.astype("f4")), be.xp.bfloat16)
+        assert dlx.fit(own, half, (8, outputs), loss=loss, **N).score(own, y if outputs == 1 else half) <= 1
+    with pytest.raises(ValueError, match=NAME_IT):
+        dlx.fit(own, be.xp.astype(be.asarray(ONE_HOT.astype("f4")), be.xp.bfloat16), (8, 3), **N)
+
+
 def test_the_look_up_imports_no_library():
     source = importlib.util.find_spec("dlx.labels").loader.get_source("dlx.labels")
     assert "import pandas" not in source
