@@ -51,7 +51,7 @@ def odd(X: Any, name: str, mixed_alone: bool = False) -> Odd | None:
         return None
     mixed = [(k, kind) for k, kind in found if kind.mixed] or found
     kind = mixed[0][1]
-    if names is None and (table.dtype.kind not in "OTU" or not kind.mixed):
+    if names is None and (len(mixed) == len(kinds) or not kind.mixed):
         return Odd(f"dtype {table.dtype}", f"It holds {kind.holds}: {kind.mend}.")
     first, *rest = [repr(k if names is None else names[k]) for k, _ in mixed]
     also = f" (and in {', '.join(rest[: MOST_NAMED - 1])}{', ...' if len(rest) >= MOST_NAMED else ''})" if rest else ""
