@@ -17,6 +17,7 @@ from dlx import (
     data,
     display,
     initializers,
+    labels,
     losses,
     optimizers,
     parameters,
@@ -223,16 +224,8 @@ def validation_source(validation: Any) -> tuple[Any, Any, float | None]:
 
 def loss_for(loss: Any, y: data.HostArray, outputs: int) -> losses.Loss:
     """What "auto" stands for, checked against the targets' kind."""
-    auto = isinstance(loss, str) and loss == "auto"
-    if auto and targets.holds_labels(y):
-        loss = "binary_cross_entropy" if outputs == 1 else "cross_entropy"
-    elif auto and y.ndim == 2 and y.dtype.kind in "biu":
-        remedy = (
-            "Pass loss='cross_entropy' for one-hot rows, 'binary_cross_entropy' for several labels a row, or y.ravel()."
-        )
-        checks.reject("loss", "be named where `y` has two dimensions of integers", "'auto'", remedy)
-    elif auto:
-        loss = "squared_error"
+    if isinstance(loss, str) and loss == "auto":
+        loss = _loss_of(y, outputs)
     found = losses.get(loss)
     if found.name == "quantile" and isinstance(found.settings["q"], list) and len(found.settings["q"]) != outputs:
         rule = f"end in {len(found.settings['q'])}, one output for each q"
@@ -241,6 +234,27 @@ def loss_for(loss: Any, y: data.HostArray, outputs: int) -> losses.Loss:
         remedy = "One output takes binary_cross_entropy."
         checks.reject("layer_dims", "end in at least 2 for cross_entropy", outputs, remedy)
     return found
+
+
+def _loss_of(y: data.HostArray, outputs: int) -> str:
+    """The loss for labels, or for real numbers; targets that may be either have to be told apart by the user."""
+    if labels.are_labels(y):
+        return "binary_cross_entropy" if outputs == 1 else "cross_entropy"
+    if y.ndim == 1 and y.dtype.kind not in "biuf":
+        numbers = labels.real(y) if y.dtype.kind == "O" else None
+        if numbers is None or (numbers[~np.isnan(numbers)] % 1 == 0).all():  # no plain dtype held them: see `settled`
+            labels.refuse(y, "y")
+    real = "or loss='squared_error' for real targets."
+    if targets.are_one_hot(y):
+        remedy = f"Pass loss='cross_entropy' for classes, {real}"
+        checks.reject("loss", "be named where the rows of `y` are one-hot", "'auto'", remedy)
+    if outputs == 1 and targets.hold_zero_and_one(y):
+        remedy = f"Pass loss='binary_cross_entropy' for no and yes, {real}"
+        checks.reject("loss", "be named where `y` holds 0 and 1 alone", "'auto'", remedy)
+    if y.ndim == 2 and y.dtype.kind in "biu":
+        remedy = f"Pass numpy.ravel(y) for one label a row, loss='binary_cross_entropy' for several, {real}"
+        checks.reject("loss", "be named where `y` has two dimensions of integers", "'auto'", remedy)
+    return "squared_error"
 
 
 def try_own_functions(

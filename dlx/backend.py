@@ -19,6 +19,7 @@ import array_api_compat
 import numpy as np
 
 from dlx.checks import reject
+from dlx.host import as_numpy, way_to_host
 from dlx.nesting import each_of, rows_of
 
 Array = Any  # no static type describes the arrays of every library
@@ -148,7 +149,7 @@ class Backend:
 
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """The only way out: a NumPy array; waits for the device; may share memory."""
-        return np.asarray(x)
+        return as_numpy(x, "x")
 
     def stack_to_host(self, scalars: Sequence[Array]) -> np.ndarray[Any, Any]:
         """Arrays of one shape as one NumPy array, in one transfer."""
@@ -272,13 +273,13 @@ def library_of(x: Any) -> str | None:
 def host_array(x: Any, name: str = "x") -> np.ndarray[Any, Any]:
     """`x` as an aligned NumPy array of native byte order without negative strides; copies only if it must."""
     if library_of(x) not in (None, HOST):
-        remedy = f"Bring it to the host with dlx.backend.backend_of({name}).to_host({name})."
+        remedy = f"Bring it to the host with {way_to_host(x, name)}."
         reject(name, "lie on the host", f"an array of {library_of(x)}", remedy, TypeError)
     if isinstance(x, np.ma.MaskedArray):
         reject(name, "not be masked", "a masked array", "Fill or drop its masked values first.", TypeError)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         reject(name, "be dense", type(x).__name__, "Convert it with its method .toarray().", TypeError)
-    host = np.asarray(x)
+    host = as_numpy(x, name)
     if host.dtype.isnative and host.flags.aligned and all(stride >= 0 for stride in host.strides):
         return host
     return np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
@@ -369,16 +370,25 @@ def common_backend(
         if library != chosen.name:
             guest = place if chosen.name == HOST else chosen.selector
             remedy = f"Pass backend={guest!r}, which takes NumPy arrays too."
-            if of_network:
-                remedy = f"Pass NumPy arrays, or move the network: net.to({place!r})."
-            elif HOST not in (library, chosen.name):
-                remedy += f" Make `{name}` one with dlx.backend.backend_of({name}).to_host({name})."
+            foreign = leader if leader != "backend" and not _opens(chosen.name) else name
+            if leader != foreign and _opens(library):
+                if of_network:
+                    remedy = f"Pass NumPy arrays, or move the network: net.to({place!r})."
+                elif HOST not in (library, chosen.name):
+                    remedy += f" Make `{name}` one with {way_to_host(arrays[name], name)}."
+            else:
+                remedy = f"Make `{foreign}` a NumPy array with {way_to_host(arrays[foreign], foreign)}."
             rule = f"be of the same library as `{leader}`, {chosen.name}"
             reject(name, rule, f"an array of {library}", remedy, TypeError)
         if chosen.device is not None and place != chosen.selector:
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)
     return chosen
+
+
+def _opens(library: str | None) -> bool:
+    """Whether `get_backend` knows that name."""
+    return library is not None and _backend_class(library) is not None
 
 
 def _short(namespace: str) -> str:

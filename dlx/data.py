@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import checks, sparse
+from dlx import checks, columns, sparse
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
 from dlx.sparse import compressed as compressed
 
 HostArray = np.ndarray[Any, Any]
 KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # converted a batch at a time
 CHECKED_AT_ONCE = 1 << 22  # elements
+READABLE = ("__array__", "__array_interface__", "__array_struct__", "__buffer__", "toarray")  # by NumPy, or SciPy's
 
 
 class Rows(NamedTuple):
@@ -54,11 +56,32 @@ def as_array(x: Any, name: str) -> Array:
     """`x`, if it is an array of some library, else the array that NumPy makes of it; not masked, not sparse."""
     if library_of(x) not in (None, HOST):
         return x
-    try:
-        return host_array(_numbers_of(x), name)
-    except ValueError:
-        rule, got = "be an array, or rows of one length", "rows of different lengths"
-        checks.reject(name, rule, got, "Pad or drop the odd ones.")
+    require_rows_of_numbers(x, name)
+    return host_array(_numbers_of(x), name)
+
+
+def require_rows_of_numbers(x: Any, name: str) -> None:
+    """Raise for what is no array, no table and no list, with the way from it to one of them."""
+    if isinstance(x, str | bytes | bytearray | os.PathLike):
+        remedy = "Read the file first, for example with pandas.read_csv or numpy.load."
+    elif x is None:
+        remedy = f"Pass the data as `{name}`."
+    elif any(hasattr(x, each) for each in READABLE):
+        return
+    elif isinstance(x, Mapping):
+        remedy = f"Pass pandas.DataFrame({name}), whose columns are its entries."
+    elif isinstance(x, set | frozenset):
+        remedy = f"A set has no order: pass a list, sorted({name}) for example."
+    elif isinstance(x, Iterator):
+        remedy = f"Pass list({name}), or numpy.stack(list({name})) where it gives arrays."
+    elif isinstance(x, Sequence) or not hasattr(x, "__len__"):
+        return
+    elif hasattr(x, "__iter__") and not hasattr(x, "__getitem__"):
+        remedy = f"Put together what it gives: numpy.concatenate([batch[0] for batch in {name}]) for pairs (X, y)."
+    else:
+        remedy = f"Put together what it holds: numpy.stack([row[0] for row in {name}]) for pairs (x, y)."
+    got = checks.shown(x) if x is None or isinstance(x, str) else f"a {type(x).__name__}"
+    checks.reject(name, "be an array, a data frame, a SciPy matrix or a list of rows", got, remedy, TypeError)
 
 
 def _numbers_of(x: Any) -> Any:
@@ -77,20 +100,21 @@ def _numbers_of(x: Any) -> Any:
 
 def real_array(x: Any, backend: Backend, name: str) -> Array:
     """`x` as an array of the host or of the backend's own library, if it holds real numbers."""
+    given = x
     if library_of(x) == backend.name != HOST:
         real = backend.xp.isdtype(x.dtype, ("bool", "integral", "real floating"))
     else:
         x = host_array(as_array(x, name), name)
-        real = x.dtype.kind in "biuf"
+        real = x.dtype.kind in "biuf" and not columns.hold_times(given)
     if not real:
-        got, remedy = f"dtype {dtype_name(x)}", "Encode its columns as numbers first."
-        checks.reject(name, "hold real numbers", got, remedy, TypeError)
+        odd = columns.odd(given, name) or columns.Odd(f"dtype {dtype_name(x)}", "Encode its columns as numbers first.")
+        checks.reject(name, "hold real numbers", odd.got, odd.remedy, TypeError)
     return x
 
 
 def names_of(X: Any) -> list[str] | None:
     """The names of a data frame's columns, if all are strings; None for what has none."""
-    names = list(getattr(X, "columns", ()))
+    names = columns.names_of(X)
     return names if names and all(isinstance(each, str) for each in names) else None
 
 
@@ -137,18 +161,21 @@ def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
     return X
 
 
-def features(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
-    """`X` on the backend, checked: (n, width), n >= 1, real and finite.
+def features(
+    X: Any, backend: Backend, dtype: str, width: int, name: str = "X", names: Sequence[str] | None = None
+) -> Array:
+    """`X` on the backend, checked: (n, width), n >= 1, real and finite; `names` are its columns', for an error's text.
 
     Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype. A
     matrix of SciPy's stays on the host, as CSR.
     """
+    names = names_of(X) if names is None else names
     X = real_rows(X, backend, width, name)
     stored = stored_dtype(dtype_name(X), backend, dtype)
     if compressed(X):
         return sparse.as_dtype(X, stored, name)
     found = backend.asarray(X, stored)
-    require_finite(found, backend, name)
+    require_finite(found, backend, name, names=names)
     return found
 
 
@@ -157,15 +184,18 @@ def dense(X: Array, backend: Backend) -> Array:
     return backend.asarray(X.toarray()) if compressed(X) and not backend.multiplies_sparse else X
 
 
-def unplaced(X: Any, backend: Backend, dtype: str, width: int, name: str = "X") -> Array:
+def unplaced(
+    X: Any, backend: Backend, dtype: str, width: int, name: str = "X", names: Sequence[str] | None = None
+) -> Array:
     """`X` as it is and where it lies, on the backend or on the host, checked as by `features`.
 
     `block` and `some_rows` bring rows of it to the backend.
     """
+    names = names_of(X) if names is None else names
     X = real_rows(X, backend, width, name)
     if compressed(X):
         return sparse.as_dtype(X, stored_dtype(dtype_name(X), backend, dtype), name)
-    require_finite(X, get_backend(HOST) if library_of(X) == HOST else backend, name, dtype)
+    require_finite(X, get_backend(HOST) if library_of(X) == HOST else backend, name, dtype, names)
     return X
 
 
@@ -185,7 +215,9 @@ def all_finite(xp: Namespace, X: Array) -> bool:
     return bool(xp.isfinite(xp.sum(X)))
 
 
-def require_finite(X: Array, backend: Backend, name: str, dtype: str | None = None) -> None:
+def require_finite(
+    X: Array, backend: Backend, name: str, dtype: str | None = None, names: Sequence[str] | None = None
+) -> None:
     """Raise on the first value that is nan or infinite, in that dtype if one is named, naming its place."""
     xp = backend.xp
     if xp.isdtype(X.dtype, ("bool", "integral")):
@@ -199,7 +231,7 @@ def require_finite(X: Array, backend: Backend, name: str, dtype: str | None = No
         if not bool(xp.all(xp.isfinite(block))):
             host = backend.to_host(block)
             row, column = np.argwhere(~np.isfinite(host))[0]
-            got = f"{host[row, column]} at row {first + row}, column {column}"
+            got = f"{host[row, column]} at row {first + row}, column {column if names is None else repr(names[column])}"
             remedy = "Fill or drop such values, or scale the column."
             checks.reject(name, f"be finite in {dtype}", got, remedy)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import activations, checks, losses
+from dlx import activations, checks, labels, losses
 from dlx.activations import ACTIVATIONS, Activation
 from dlx.losses import LOSSES, Loss
 from dlx.saving import Arrays, Layout
@@ -76,9 +76,9 @@ def require_readable(description: Mapping[str, Any]) -> None:
         checks.reject("history", f"hold at most {MOST_FIGURES} numbers", sum(description["history"].values()), remedy)
 
 
-def _letters(labels: Any) -> int:
+def _letters(classes: Any) -> int:
     """Of all strings together, when NumPy makes all as long as the longest."""
-    return len(labels) * max(map(len, labels)) if labels and isinstance(labels[0], str) else 0
+    return len(classes) * max(map(len, classes)) if classes and isinstance(classes[0], str) else 0
 
 
 def require_own(description: Mapping[str, Any]) -> None:
@@ -145,10 +145,10 @@ def layout(description: Mapping[str, Any]) -> Layout:
         raise ValueError(f"layers {dims} of dtype {dtype}")
     if not 2 <= len(dims) <= MOST_LAYERS:
         raise ValueError(f"{len(dims)} widths of layers")
-    labels = description["classes"]
-    if labels is not None and (len({*map(type, labels)}) != 1 or type(labels[0]) not in (str, int, bool)):
+    classes = description["classes"]
+    if classes is not None and (len({*map(type, classes)}) != 1 or type(classes[0]) not in (str, int, bool)):
         raise ValueError("labels of several kinds")  # which NumPy would make all as wide as the widest
-    if _letters(labels) > MOST_LETTERS or sum(description["history"].values()) > MOST_FIGURES:
+    if _letters(classes) > MOST_LETTERS or sum(description["history"].values()) > MOST_FIGURES:
         raise ValueError("more labels or figures than dlx writes")
     pairs = [((dtype, (a, b)), (dtype, (1, b))) for a, b in itertools.pairwise(dims)]
     found = named(pairs) | {HISTORY + name: ("f8", (n,)) for name, n in description["history"].items()}
@@ -188,7 +188,5 @@ def arguments_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, An
 
 
 def _labels(found: Any) -> np.ndarray[Any, Any] | None:
-    """As an array; NumPy by itself makes floats of integers on both sides of 2^63."""
-    if found is None:
-        return None
-    return np.array(found, np.uint64 if type(found[0]) is int and max(found) >= 1 << 63 else None)
+    """As an array that holds them exactly."""
+    return None if found is None else labels.settled(labels.listed(found))

@@ -127,7 +127,11 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
     def _given(self, X: Any, y: Any, sample_weight: Any, first: bool, part: bool) -> Given:
         """Rows, by scikit-learn's checks."""
         checked, Y = self._targets(X, y, first, part)
-        return Given(X, y, checked, Y, estimator_data.sample_weights(sample_weight, checked))
+        return Given(X, self._for_scorers(y), checked, Y, estimator_data.sample_weights(sample_weight, checked))
+
+    def _for_scorers(self, y: Any) -> Any:
+        """Targets as scikit-learn's metrics take them."""
+        return y
 
     def _plan(self, given: Given) -> Plan:
         """The network for these rows, and where it is trained: where X lies, unless `backend` says otherwise."""

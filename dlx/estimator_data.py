@@ -10,8 +10,9 @@ from sklearn import get_config
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from dlx import checks, data, losses, scoring, targets
+from dlx import checks, columns, data, labels, losses, scoring, targets
 from dlx.backend import HOST, Backend, backend_of, get_backend, library_of
+from dlx.host import way_to_host
 
 HostArray = np.ndarray[Any, Any]
 BLOCK = 1 << 18  # elements, while standardising: they stay in cache
@@ -36,8 +37,28 @@ def features(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
         dtypes = [offered[name] for name in ("float64", "float32") if name in offered]
     if est.dtype is not None:
         dtypes = [each for each in dtypes if getattr(each, "__name__", str(each)).endswith(est.dtype)]
-    with scope:
-        return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
+    data.require_rows_of_numbers(X, "X")
+    if columns.hold_times(X):
+        data.real_array(X, get_backend(HOST), "X")
+    try:
+        with scope:
+            return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
+    except (ValueError, TypeError) as reason:
+        place = _odd_place(X, str(reason))
+        if place is None:
+            raise
+        kind = ValueError if isinstance(reason, ValueError) else TypeError
+        raise kind(place) from reason
+
+
+def _odd_place(X: Any, reason: str) -> str | None:
+    """What scikit-learn refuses in `X`, by the name of its column; None where it says so itself."""
+    names = columns.names_of(X)
+    if names is not None and reason.startswith("Input X contains"):
+        row, column = np.argwhere(~np.isfinite(data.as_array(X, "X").astype(np.float64)))[0]
+        return f"{reason}\nThe first is at row {row}, column {names[column]!r}."
+    odd = columns.odd(X, "X", mixed_alone=True) if names is not None or "could not convert" in reason else None
+    return None if odd is None else f"`X` must hold real numbers; got {odd.got}. {odd.remedy}"
 
 
 def _numpys(X: Any) -> HostArray:
@@ -45,8 +66,9 @@ def _numpys(X: Any) -> HostArray:
     try:
         return np.asarray(X)
     except (TypeError, RuntimeError) as reason:
-        remedy = "Pass dlx.backend.backend_of(X).to_host(X), or call sklearn.set_config(array_api_dispatch=True)."
-        checks.reject("X", "be an array that NumPy can take", f"one of {library_of(X)}: {reason}", remedy, TypeError)
+        remedy = f"Pass {way_to_host(X, 'X')}, or call sklearn.set_config(array_api_dispatch=True)."
+        got = f"one of {library_of(X)}: {reason}".rstrip(".")
+        checks.reject("X", "be an array that NumPy can take", got, remedy, TypeError)
 
 
 def require_same_place(X: Any, W: Any, name: str) -> None:
@@ -88,10 +110,36 @@ def explained(loss: losses.Loss, y: Any, predicted: Any, sample_weight: Any) -> 
     )
 
 
-def labels(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:
+def plain_labels(y: Any, name: str = "y") -> Any:
+    """Labels on the host in a dtype that holds them exactly, which scikit-learn takes; None as it is."""
+    if y is None:
+        return None
+    found = targets.on_host(on_host(y), get_backend(HOST), name)
+    column = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if column.ndim == 1 and column.dtype.kind not in "fc" and not labels.are_labels(column):
+        labels.refuse(column, name)
+    return found
+
+
+def classes_and_rows(est: Any, X: Any, y: Any, reset: bool) -> tuple[Any, HostArray]:
     """X and labels (n,), or several labels a row, (n, K)."""
-    X, y = features(est, X, on_host(y), multi_output=True, reset=reset)
+    X, y = features(est, X, plain_labels(y), multi_output=True, reset=reset)
     return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def require_classes(est: Any, classes: Any) -> None:
+    """In the first call of `partial_fit` all labels that will ever come, and in others the same or None."""
+    known = getattr(est, "classes_", None)
+    if classes is None:
+        if known is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        return
+    given = plain_labels(classes, "classes")
+    given = np.arange(given.shape[1]) if given.ndim == 2 else labels.distinct(given)[0]
+    if known is None:
+        est.classes_ = given
+    elif given.tolist() != known.tolist():
+        raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {est.classes_!r}")
 
 
 def require_both(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
@@ -111,21 +159,34 @@ def sample_weights(sample_weight: Any, X: Any) -> HostArray | None:
     return found
 
 
-def split(n: int, share: float, labels: HostArray | None, state: np.random.RandomState) -> tuple[HostArray, HostArray]:
-    """Row numbers to train on and to validate on, by scikit-learn's own split; labels keep their proportions.
+def split(n: int, share: float, groups: HostArray | None, state: np.random.RandomState) -> tuple[HostArray, HostArray]:
+    """Row numbers to train on and to validate on, by scikit-learn's own split; class numbers keep their proportions.
 
-    Several classes are drawn without regard to proportions where one of them has too few rows for both sides.
+    They are drawn without regard to proportions where a class has too few rows for both sides; its rows are trained on.
     """
-    if labels is not None and len(np.unique(labels)) > 2:
-        held = int(np.ceil(share * n))
-        counts = np.unique(labels, return_counts=True)[1]
-        if counts.min() < 2 or min(held, n - held) < len(counts):
-            labels = None
-    rows, held_rows = train_test_split(np.arange(n), random_state=state, test_size=share, stratify=labels)
+    counts = np.zeros(0) if groups is None else np.unique(groups, return_counts=True)[1]
+    held = int(np.ceil(share * n))
+    drawn = bool(len(counts)) and (counts.min() < 2 or min(held, n - held) < len(counts))
+    how = {"random_state": state, "test_size": share, "stratify": None if drawn else groups}
+    rows, held_rows = train_test_split(np.arange(n), **how)
+    if drawn and groups is not None:
+        rows, held_rows = _one_of_each(groups, rows, held_rows)
     if len(held_rows) < 2:
         raise ValueError(
             f"The validation set is too small: {len(held_rows)} of {n} rows. Raise validation_fraction, or pass more."
         )
+    return rows, held_rows
+
+
+def _one_of_each(groups: HostArray, rows: HostArray, held_rows: HostArray) -> tuple[HostArray, HostArray]:
+    """The same split with a row of each class to train on, taken in exchange for one of a class that has more."""
+    rows, held_rows = rows.copy(), held_rows.copy()
+    for group in np.setdiff1d(groups[held_rows], groups[rows]):
+        numbers, counts = np.unique(groups[rows], return_counts=True)
+        may_go = np.flatnonzero(np.isin(groups[rows], numbers[counts > 1]))
+        there = np.flatnonzero(groups[held_rows] == group)[0]
+        if len(may_go):
+            rows[may_go[-1]], held_rows[there] = held_rows[there], rows[may_go[-1]]
     return rows, held_rows
 
 

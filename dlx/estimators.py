@@ -13,16 +13,11 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.neural_network import MLPClassifier as TheirClassifier
 from sklearn.neural_network import MLPRegressor as TheirRegressor
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-    type_of_target,
-    unique_labels,
-)
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, scoring, targets
-from dlx.backend import Array, backend_of, get_backend
+from dlx import checks, conversion, data, estimator_data, estimator_settings, labels, losses, scoring, targets
+from dlx.backend import HOST, Array, backend_of, get_backend, library_of
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
 from dlx.estimator_data import Standard
@@ -223,7 +218,7 @@ class MLPClassifier(ClassifierMixin, Base):
             got, remedy = "'balanced'", "A part does not know the whole: name a weight for each label."
             checks.reject("class_weight", "be a dict in partial_fit", got, remedy)
         with all_or_nothing(self):
-            _check_partial_fit_first_call(self, classes)
+            estimator_data.require_classes(self, classes)
             self._fit_part(X, y, sample_weight)
         return self
 
@@ -236,6 +231,14 @@ class MLPClassifier(ClassifierMixin, Base):
         with backend.scope():
             places = said if said.ndim == 1 else said[:, 0] * (len(self.classes_) - 1)
             return targets.labels_at(places, self.classes_, backend, stays=True)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of rows whose labels are all right."""
+        return float(super().score(X, self._for_scorers(y), sample_weight))
+
+    def _for_scorers(self, y: Any) -> Any:
+        """Labels as scikit-learn's metrics take them: they refuse objects that are integers."""
+        return estimator_data.plain_labels(y) if library_of(y) in (None, HOST) and not data.compressed(y) else y
 
     def decision_function(self, X: Any) -> Array:
         """The scores before the link: (n,) for two classes, above 0 for the second; otherwise one for each, (n, K)."""
@@ -265,7 +268,7 @@ class MLPClassifier(ClassifierMixin, Base):
 
     def _targets(self, X: Any, y: Any, first: bool, part: bool) -> tuple[Any, HostArray]:
         """X, and class numbers (n,) or several labels a row (n, K)."""
-        X, y = estimator_data.labels(self, X, y, reset=first)
+        X, y = estimator_data.classes_and_rows(self, X, y, reset=first)
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
@@ -282,17 +285,17 @@ class MLPClassifier(ClassifierMixin, Base):
             elif y.shape[1] != len(self.classes_):
                 raise ValueError(f"`y` must have {len(self.classes_)} columns, one a label; got {y.shape[1]}.")
             return X, (y != 0).astype(np.int8)
-        classes = unique_labels(y)
+        classes = labels.distinct(y)[0]
         if first and not part:
             self.classes_ = classes
-        elif not part and set(classes) != set(self.classes_):
+        elif not part and classes.tolist() != self.classes_.tolist():
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {classes}"
             )
-        elif len(unknown := np.setdiff1d(classes, self.classes_)):
+        elif len(unknown := classes[labels.places(classes, self.classes_) < 0]):
             raise ValueError(f"`y` has classes not in `self.classes_`; got {unknown}, and {self.classes_} are known.")
-        return X, np.searchsorted(self.classes_, y)
+        return X, labels.places(y, self.classes_)
 
     def _loss(self) -> losses.Loss:
         several = not self._multilabel and len(self.classes_) > 2
@@ -310,8 +313,7 @@ class MLPClassifier(ClassifierMixin, Base):
         return Y.shape[1] if self._multilabel else len(self.classes_) if loss.targets == "classes" else 1
 
     def _labels_to_split(self, Y: HostArray) -> HostArray | None:
-        """Class numbers; where there are two, a column of truth values, for scikit-learn's words to be its own."""
-        return None if self._multilabel else Y if len(self.classes_) > 2 else Y.astype(bool)[:, None]
+        return None if self._multilabel else Y
 
     def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> Standard | None:
         return None

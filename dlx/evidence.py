@@ -166,8 +166,8 @@ def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targ
     data.require_names(X, net.feature_names, f"X{name}")
     features = data.unplaced(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
     host = targets.on_host(y, net.backend, f"y{name}")
-    n, outputs = features.shape[0], net.layer_dims[-1]
-    target = targets.check(host, net.loss, outputs, n, net.classes, f"y{name}", net.missing)
+    n, outputs, known = features.shape[0], net.layer_dims[-1], targets.known_classes(net)
+    target = targets.check(host, net.loss, outputs, n, known, f"y{name}", net.missing)
     targets.require_fit(target, net.dtype, f"y{name}")
     mask = targets.weights(None, None, target, net.backend)
     return data.Rows(features, target.Y, mask, targets.class_numbers(target, net.backend)), target

@@ -263,7 +263,7 @@ def _labels(graph: Graph, classes: HostArray | None, K: int) -> tuple[HostArray,
     """What the class numbers stand for, and its type in ONNX: string, or int64 for integers and booleans."""
     found = np.arange(K) if classes is None else classes
     if are_texts(found):
-        texts = found.astype(str).astype(object)
+        texts = found.astype(object)
         for text in texts:
             if any("\ud800" <= each <= "\udfff" for each in text):
                 checks.reject("classes", "be Unicode text for to_onnx", repr(text), "Rename the labels.")

@@ -76,18 +76,24 @@ def fit(
     Parameters
     ----------
     X : array (n, d0), or a matrix or array of SciPy's
-        Rows are samples. Integers are kept as they are and converted a batch at a time. Sparse rows stay so on NumPy;
-        elsewhere they are made dense a batch at a time, with L-BFGS all of them.
+        Rows are samples, in an array, a data frame of numbers or a list of rows. Integers are kept as they are and
+        converted a batch at a time. Sparse rows stay so on NumPy; elsewhere they are made dense a batch at a time, with
+        L-BFGS all of them.
     y : array (n,) or (n, K)
-        Labels - integers 0..K-1, booleans or strings -, rows of probabilities, several yes-or-no labels a row, or
-        real numbers.
+        Labels - integers, booleans or strings, one a row -, rows of probabilities, several yes-or-no labels a row, or
+        real numbers; in an array of any library, a list or a column of a data frame. Integers within 0..K-1 stay what
+        they are. Other integers, and strings, are labels where there are exactly K distinct ones (two for one output);
+        they are numbered in their order. Labels are told apart exactly: integers of up to 64 bits, and strings with
+        any NULs at their end. Whole floats are labels where `loss` names a loss for labels. None may be missing.
     layer_dims : sequence of int
         (d0, ..., K): the widths of input, hidden layers and output.
     activation : str, Activation, pair of functions (f, df), or a sequence of one for each hidden layer
         See `dlx.activations`. Functions of your own get arrays of the backend's library, (n, d): f(z) and df(z, a) with
         a = f(z).
     loss : str, Loss, or functions (value, delta) or (value, delta, predict)
-        "auto" is cross-entropy for labels (binary for one output) and squared error for real targets. See `dlx.losses`.
+        "auto" is cross-entropy for labels (binary for one output) and squared error for real targets. One-hot rows,
+        integers in two dimensions and, for one output, floats that are all 0 and 1 may be either: name the loss. See
+        `dlx.losses`.
     optimizer : str or object such as ``dlx.adam(1e-3)``
         See `dlx.optimizers`; "lbfgs" takes all rows at once, and an epoch is one of its iterations.
     learning_rate : float > 0 or schedule
@@ -217,7 +223,7 @@ def fit(
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
     with attempts.unmoved(generator) as attempt, chosen.scope(), explained:
         come: Callable[..., Array] = data.unplaced if stream else data.features
-        features = come(X, chosen, name, dims[0])
+        features = come(X, chosen, name, dims[0], names=names)
         if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
             features = data.dense(features, chosen)
         y = targets.on_host(y, chosen)

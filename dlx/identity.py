@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,7 +55,8 @@ def fingerprint(x: Any, backend: Backend) -> str:
     for first in range(0, x.shape[0], at_once):
         part = x[first : min(first + at_once, x.shape[0]), ...]
         host = np.ascontiguousarray(part if isinstance(part, np.ndarray) else backend.to_host(part))
-        host = host.astype(str) if host.dtype.kind in "OT" else host  # labels
+        if host.dtype.kind in "OT":  # labels; in a plain dtype, NULs at their end would be lost
+            host = np.frombuffer(json.dumps(host.tolist(), default=str).encode(), np.uint8)
         found.update(host.reshape(-1).view(np.uint8).data)
     return f"{data.dtype_name(x)} {tuple(x.shape)} {found.hexdigest()[:16]}"
 

@@ -184,8 +184,8 @@ class Network:
         with self.backend.scope():
             X = self._checked(X)
             y = targets.on_host(y, self.backend)
-            outputs = self.layer_dims[-1]
-            target = targets.check(y, self.loss, outputs, X.shape[0], self.classes, missing=self.missing)
+            outputs, known = self.layer_dims[-1], targets.known_classes(self)
+            target = targets.check(y, self.loss, outputs, X.shape[0], known, missing=self.missing)
             targets.require_fit(target, self.dtype)
             w = targets.weights(sample_weight, None, target, self.backend)
             asked = scoring.Asked(self.backend, self.formulas, self.params)

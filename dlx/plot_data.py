@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import checks, data, network, targets
+from dlx import checks, data, labels, network, targets
 from dlx.backend import backend_of
 from dlx.model import Network
 
@@ -68,9 +68,9 @@ def curves(net: Any) -> Curves:
 def classes_of(net: Any) -> HostArray:
     """The labels of a classifier with one label a row, in the order of its probabilities."""
     if isinstance(net, Network):
-        outputs, kind = net.layer_dims[-1], net.loss.targets
-        if kind == "classes" or (kind == "binary" and outputs == 1):
-            return np.arange(max(outputs, 2)) if net.classes is None else net.classes
+        known = targets.known_classes(net)
+        if known is not None:
+            return known
     elif getattr(net, "classes_", None) is not None and not getattr(net, "_multilabel", False):
         return np.asarray(net.classes_)
     got = f"{type(net).__name__} of loss {net.loss.name}" if isinstance(net, Network) else type(net).__name__
@@ -79,14 +79,13 @@ def classes_of(net: Any) -> HostArray:
 
 def places(y: Any, classes: HostArray) -> HostArray:
     """The class numbers (n,) of labels."""
-    y = on_host(y, "y")
+    y = targets.on_host(y, backend_of(y))
     if y.ndim != 1:
         checks.reject("y", "hold one label a row, (n,)", f"shape {y.shape}", "For rows of probabilities: y.argmax(1).")
-    known = {label: k for k, label in enumerate(classes.tolist())}
-    for label in y.tolist():
-        if label not in known:
-            checks.reject("y", "hold labels of the training data", repr(label), "Drop such rows.")
-    return np.asarray([known[label] for label in y.tolist()], np.int64)
+    numbers = labels.places(y, classes)
+    if (numbers < 0).any():
+        checks.reject("y", "hold labels of the training data", repr(y[numbers < 0].tolist()[0]), "Drop such rows.")
+    return numbers
 
 
 def require_rows(y: HostArray, X: HostArray) -> None:
@@ -187,8 +186,8 @@ def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
         data.require_names(X, net.feature_names)
         checked = data.unplaced(X, backend, net.dtype, net.layer_dims[0])
         n = int(checked.shape[0])
-        y = targets.on_host(y, backend)
-        target = targets.check(y, net.loss, net.layer_dims[-1], n, net.classes, missing=net.missing)
+        y, known = targets.on_host(y, backend), targets.known_classes(net)
+        target = targets.check(y, net.loss, net.layer_dims[-1], n, known, missing=net.missing)
         mask = targets.weights(None, None, target, backend)
         numbers = np.linspace(0, n - 1, min(rows, n)).round().astype(np.int64)
         some = data.block(checked, 0, len(numbers), numbers, backend, net.dtype)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import checks, gaps, losses
+from dlx import checks, gaps, labels, losses
 from dlx.backend import HOST, Array, Backend, get_backend, host_array, library_of
-from dlx.data import HostArray, Rows, as_array, require_finite
+from dlx.data import HostArray, Rows, as_array, compressed, require_finite
 
 WIDE_UNSIGNED = (np.uint16, np.uint32, np.uint64)  # of which PyTorch takes no rows
 
@@ -32,29 +32,26 @@ class Targets(NamedTuple):
 
 
 def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
-    """`y` of the host or of the backend's own library, on the host."""
+    """`y` of the host or of the backend's own library, on the host, in a plain dtype that holds it exactly."""
     if library_of(y) == backend.name != HOST:
-        return backend.to_host(y)
-    if isinstance(y, list | tuple) and len({isinstance(each, str) for each in y}) == 2:
-        other = next(each for each in y if not isinstance(each, str))
-        remedy = "Drop missing ones; NumPy would make strings of all of them."
-        checks.reject(name, "hold labels of one kind", f"{other!r} among strings", remedy, TypeError)
-    return host_array(as_array(y, name), name)
+        host = backend.to_host(y)
+        real = backend.xp.isdtype(y.dtype, "real floating")
+        return host.astype(np.float32) if real and host.dtype.kind != "f" else host  # of bfloat16, which NumPy lacks
+    if compressed(y):
+        remedy = f"Pass {name}.toarray(); for one-hot rows with loss='cross_entropy'."
+        checks.reject(name, "be dense", type(y).__name__, remedy, TypeError)
+    return labels.settled(host_array(as_array(labels.listed(y), name), name))
 
 
-def holds_labels(y: HostArray) -> bool:
-    """Whether ``loss="auto"`` takes `y` for class labels: integers, booleans or strings in one dimension."""
-    return y.ndim == 1 and (y.dtype.kind in "biu" or holds_strings(y))
+def hold_zero_and_one(y: HostArray) -> bool:
+    """Whether floats are all 0 and 1, and both of them, as yes-or-no labels and one-hot rows are."""
+    yes = y == 1
+    return y.dtype.kind == "f" and bool(yes.any() and not yes.all() and (yes | (y == 0) | np.isnan(y)).all())
 
 
-def holds_strings(y: HostArray) -> bool:
-    """Whether all of `y` are strings, of whatever dtype."""
-    return y.dtype.kind == "U" or (y.dtype.kind in "OT" and all(isinstance(each, str) for each in y.flat))
-
-
-def _plain(labels: HostArray) -> HostArray:
-    """Strings in NumPy's oldest dtype, which can be sorted, compared and saved; others as they are."""
-    return np.array(labels.tolist(), dtype=str) if holds_strings(labels) else labels
+def are_one_hot(y: HostArray) -> bool:
+    """Whether each row holds a single 1 among zeros."""
+    return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 1).sum(axis=1) == 1).all() and (y != 0).sum() == len(y))
 
 
 def one_label(loss: losses.Loss, outputs: int) -> bool:
@@ -68,11 +65,18 @@ def own_classes(given: Any, loss: losses.Loss, outputs: int) -> HostArray | None
         return None
     if loss.targets not in ("classes", "binary"):
         checks.reject("classes", f"be None for loss {loss.name}", checks.shown(given), "It has no labels.")
-    classes, count = np.array(given), 2 if one_label(loss, outputs) else outputs
-    if classes.ndim != 1 or not holds_labels(classes) or not len(classes) == len(np.unique(classes)) == count:
+    classes, count = on_host(given, get_backend(HOST), "classes"), 2 if one_label(loss, outputs) else outputs
+    if not labels.are_labels(classes) or not len(classes) == len(labels.distinct(classes)[0]) == count:
         rule = f"be {count} distinct labels: integers, booleans or strings"
         checks.reject("classes", rule, classes.tolist(), "Name one for each class number.")
-    return _plain(classes)
+    return classes.copy()
+
+
+def known_classes(net: Any) -> HostArray | None:
+    """What a network answers with: its labels, or else class numbers; None where it gives no labels."""
+    if net.classes is not None or not (net.loss.targets == "classes" or one_label(net.loss, net.layer_dims[-1])):
+        return net.classes  # type: ignore[no-any-return]
+    return np.arange(max(net.layer_dims[-1], 2))
 
 
 def labels_at(places: Array, classes: HostArray, backend: Backend, stays: bool) -> Array:
@@ -119,17 +123,30 @@ def check(
         checks.reject(name, f"have {n} rows, one for each row of X", f"shape {y.shape}", remedy)
     if y.ndim > 2:
         checks.reject(name, f"have shape ({n},) or ({n}, {outputs})", y.shape, "Flatten its last axes.")
-    if known is not None and known.dtype.kind == "U" and y.ndim == 1 and not holds_strings(y):
+    if known is not None and labels.are_strings(known) and y.ndim == 1 and not labels.are_strings(y):
         checks.reject(name, "hold strings, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
     if missing != "raise":
         y = gaps.as_nan(y)
         if loss.targets == "classes":
             gaps.require_none(y, name)
+    if y.ndim == 1 and (loss.targets == "classes" or one_label(loss, outputs)):
+        numbered = labels.whole(y)
+        y = y if numbered is None else numbered
+        if labels.are_labels(y):
+            found = _labels(y, outputs if loss.targets == "classes" else 2, known, name)
+            return found._replace(one_hot=loss.targets == "classes")
+        if loss.targets == "classes" or y.dtype.kind != "f":
+            labels.refuse(y, name)
     if loss.targets == "classes":
-        return _probabilities(y, outputs, name) if y.ndim == 2 else _labels(y, outputs, known, name)
-    if loss.targets == "binary" and outputs == 1 and holds_labels(y):
-        return _labels(y, 2, known, name)._replace(one_hot=False)
+        return _probabilities(y, outputs, name)
     Y = _numbers(y, name, missing)
+    shared = isinstance(loss.settings.get("q"), list) and Y.shape[1] == 1  # one target for every quantile
+    if Y.shape[1] != outputs and not shared:
+        rule = f"have {outputs} columns to match the last layer"
+        remedy = f"Change layer_dims[-1] to {Y.shape[1]}, or {name}."
+        if y.ndim == 1 and (labels.are_labels(y) or labels.whole(Y) is not None):
+            remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass loss='cross_entropy'."
+        checks.reject(name, rule, f"{Y.dtype} of shape {y.shape}", remedy)
     present = None
     if missing == "mask":
         Y, present = gaps.masked(Y, name)
@@ -138,22 +155,18 @@ def check(
         checks.reject(name, "lie in [0, 1] for binary_cross_entropy", bad, "Encode no as 0 and yes as 1.")
     if loss.targets == "counts" and (Y < 0).any():
         checks.reject(name, "be >= 0 for poisson", Y[Y < 0][0], "Counts are not negative.")
-    shared = isinstance(loss.settings.get("q"), list) and Y.shape[1] == 1  # one target for every quantile
-    if Y.shape[1] != outputs and not shared:
-        rule = f"have {outputs} columns to match the last layer"
-        remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass {name}.astype(int)."
-        checks.reject(name, rule, f"{y.dtype} of shape {y.shape}", remedy)
-    classes = np.arange(2) if loss.targets == "binary" and outputs == 1 else None
+    classes = np.arange(2) if one_label(loss, outputs) else None
     several = loss.targets == "binary" and outputs > 1
     return Targets(Y, classes, present=present, outputs=outputs, several=several)
 
 
 def _numbers(y: HostArray, name: str, missing: str | None = None) -> HostArray:
     """Finite real numbers in two dimensions; some may be nan, if `missing`, as in `fit`, says so."""
-    if y.dtype.kind not in "biuf":
-        remedy = f"Convert it with {name}.astype(float); class labels are one a row: {name}.ravel(), none missing."
+    found = labels.real(y) if y.dtype.kind == "O" else y
+    if found is None or found.dtype.kind not in "biuf":
+        remedy = f"Convert it with {name}.astype(float); class labels are one a row: numpy.ravel({name}), none missing."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
-    Y = y[:, None] if y.ndim == 1 else y
+    Y = found[:, None] if found.ndim == 1 else found
     gaps.require_finite(Y, name, missing)
     return Y
 
@@ -161,7 +174,7 @@ def _numbers(y: HostArray, name: str, missing: str | None = None) -> HostArray:
 def _probabilities(y: HostArray, outputs: int, name: str) -> Targets:
     """Rows of probabilities, as they are."""
     Y = _numbers(y, name)
-    remedy = f"Pass labels as {name}.ravel(); for several labels a row use loss='binary_cross_entropy'."
+    remedy = f"Pass labels as numpy.ravel({name}); for several labels a row use loss='binary_cross_entropy'."
     if Y.shape[1] != outputs:
         checks.reject(name, f"hold one label a row, or rows of {outputs} probabilities", f"shape {y.shape}", remedy)
     bad = (Y < 0).any(axis=1) | (np.abs(Y.sum(axis=1) - 1.0) > 1e-4)
@@ -173,40 +186,45 @@ def _probabilities(y: HostArray, outputs: int, name: str) -> Targets:
 
 
 def _labels(y: HostArray, count: int, known: HostArray | None, name: str) -> Targets:
-    """Labels as class numbers (n, 1): `known` labels, or else `count` distinct strings, booleans, or 0..count-1."""
-    if not holds_labels(y):
-        remedy = f"Convert labels with {name}.astype(int); for real targets pass loss='squared_error'."
-        checks.reject(name, "hold integer or string labels for this loss", f"dtype {y.dtype}", remedy, TypeError)
-    y = _plain(y)
-    classes = _distinct(y, count) if known is None else known
-    if (y.dtype.kind == "U") != (classes.dtype.kind == "U"):
-        kind = "strings" if classes.dtype.kind == "U" else "numbers"
-        checks.reject(name, f"hold {kind}, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
+    """Labels as class numbers (n, 1): `known` ones, or else `count` of them that `y` defines."""
+    if known is None:
+        classes, numbers = _defined(y, count, name)
+    else:
+        classes, numbers = known, _looked_up(y, known, name)
+    numbers = numbers.astype(np.int32)
+    return Targets(numbers[:, None], classes, numbers)
+
+
+def _looked_up(y: HostArray, known: HostArray, name: str) -> HostArray:
+    """The class numbers of labels of earlier data."""
+    if labels.are_strings(y) != labels.are_strings(known):
+        checks.reject(name, "hold numbers, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
+    numbers = labels.places(y, known)
+    if (numbers < 0).any():
+        got = repr(y[numbers < 0][:1].tolist()[0])
+        checks.reject(name, "hold labels of the training data", got, "Drop such rows.")
+    return numbers
+
+
+def _defined(y: HostArray, count: int, name: str) -> tuple[HostArray, HostArray]:
+    """The labels that training data define, and the class numbers.
+
+    Integers within 0..count-1 stay what they are, also where some of them do not occur; False and True are two.
+    """
+    if y.dtype.kind == "b" and count == 2:
+        return np.array([False, True]), y
+    if y.dtype.kind in "iu" and ((y >= 0) & (y < count)).all():
+        return np.arange(count), y
+    classes, numbers = labels.distinct(y)
     if len(classes) != count:
-        rule, got = f"hold {count} distinct labels to match the last layer", f"{len(classes)} distinct ones"
-        checks.reject(name, rule, got, "Change layer_dims[-1].")
-    order = np.argsort(classes)
-    places = order[np.searchsorted(classes, y, sorter=order).clip(0, count - 1)]
-    unknown = classes[places] != y
-    if unknown.any():
-        numbered = f"be labels 0..{count - 1} to match the last layer"
-        rule = numbered if known is None else "hold labels of the training data"
-        real, number = (
-            "For real targets pass loss='squared_error'",
-            f"np.unique({name}, return_inverse=True) numbers labels",
-        )
-        number = f"{real}; {number}."
-        got, remedy = str(y[unknown][0]), number if known is None else "Drop such rows."
-        checks.reject(name, rule, repr(got) if y.dtype.kind == "U" else got, remedy)
-    labels = places.astype(np.int32)
-    return Targets(labels[:, None], classes, labels, one_hot=True)
-
-
-def _distinct(y: HostArray, count: int) -> HostArray:
-    """The labels that training data define."""
-    if y.dtype.kind == "U":
-        return np.unique(y)
-    return np.array([False, True]) if y.dtype.kind == "b" else np.arange(count)
+        own = y.dtype.kind in "iu"
+        rule = f"be labels 0..{count - 1}, or {count} others," if own else f"hold {count} distinct labels"
+        some = f"{', '.join(map(repr, classes[:5].tolist()))}{', ...' if len(classes) > 5 else ''}"
+        got = f"{len(classes)} distinct ones ({some})" if len(classes) > 1 else f"{some} alone"
+        remedy = f"Change layer_dims[-1] to {len(classes)}" if len(classes) > 1 else "Check how they were selected"
+        remedy += "; for real targets pass loss='squared_error'." if own else "."
+        checks.reject(name, f"{rule} to match the last layer", got, remedy)
+    return classes.astype(np.int64) if classes.dtype.kind in "iu" and classes[-1] < 1 << 63 else classes, numbers
 
 
 def weights(sample_weight: Any, class_weight: Any, target: Targets, backend: Backend) -> HostArray | None:

@@ -333,11 +333,13 @@ def test_a_frame_of_several_kinds_of_numbers_is_numbers(columns, dtype):
 def test_what_is_missing_in_a_nullable_column_is_named():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": [0.5, 1.5], "b": pandas.array([1, None], dtype="Int64")})
-    with pytest.raises(ValueError, match=r"`X` must be finite in float64; got nan at row 1, column 1\."):
+    with pytest.raises(ValueError, match=r"`X` must be finite in float64; got nan at row 1, column 'b'\."):
         dlx.fit(frame, [0, 1], (2, 2))
     labels = pandas.Series([1, 0], dtype="Int64")
     assert dlx.fit(frame[["a"]], labels, (1, 2), epochs=1, rng=0).loss.name == "cross_entropy"
-    with pytest.raises(TypeError, match=r"`X` must hold real numbers; got dtype object\."):
+    with pytest.raises(
+        TypeError, match=r"`X` must hold real numbers; got text \('x' at row 0\) in column 'a'\. Encode it"
+    ):
         dlx.fit(pandas.DataFrame({"a": ["x", "y"], "b": [0.5, 1.5]}), labels, (2, 2))
 
 

@@ -32,7 +32,7 @@ FEATURES = [
     ({"X": X.astype(str)}, TypeError, "`X` must hold real numbers; got dtype <U"),
     ({"X": X.astype(object)}, TypeError, "`X` must hold real numbers; got dtype object."),
     ({"X": X.astype("datetime64[s]")}, TypeError, "`X` must hold real numbers; got dtype datetime64[s]."),
-    ({"X": None}, TypeError, "`X` must hold real numbers"),
+    ({"X": None}, TypeError, "`X` must be an array, a data frame, a SciPy matrix or a list of rows; got None."),
     ({"X": scipy.sparse.csr_array(X * 1j)}, TypeError, "`X` must hold real numbers; got dtype complex128."),
     ({"X": np.ma.array(X, mask=X > 1)}, TypeError, "`X` must not be masked"),
 ]
@@ -41,9 +41,14 @@ TARGETS = [
     ({"y": 1}, ValueError, "`y` must have 6 rows, one for each row of X; got shape ()."),
     ({"y": Y[:0]}, ValueError, "`y` must have 6 rows"),
     ({"y": Y[:, None, None]}, ValueError, "`y` must have shape (6,) or (6, 3); got (6, 1, 1)."),
-    ({"y": Y + 1}, ValueError, "`y` must be labels 0..2 to match the last layer; got 3. For real targets pass"),
-    ({"y": Y - 1}, ValueError, "`y` must be labels 0..2 to match the last layer; got -1."),
-    ({"y": Y.astype(float), "loss": "cross_entropy"}, TypeError, "`y` must hold integer or string labels for this"),
+    (
+        {"y": put(Y + 1, 0, 7)},
+        ValueError,
+        "`y` must be labels 0..2, or 3 others, to match the last layer; got 4 distinct ones (1, 2, 3, 7). Change "
+        "layer_dims[-1] to 4; for real targets pass loss='squared_error'.",
+    ),
+    ({"y": Y % 2 - 1}, ValueError, "`y` must be labels 0..2, or 3 others, to match the last layer; got 2 dist"),
+    ({"y": Y / 2, "loss": "cross_entropy"}, ValueError, "`y` must hold integer or string labels for this loss; got 0."),
     (
         {"y": Y.astype(float)},
         ValueError,
@@ -53,14 +58,14 @@ TARGETS = [
     ({"y": Y[:, None], "loss": "cross_entropy"}, ValueError, "`y` must hold one label a row, or rows of 3"),
     ({"y": np.array(list("abcabd"))}, ValueError, "`y` must hold 3 distinct labels to match the last layer; got 4"),
     ({"y": np.array(list("aaaaab"))}, ValueError, "`y` must hold 3 distinct labels to match the last layer; got 2"),
-    ({"y": Y > 0}, ValueError, "`y` must hold 3 distinct labels to match the last layer; got 2 distinct ones."),
+    ({"y": Y > 0}, ValueError, "`y` must hold 3 distinct labels to match the last layer; got 2 distinct ones (F"),
     (
         {"y": np.array(list("abcabc")), **real(dims=(4, 1))} | {"y": np.array(list("abcabc"))},
         TypeError,
         "`y` must hold real",
     ),
-    ({"y": np.array(["a", None, "b"] * 2)}, TypeError, "`y` must hold real numbers for this loss; got dtype object."),
-    ({"y": Y.astype("S1"), "loss": "cross_entropy"}, TypeError, "`y` must hold integer or string labels"),
+    ({"y": np.array(["a", None, "b"] * 2)}, ValueError, "`y` must have no missing labels; got None at row 1. Fill or"),
+    ({"y": Y.astype("S1"), "loss": "cross_entropy"}, TypeError, "`y` must hold strings, not bytes; got b'0' at row 0."),
     (
         {"y": put(P, (4, 0), 0.5), "loss": "cross_entropy"},
         ValueError,
@@ -69,7 +74,7 @@ TARGETS = [
     ({"y": put(put(P, (1, 0), -0.5), (1, 1), 1.5), "loss": "cross_entropy"}, ValueError, "`y` must hold rows of prob"),
     ({"y": P[:, :2], "loss": "cross_entropy"}, ValueError, "`y` must hold one label a row, or rows of 3 probabilities"),
     ({"y": P, "layer_dims": (4, 1), "loss": "cross_entropy"}, ValueError, "`layer_dims` must end in at least 2"),
-    ({"y": Y, "layer_dims": (4, 1)}, ValueError, "`y` must be labels 0..1 to match the last layer; got 2."),
+    ({"y": Y, "layer_dims": (4, 1)}, ValueError, "`y` must be labels 0..1, or 2 others, to match the last layer; got "),
     (real(loss="binary_cross_entropy"), ValueError, "`y` must lie in [0, 1] for binary_cross_entropy; got 1.2."),
     (real(-REAL - 1, loss="poisson"), ValueError, "`y` must be >= 0 for poisson; got -1.0."),
     (real(put(REAL, (3, 0), np.nan)), ValueError, "`y` must be finite; got nan at row 3, column 0."),

@@ -12,7 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "version", "checks", "backend", "nesting", "interrupts", "files", "streams"},
+    {"display", "version", "checks", "backend", "nesting", "interrupts", "files", "streams"}
+    | {"labels", "columns", "host"},
+        "display",
+        "version",
+        "checks",
+        "backend",
+        "nesting",
+        "interrupts",
+        "files",
+        "streams",
+        "labels",
+        "columns",
+        "host",
+    },
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
     {"data", "targets", "dropout", "parameters", "gaps"},
@@ -59,6 +72,9 @@ HOST_WORK += [
     "parameters",
     "gaps",
     "nesting",
+    "labels",
+    "columns",
+    "host",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion", "onnx_hooks"]  # none of them is imported before its names are asked for

@@ -198,9 +198,9 @@ CALLS = [
     (lambda net: net.predict(X * np.nan), ValueError, r"`X` must be finite in float64; got nan at row 0, column 0"),
     (lambda net: net.predict(X.astype(str)), TypeError, r"`X` must hold real numbers"),
     (lambda net: net.score(X, NAMES), ValueError, r"`y` must have 11 rows"),
-    (lambda net: net.score(X, np.full(11, 3)), ValueError, r"`y` must be labels 0\.\.2 to match the last layer; got 3"),
+    (lambda net: net.score(X, np.full(11, 3)), ValueError, r"`y` must hold labels of the training data; got 3"),
     (lambda net: net.score(X, scores() * 9), ValueError, r"`y` must hold rows of probabilities"),
-    (lambda net: net.score(X, np.ones(11), np.ones(4)), TypeError, r"`y` must hold integer or string labels"),
+    (lambda net: net.score(X, np.full(11, 0.5)), ValueError, r"`y` must hold integer or string labels"),
     (lambda net: net.score(X, [1] * 11, np.ones(4)), ValueError, r"`sample_weight` must be 11 numbers"),
     (lambda net: network("huber").predict_proba(X), TypeError, r"`predict_proba` must be asked of a classifier; got"),
     (

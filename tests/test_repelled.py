@@ -76,8 +76,10 @@ def test_history_that_no_file_can_hold_is_refused_when_saving(tmp_path):
 
 
 def test_labels_of_two_kinds_are_refused():
-    with pytest.raises(TypeError, match=r"^`y` must hold labels of one kind; got nan among strings\. Drop missing"):
+    with pytest.raises(ValueError, match=r"^`y` must have no missing labels; got nan at row 2\. Fill or drop"):
         dlx.fit(X, ["a", "b", float("nan"), "a"] * 10, (3, 3))
+    with pytest.raises(TypeError, match=r"^`y` must hold labels of one kind; got 3 at row 2 among strings\. Make"):
+        dlx.fit(X, ["a", "b", 3, "a"] * 10, (3, 3))
 
 
 def test_a_network_of_strings_takes_no_numbers():
