@@ -18,6 +18,7 @@ from dlx import (
     display,
     initializers,
     losses,
+    nearest,
     optimizers,
     parameters,
     quasi_newton,
@@ -149,6 +150,11 @@ def listeners(callbacks: Any) -> dict[str, list[Listener]]:
     """What to call on which event."""
     events: dict[str, list[Listener]] = {"on_start": [], "on_epoch_end": [], "on_end": []}
     for each in callbacks if isinstance(callbacks, Sequence) and not isinstance(callbacks, str) else [callbacks]:
+        others = [name for name in dir(each) if name.startswith("on_") and name not in events]
+        if hooks := [name for name in others if callable(getattr(each, name, None))]:
+            rule, remedy = f"have no hooks but {', '.join(events)}", f"Did you mean {nearest.hook(hooks[0])}?"
+            owner = each.__name__ if isinstance(each, type) else type(each).__name__
+            checks.reject("callbacks", rule, f"{owner}.{hooks[0]}", remedy, TypeError)
         methods = {event: getattr(each, event) for event in events if callable(getattr(each, event, None))}
         if isinstance(each, type) or not (methods or callable(each)):
             checks.reject(

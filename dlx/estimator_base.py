@@ -25,6 +25,7 @@ from dlx import (
     network,
     optimizers,
     parameters,
+    ranges,
     scoring,
     steps,
     stopping,
@@ -57,6 +58,10 @@ class Base(CallbackSupport, BaseEstimator):
     _multilabel = False
     _no_improvement_count = 0
     _in_parts = False  # whether the last training was by partial_fit
+
+    def _validate_params(self) -> None:
+        estimator_settings.require_sizes_first(self)
+        super()._validate_params()
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
         """All epochs."""
@@ -96,6 +101,7 @@ class Base(CallbackSupport, BaseEstimator):
         n = given.X.shape[0] if rows is None else len(rows)
         rule = self._rule(part and not first)
         settings = estimator_settings.settings(self, n, rule, self.t_, part)
+        settings = ranges.in_dtype(plan.dtype, settings, plan.hidden, plan.loss, estimator_settings.NAMES)
         plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
         size = 8 if plan.dtype == "float64" else 4
         expected = memory.needs(given.X.shape, plan.dims, settings.batch_size, settings.optimizer, size)
@@ -107,7 +113,7 @@ class Base(CallbackSupport, BaseEstimator):
                 self._standards = inputs, self._standard_of_targets(given.Y, rows, plan)
             samples, total = self._samples(given._replace(X=X), rows, held_rows, plan)
             held = self._held(given, held_out, samples, held_rows, plan)
-            task = self._task(plan, settings, samples, rows, self.alpha / total)
+            task = self._task(plan, settings, samples, rows, ranges.penalty(self.alpha, total, plan.dtype))
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task.net, held, rule, hooks)
             start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
@@ -190,6 +196,7 @@ class Base(CallbackSupport, BaseEstimator):
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
             checks.reject("sample_weight", "have a sum above 0", got, remedy)
         weights = targets.to_mean_one(weights, rows, held_rows)
+        ranges.require_held_out(weights, held_rows, plan.dtype)
         X = estimator_data.standardized(given.X, inputs, plan.backend, plan.dtype)
         return targets.place(target, weights, X, plan.backend, plan.dtype), total
 
@@ -199,7 +206,7 @@ class Base(CallbackSupport, BaseEstimator):
         if class_weight is not None:
             target = target._replace(classes=np.asarray(self.classes_))
         found = targets.weights(weights, class_weight, target, backend)
-        return found if found is None or weights is None else found * weights.max()
+        return found if found is None or weights is None else ranges.product(found, weights.max())
 
     def _held(
         self, given: Given, held_out: Given | None, samples: data.Rows, rows: HostArray | None, plan: Plan

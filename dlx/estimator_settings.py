@@ -9,13 +9,15 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, Options, StrOptions
 
 from dlx import (
+    activations,
     arguments,
     checks,
     initializers,
     losses,
+    nearest,
     optimizers,
     quasi_newton,
     schedules,
@@ -39,6 +41,7 @@ BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
 }
 RATES = ("constant", "invscaling", "adaptive")
 FLAT = 2.2e-9  # SciPy's default of "ftol", with which scikit-learn's lbfgs stops
+NAMES = {"learning_rate": "learning_rate_init", "eps": "epsilon"}  # of scikit-learn
 CONSTRAINTS: dict[str, Any] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [str, Activation, tuple, list],
@@ -73,6 +76,25 @@ CONSTRAINTS: dict[str, Any] = {
     "standardize": ["boolean"],
     "scoring": [str, callable, HasMethods("_score"), None],
 }
+
+
+def given(arguments: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """What a constructor was given, from its `arguments` as its first line sees them; others are refused."""
+    nearest.refuse(arguments["unknown"], kind.__name__, kind)
+    return {name: value for name, value in arguments.items() if name not in ("self", "__class__", "unknown")}
+
+
+def require_sizes_first(est: Any) -> None:
+    """Raise where another part was given in their place: scikit-learn's MLPRegressor takes its loss first."""
+    first = est.hidden_layer_sizes
+    for name, kind, known in (
+        ("loss", losses.Loss, {*losses.LOSSES, "log_loss"}),
+        ("activation", Activation, {*activations.ACTIVATIONS}),
+        ("solver", optimizers.Optimizer | quasi_newton.LBFGS, {*optimizers.OPTIMIZERS}),
+    ):
+        if isinstance(first, kind) or (isinstance(first, str) and first in known):
+            remedy = f"Here layer sizes come first: pass {name}={first!r} by name."
+            checks.reject("hidden_layer_sizes", "hold widths of layers", repr(first), remedy, InvalidParameterError)
 
 
 def hidden_sizes(est: Any) -> list[int]:

@@ -6,7 +6,7 @@ are classes of scikit-learn's manners over the parts of `dlx.fit`.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, scoring, targets
+from dlx import checks, conversion, data, estimator_data, estimator_settings, losses, nearest, scoring, targets
 from dlx.backend import Array, get_backend
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
@@ -129,6 +129,7 @@ class MLPClassifier(ClassifierMixin, Base):
     ['a', 'b']
     """
 
+    @nearest.closed
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -165,9 +166,9 @@ class MLPClassifier(ClassifierMixin, Base):
         init: Any = "auto",
         standardize: bool = False,
         scoring: Any = None,
+        **unknown: Never,
     ) -> None:
-        given = {**locals()}
-        self.__dict__.update((name, value) for name, value in given.items() if name not in ("self", "__class__"))
+        self.__dict__.update(estimator_settings.given(locals(), MLPClassifier))
 
     @with_callbacks
     def fit(
@@ -414,6 +415,7 @@ class MLPRegressor(RegressorMixin, Base):
     array([7.])
     """
 
+    @nearest.closed
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -449,9 +451,9 @@ class MLPRegressor(RegressorMixin, Base):
         init: Any = "auto",
         standardize: bool = False,
         scoring: Any = None,
+        **unknown: Never,
     ) -> None:
-        given = {**locals()}
-        self.__dict__.update((name, value) for name, value in given.items() if name not in ("self", "__class__"))
+        self.__dict__.update(estimator_settings.given(locals(), MLPRegressor))
 
     @with_callbacks
     def fit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from dlx import (
     initializers,
     losses,
     memory,
+    nearest,
     network,
     parameters,
+    ranges,
     scoring,
     steps,
     targets,
@@ -30,6 +32,7 @@ from dlx.model import Network
 from dlx.network import Params
 
 
+@nearest.closed
 def fit(
     X: Any,
     y: Any,
@@ -61,6 +64,7 @@ def fit(
     backend: Any = None,
     dtype: Any = None,
     rng: Any = None,
+    **unknown: Never,
 ) -> Network:
     """Train a fully connected network.
 
@@ -165,6 +169,7 @@ def fit(
     >>> net.predict([[3.0]]).round(6)
     array([7.])
     """
+    nearest.refuse(unknown, "fit", fit)
     dims = arguments.widths(layer_dims)
     hidden = parameters.hidden_activations(activation, len(dims) - 2)
     settings = arguments.settings(
@@ -199,6 +204,7 @@ def fit(
         features = data.features(X, chosen, name, dims[0], home=get_backend("numpy") if stream else chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y, dims[-1])
+        settings = ranges.in_dtype(name, settings, hidden, loss, l2=l2, l1=l1)
         target = targets.check(y, loss, dims[-1], features.shape[0])
         weights = targets.weights(sample_weight, class_weight, target, chosen)
         with checkpoints.keeping(checkpoint, checkpoint_every, resume) as kept:
@@ -211,6 +217,7 @@ def fit(
                 kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
             train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
             weights = targets.to_mean_one(weights, train_rows, held_rows)
+            ranges.require_held_out(weights, held_rows, name)
             rows = targets.place(target, weights, features, chosen, name)
             held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name)
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])

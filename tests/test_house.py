@@ -12,14 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "views", "version", "checks", "backend", "interrupts", "files"},
+    {"display", "views", "version", "checks", "nearest", "backend", "interrupts", "files"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "data", "targets", "dropout", "parameters"},
     {"network"},
     {"optimizers", "quasi_newton", "scoring", "storage"},
     {"descriptions"},
     {"steps", "divergence", "epochs", "training", "memory", "stopping"},
-    {"arguments", "evidence", "diagnosis"},
+    {"arguments", "evidence", "diagnosis", "ranges"},
     {"export"},
     {"model"},
     {"identity", "progress", "inspection"},
@@ -50,6 +50,7 @@ HOST_WORK += [
     "export",
     "evidence",
     "diagnosis",
+    "ranges",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion"]  # none of them is imported before its names are asked for
