@@ -59,13 +59,9 @@ class Base(CallbackSupport, BaseEstimator):
     _no_improvement_count = 0
     _in_parts = False  # whether the last training was by partial_fit
 
-    def _validate_params(self) -> None:
-        estimator_settings.require_sizes_first(self)
-        super()._validate_params()
-
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
         """All epochs."""
-        self._validate_params()
+        estimator_settings.validate(self)
         first = not hasattr(self, "coefs_") or not self.warm_start
         estimator_data.require_both(*validation)
         with all_or_nothing(self):
@@ -100,8 +96,7 @@ class Base(CallbackSupport, BaseEstimator):
             rows, held_rows = estimator_data.split(given.X.shape[0], self.validation_fraction, labels, state)
         n = given.X.shape[0] if rows is None else len(rows)
         rule = self._rule(part and not first)
-        settings = estimator_settings.settings(self, n, rule, self.t_, part)
-        settings = ranges.in_dtype(plan.dtype, settings, plan.hidden, plan.loss, estimator_settings.NAMES)
+        settings = estimator_settings.settings(self, n, rule, self.t_, part, plan.dtype)
         plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
         size = 8 if plan.dtype == "float64" else 4
         expected = memory.needs(given.X.shape, plan.dims, settings.batch_size, settings.optimizer, size)

@@ -20,6 +20,7 @@ from dlx import (
     nearest,
     optimizers,
     quasi_newton,
+    ranges,
     schedules,
     steps,
     stopping,
@@ -84,8 +85,8 @@ def given(arguments: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in ("self", "__class__", "unknown")}
 
 
-def require_sizes_first(est: Any) -> None:
-    """Raise where another part was given in their place: scikit-learn's MLPRegressor takes its loss first."""
+def validate(est: Any) -> None:
+    """scikit-learn's checks of all parameters; its own MLPRegressor takes a loss first, which here is no layer size."""
     first = est.hidden_layer_sizes
     for name, kind, known in (
         ("loss", losses.Loss, {*losses.LOSSES, "log_loss"}),
@@ -95,6 +96,7 @@ def require_sizes_first(est: Any) -> None:
         if isinstance(first, kind) or (isinstance(first, str) and first in known):
             remedy = f"Here layer sizes come first: pass {name}={first!r} by name."
             checks.reject("hidden_layer_sizes", "hold widths of layers", repr(first), remedy, InvalidParameterError)
+    est._validate_params()
 
 
 def hidden_sizes(est: Any) -> list[int]:
@@ -122,7 +124,7 @@ def real_outputs(loss: losses.Loss, columns: int) -> int:
     return len(q)
 
 
-def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool) -> steps.Settings:
+def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool, dtype: str) -> steps.Settings:
     """How to train on `n` rows, `before` of which were seen in earlier trainings."""
     batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
     if batch_size > n:
@@ -133,7 +135,7 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
     chosen = optimizer(est)
     planned = est.max_iter * -(-n // batch_size)
     own = getattr(chosen, "learning_rate", None)
-    return arguments.settings(
+    found = arguments.settings(
         chosen,
         arguments.DEFAULT_RATE if own is not None else rate(est, n, rule, before, planned, incremental),
         batch_size,
@@ -143,6 +145,7 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
         None,
         None,
     )
+    return ranges.in_dtype(dtype, found, est._hidden, est._fitted_loss, NAMES)
 
 
 def optimizer(est: Any) -> optimizers.Optimizer | quasi_newton.LBFGS:

@@ -217,7 +217,7 @@ class MLPClassifier(ClassifierMixin, Base):
         classes : array of labels
             All that will ever come; needed in the first call.
         """
-        self._validate_params()
+        estimator_settings.validate(self)
         if self.class_weight == "balanced":
             got, remedy = "'balanced'", "A part does not know the whole: name a weight for each label."
             checks.reject("class_weight", "be a dict in partial_fit", got, remedy)
@@ -473,7 +473,7 @@ class MLPRegressor(RegressorMixin, Base):
     @available_if(_takes_parts)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, going on where the last call ended; so many calls are `fit`."""
-        self._validate_params()
+        estimator_settings.validate(self)
         self._fit_part(X, y, sample_weight)
         return self
 

@@ -23,12 +23,17 @@ MAY_NOT_VANISH = ("eps", "width", "q", "clip_norm", "clip_value")  # what is div
 
 def require(name: str, value: float, dtype: str, called: str | None = None) -> float:
     """`value` itself, if the working dtype holds it; its rule is that of `name`, and the user knows it as `called`."""
-    limits = np.finfo(dtype)
-    if value > limits.max or (0 < value < limits.tiny and name in MAY_NOT_VANISH):
-        rule = f"fit {dtype}, whose numbers are {limits.tiny:.2g} to {limits.max:.2g}"
+    least, most = _limits(dtype)
+    if value > most or (0 < value < least and name in MAY_NOT_VANISH):
+        rule = f"fit {dtype}, whose numbers are {least:.2g} to {most:.2g}"
         remedy = "Use one of these." if dtype == "float64" else "Use one of these, or pass dtype='float64'."
         checks.reject(called or name, rule, f"{value:g}", remedy)
     return value
+
+
+def _limits(dtype: str) -> tuple[float, float]:
+    """The least normal and the largest number, as Python's floats: NumPy's own would narrow what they are beside."""
+    return float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
 
 
 def require_all(settings: Mapping[str, Any], dtype: str, called: Mapping[str, str]) -> None:
@@ -79,8 +84,11 @@ def product(weights: HostArray, scale: float) -> HostArray:
 
 def penalty(alpha: float, total: float, dtype: str) -> float:
     """What `fit` calls l2: scikit-learn's alpha divided by the sum of the rows' weights."""
-    found = float(np.divide(alpha, total))
-    if found > np.finfo(dtype).max:
+    found, most = float(alpha) / total, _limits(dtype)[1]
+    if found > most and total >= 1.0:
+        remedy = "Use 1e-4, for example."
+        checks.reject("alpha", f"fit {dtype}, divided by the sum of the rows' weights, {total:g}", alpha, remedy)
+    if found > most:
         rule, remedy = "have a sum that alpha can be divided by", "Scale the weights to a mean of 1, or pass alpha=0."
         checks.reject("sample_weight", rule, f"{total:g}, class weights included", remedy)
     return found
@@ -90,7 +98,7 @@ def require_held_out(weights: HostArray | None, rows: HostArray | None, dtype: s
     """Weights whose mean is 1 over the rows to train on: those of the `rows` held out may not vanish or overflow."""
     if weights is None or rows is None:
         return
-    largest, limits = float(weights[rows].max()), np.finfo(dtype)
-    if not limits.tiny <= largest <= limits.max:
+    largest, (least, most) = float(weights[rows].max()), _limits(dtype)
+    if not least <= largest <= most:
         rule, got = f"be of one order in the rows held out and in the others, for {dtype}", f"a ratio of {largest:.2g}"
         checks.reject("sample_weight", rule, got, "Use another share, (X_val, y_val), or weights nearer to each other.")

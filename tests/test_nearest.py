@@ -138,7 +138,7 @@ def test_a_loss_in_the_place_of_layer_sizes_is_refused_with_the_words_that_mend_
     """scikit-learn 1.9 has MLPRegressor("poisson", (50,)); here layer sizes come first, as before."""
     model = kind(first, (50,))
     for fit in (model.fit, model.partial_fit):
-        with pytest.raises(ValueError, match="^`hidden_layer_sizes` must hold widths of layers; got ") as caught:
+        with pytest.raises(ValueError, match=r"^`hidden_layer_sizes` must hold widths of layers; got ") as caught:
             fit(X, Y > 0)
         assert text in str(caught.value)
     assert not hasattr(model, "coefs_")
