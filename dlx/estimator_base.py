@@ -114,9 +114,10 @@ class Base(CallbackSupport, BaseEstimator):
             start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = own_params(pairs, plan.backend, plan.dtype)
             try:
-                params, _ = training.train(
-                    task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
-                )
+                with watch.shown(settings.epochs, n, part):
+                    params, _ = training.train(
+                        task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
+                    )
             except divergence.DivergenceError as reason:
                 params = watch.after(reason)
             self._finish(plan, settings, watch, params, n)

@@ -65,6 +65,8 @@ class MLPClassifier(ClassifierMixin, Base):
         The same one draws the same first weights and the same batches as in scikit-learn.
     tol : float >= 0, default 1e-4
     verbose : bool or int, default False
+        True or 1 shows a progress bar where tqdm is installed; 2 or more prints scikit-learn's lines, as does True
+        without tqdm, and in `partial_fit`.
     warm_start : bool, default False
         `fit` goes on from the weights and the optimizer's momenta of the last one.
     momentum : float in [0, 1), default 0.9
@@ -352,6 +354,8 @@ class MLPRegressor(RegressorMixin, Base):
         The same one draws the same first weights and the same batches as in scikit-learn.
     tol : float >= 0, default 1e-4
     verbose : bool or int, default False
+        True or 1 shows a progress bar where tqdm is installed; 2 or more prints scikit-learn's lines, as does True
+        without tqdm, and in `partial_fit`.
     warm_start : bool, default False
         `fit` goes on from the weights and the optimizer's momenta of the last one.
     momentum : float in [0, 1), default 0.9

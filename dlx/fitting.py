@@ -267,7 +267,7 @@ def _train(
 
     for listen in listeners["on_start"]:
         listen(net)
-    with display.progress(verbose, settings.epochs, task.size, done) as show:
+    with display.progress(verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
         net.params, net.history = training.train(
             task, settings, params, rng, validate, report, start, keeper=kept, resumed=resumed
         )
