@@ -29,7 +29,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"estimator_watch"},
     {"estimator_base"},
     {"estimators"},
-    {"learning_rates", "plot_data"},
+    {"learning_rates", "plot_data", "plot_layout"},
     {"plot"},
     {"__init__", "__main__"},
 )
