@@ -67,8 +67,8 @@ def in_dtype(
     def judged(step: int, steps: int, losses: Sequence[float]) -> float:
         return require("learning_rate", schedule(step, steps, losses), dtype, called.get("learning_rate"))
 
-    judged(0, 100, [])
     if isinstance(schedule, schedules.Named):
+        judged(0, 100, [])  # a user's own may count its calls
         return settings._replace(schedule=schedules.Named(judged, schedule.name, schedule.settings))
     return settings._replace(schedule=judged)
 
