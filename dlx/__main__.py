@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ImportError, RuntimeError, ValueError) as reason:
             print(reason, file=sys.stderr)
             return 2
-    from dlx.selftest import check  # here, for the diagnosis needs none of it
+    from dlx.selftest import check
 
     return check(chosen.backend)
 
@@ -77,8 +77,12 @@ def _version(distribution: str) -> str:
 
 
 def _backend(name: str) -> list[str]:
+    from dlx.selftest import trains
+
     try:
-        facts = get_backend(name).describe()
+        backend = get_backend(name)
+        facts = backend.describe()
+        trains(backend)
     except BackendNotInstalled:
         return [f"{name}: not installed"]
     except Exception as reason:  # whatever is broken, the other lines must be printed

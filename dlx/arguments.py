@@ -6,7 +6,7 @@ import inspect
 import itertools
 import numbers
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from dlx import (
     initializers,
     labels,
     losses,
+    nearest,
     optimizers,
     parameters,
     quasi_newton,
@@ -105,13 +106,6 @@ def _schedule(learning_rate: Any) -> schedules.Schedule:
     return checked
 
 
-def require_held(numbers: Mapping[str, float], dtype: str) -> None:
-    """Raise where one of the settings, by name, is infinite in the working dtype."""
-    for name, number in numbers.items():
-        if number > float(np.finfo(dtype).max):
-            checks.reject(name, f"be finite in {dtype}", number, "Use 1e-4, for example; 0 is none.")
-
-
 def verbosity(verbose: Any) -> int:
     """How much to show; True is 1, which needs tqdm."""
     plain = int(verbose) if isinstance(verbose, bool) else verbose
@@ -157,6 +151,11 @@ def listeners(callbacks: Any) -> dict[str, list[Listener]]:
     """What to call on which event."""
     events: dict[str, list[Listener]] = {"on_start": [], "on_epoch_end": [], "on_end": []}
     for each in callbacks if isinstance(callbacks, Sequence) and not isinstance(callbacks, str) else [callbacks]:
+        others = [name for name in dir(each) if name.startswith("on_") and name not in events]
+        if hooks := [name for name in others if callable(getattr(each, name, None))]:
+            rule, remedy = f"have no hooks but {', '.join(events)}", f"Did you mean {nearest.hook(hooks[0])}?"
+            owner = each.__name__ if isinstance(each, type) else type(each).__name__
+            checks.reject("callbacks", rule, f"{owner}.{hooks[0]}", remedy, TypeError)
         methods = {event: getattr(each, event) for event in events if callable(getattr(each, event, None))}
         if isinstance(each, type) or not (methods or callable(each)):
             checks.reject(

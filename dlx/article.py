@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
-from dlx import arguments, checks, data, divergence, losses, network, optimizers, parameters, targets
+from dlx import arguments, checks, data, divergence, losses, nearest, network, optimizers, parameters, ranges, targets
 from dlx.backend import Array, Backend, common_backend
 from dlx.model import own_params
 
 
+@nearest.closed
 def L_layer_model(
     X: Any,
     Y: Any,
@@ -26,6 +27,7 @@ def L_layer_model(
     cost: Any = "squared_error",
     backend: Any = None,
     dtype: Any = None,
+    **unknown: Never,
 ) -> tuple[dict[str, Array], list[float]]:
     """The article's L-layer network: gradient descent over all samples at once. Columns are samples.
 
@@ -82,6 +84,7 @@ def L_layer_model(
     >>> params["W1"].round(3)
     array([[3.]])
     """
+    nearest.refuse(unknown, "L_layer_model", L_layer_model)
     dims = arguments.widths(layer_dims)
     rate = checks.number("learning_rate", learning_rate, low=0, above=True, remedy="The article uses 0.05.")
     iterations = checks.integer("num_iterations", num_iterations, low=0, remedy="The article uses 10.")
@@ -100,6 +103,9 @@ def L_layer_model(
     floating = "float" in data.dtype_name(X)  # the article computes in float64, whatever integers it is given
     name = data.working_dtype(dtype or (None if floating else "float64"), X)
     chosen.dtype(name)
+    ranges.require("learning_rate", rate, name)
+    for numbers in (priced.settings, *(each.settings for each in (*hidden, last))):
+        ranges.require_all(numbers, name, {})
     with chosen.scope():
         rows = _transposed_columns(X, dims[0], chosen, name, "X")
         truth = _transposed_columns(Y, dims[-1], chosen, name, "Y")

@@ -10,6 +10,7 @@ from typing import Any
 
 Histories = Mapping[str, Sequence[float]]
 SHOWN = ("loss", "training_loss", "validation_loss", "validation_score")
+LONGEST = 40  # characters of a bar that say what the loss is
 
 
 def bars() -> Any:
@@ -20,17 +21,30 @@ def bars() -> Any:
         raise ImportError("verbose=1 needs tqdm; run: pip install 'dlx-nn[progress]', or pass verbose=2") from reason
 
 
+def has_bars() -> bool:
+    """Whether there is tqdm."""
+    try:
+        bars()
+    except ImportError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def progress(verbose: int, epochs: int, rows: int, done: int = 0) -> Iterator[Callable[[Histories], None]]:
+def progress(
+    verbose: int, epochs: int, rows: int, done: int = 0, label: str = ""
+) -> Iterator[Callable[[Histories], None]]:
     """A function that shows the history after each epoch: not at all, in a bar, or with 2 in lines.
 
-    `done` epochs of them were before, each is over that many `rows`.
+    `done` epochs of them were before, each is over that many `rows`. The `label` says what the loss is, if its name
+    alone does not.
     """
     if verbose == 0:
         yield lambda history: None
     elif verbose == 1:
         nowhere = sys.stderr is None  # a process without a console
-        with bars()(total=epochs, initial=done, unit="epoch", dynamic_ncols=True, disable=nowhere) as bar:
+        style: dict[str, Any] = {"unit": "epoch", "dynamic_ncols": True, "disable": nowhere}
+        with bars()(total=epochs, initial=done, desc=shortened(label, LONGEST) or None, **style) as bar:
 
             def advance(history: Histories) -> None:
                 speed = rows / max(history["seconds"][-1], 1e-9)
@@ -39,7 +53,17 @@ def progress(verbose: int, epochs: int, rows: int, done: int = 0) -> Iterator[Ca
 
             yield advance
     else:
+        if label:
+            print(f"loss: {label}", flush=True)
         yield lambda history: print(line(history, epochs), flush=True)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or its beginning and its end, for names often differ in their last characters."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 3
+    return f"{text[: longest - 1 - end]}…{text[-end:]}"
 
 
 def figures(history: Histories) -> list[str]:

@@ -25,6 +25,7 @@ from dlx import (
     network,
     optimizers,
     parameters,
+    ranges,
     scoring,
     steps,
     stopping,
@@ -61,7 +62,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
         """All epochs."""
-        self._validate_params()
+        estimator_settings.validate(self)
         first = not hasattr(self, "coefs_") or not self.warm_start
         estimator_data.require_both(*validation)
         with all_or_nothing(self):
@@ -96,7 +97,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             rows, held_rows = estimator_data.split(given.X.shape[0], self.validation_fraction, labels, state)
         n = given.X.shape[0] if rows is None else len(rows)
         rule = self._rule(part and not first)
-        settings = estimator_settings.settings(self, n, rule, self.t_, part)
+        settings = estimator_settings.settings(self, n, rule, self.t_, part, plan.dtype)
         plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
         size = 8 if plan.dtype == "float64" else 4
         features = given.X.tocsr() if data.compressed(given.X) else given.X
@@ -108,15 +109,16 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                 self._standards = inputs, self._standard_of_targets(given.Y, rows, plan)
             samples, total = self._samples(given, rows, held_rows, plan, dense=estimator_settings.is_lbfgs(self))
             held = self._held(given, held_out, samples, held_rows, plan)
-            task = self._task(plan, settings, samples, rows, self.alpha / total)
+            task = self._task(plan, settings, samples, rows, ranges.penalty(self.alpha, total, plan.dtype))
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task.net, held, rule, hooks)
             start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = own_params(pairs, plan.backend, plan.dtype)
             try:
-                params, _ = training.train(
-                    task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
-                )
+                with watch.shown(settings.epochs, n, part):
+                    params, _ = training.train(
+                        task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
+                    )
             except divergence.DivergenceError as reason:
                 params = watch.after(reason)
             self._finish(plan, settings, watch, params, n)
@@ -199,6 +201,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
             checks.reject("sample_weight", "have a sum above 0", got, remedy)
         weights = targets.to_mean_one(weights, rows, held_rows)
+        ranges.require_held_out(weights, held_rows, plan.dtype)
         X = estimator_data.prepared(given.X, inputs, plan.backend, plan.dtype, dense)
         return targets.place(target, weights, X, plan.backend, plan.dtype), total
 
@@ -208,7 +211,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         if class_weight is not None:
             target = target._replace(classes=np.asarray(self.classes_))
         found = targets.weights(weights, class_weight, target, backend)
-        return found if found is None or weights is None else found * weights.max()
+        return found if found is None or weights is None else ranges.product(found, weights.max())
 
     def _held(
         self, given: Given, held_out: Given | None, samples: data.Rows, rows: HostArray | None, plan: Plan

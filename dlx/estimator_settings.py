@@ -9,15 +9,18 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, Options, StrOptions
 
 from dlx import (
+    activations,
     arguments,
     checks,
     initializers,
     losses,
+    nearest,
     optimizers,
     quasi_newton,
+    ranges,
     schedules,
     steps,
     stopping,
@@ -40,6 +43,7 @@ BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
 }
 RATES = ("constant", "invscaling", "adaptive")
 FLAT = 2.2e-9  # SciPy's default of "ftol", with which scikit-learn's lbfgs stops
+NAMES = {"learning_rate": "learning_rate_init", "eps": "epsilon"}  # of scikit-learn
 CONSTRAINTS: dict[str, Any] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [str, Activation, tuple, list],
@@ -76,6 +80,26 @@ CONSTRAINTS: dict[str, Any] = {
 }
 
 
+def given(arguments: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """What a constructor was given, from its `arguments` as its first line sees them; others are refused."""
+    nearest.refuse(arguments["unknown"], kind.__name__, kind)
+    return {name: value for name, value in arguments.items() if name not in ("self", "__class__", "unknown")}
+
+
+def validate(est: Any) -> None:
+    """scikit-learn's checks of all parameters; its own MLPRegressor takes a loss first, which here is no layer size."""
+    first = est.hidden_layer_sizes
+    for name, kind, known in (
+        ("loss", losses.Loss, {*losses.LOSSES, "log_loss"}),
+        ("activation", Activation, {*activations.ACTIVATIONS}),
+        ("solver", optimizers.Optimizer | quasi_newton.LBFGS, {*optimizers.OPTIMIZERS}),
+    ):
+        if isinstance(first, kind) or (isinstance(first, str) and first in known):
+            remedy = f"Here layer sizes come first: pass {name}={first!r} by name."
+            checks.reject("hidden_layer_sizes", "hold widths of layers", repr(first), remedy, InvalidParameterError)
+    est._validate_params()
+
+
 def hidden_sizes(est: Any) -> list[int]:
     """The widths of the hidden layers: `hidden_layer_sizes`, or `n_layers` times `width`."""
     sizes = est.hidden_layer_sizes
@@ -101,7 +125,7 @@ def real_outputs(loss: losses.Loss, columns: int) -> int:
     return len(q)
 
 
-def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool) -> steps.Settings:
+def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool, dtype: str) -> steps.Settings:
     """How to train on `n` rows, `before` of which were seen in earlier trainings."""
     batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
     if batch_size > n:
@@ -112,7 +136,7 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
     chosen = optimizer(est)
     planned = est.max_iter * -(-n // batch_size)
     own = getattr(chosen, "learning_rate", None)
-    return arguments.settings(
+    found = arguments.settings(
         chosen,
         arguments.DEFAULT_RATE if own is not None else rate(est, n, rule, before, planned, incremental),
         batch_size,
@@ -122,6 +146,7 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
         None,
         None,
     )
+    return ranges.in_dtype(dtype, found, est._hidden, est._fitted_loss, NAMES)
 
 
 def optimizer(est: Any) -> optimizers.Optimizer | quasi_newton.LBFGS:

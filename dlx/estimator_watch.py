@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
-from dlx import data, divergence, estimator_settings, losses, network, optimizers, scoring, stopping, training
+from dlx import data, display, divergence, estimator_settings, losses, network, optimizers, scoring, stopping, training
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.estimator_callbacks import Hooks
@@ -81,6 +81,27 @@ class Watch:
         self.end: Start | None = None
         self.history: training.History = {}
         self.stopped = False
+        self.reason = ""
+        self.show: Callable[[training.History], None] = self.lines
+
+    def lines(self, history: training.History) -> None:
+        """The last epoch in scikit-learn's words."""
+        print(f"Iteration {len(history['loss'])}, loss = {history['loss'][-1]:.8f}")
+        if self.held is not None:
+            print(f"Validation score: {history['validation_score'][-1]:f}")
+
+    @contextlib.contextmanager
+    def shown(self, epochs: int, rows: int, part: bool) -> Iterator[None]:
+        """What `verbose` asks for: a bar, which is no use for a `part` of one epoch, or lines; last, why it stopped."""
+        verbose = int(self.est.verbose)
+        bar = verbose == 1 and not part and display.has_bars()
+        if bar or not verbose:
+            with display.progress(int(bar), epochs, rows, label=losses.label(self.est.loss)) as self.show:
+                yield
+        else:
+            yield
+        if self.reason:
+            print(self.reason)
 
     def validate(self, params: Params) -> dict[str, float]:
         """An epoch's figures of the rows held out; the scorer, if there is one, sees the estimator as it then is."""
@@ -105,10 +126,7 @@ class Watch:
         """Whether the epoch that has just ended is the last."""
         est, self.history = self.est, history
         done, loss = len(history["loss"]), history["loss"][-1]
-        if est.verbose:
-            print(f"Iteration {done}, loss = {loss:.8f}")
-            if self.held is not None:
-                print(f"Validation score: {history['validation_score'][-1]:f}")
+        self.show(history)
         if est.early_stopping:
             by_loss = est.early_stopping == "loss"
             figure = -history["validation_loss"][-1] if by_loss else history["validation_score"][-1]
@@ -122,7 +140,7 @@ class Watch:
             self.stopped |= stopping.flat(history["loss"], estimator_settings.FLAT)
         if est.verbose and self.stopped:
             what = "Validation figure" if est.early_stopping else "Training loss"
-            print(f"{what} did not improve by more than tol={est.tol:f} any longer. Stopping.")
+            self.reason = f"{what} did not improve by more than tol={est.tol:f} any longer. Stopping."
         self.stopped |= self.hooks.epoch(
             lambda: est._fitted(self.plan, params), self.stopped or done == self.hooks.epochs
         )

@@ -6,7 +6,7 @@ are classes of scikit-learn's manners over the parts of `dlx.fit`.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, conversion, data, estimator_data, estimator_settings, labels, losses, scoring, targets
+from dlx import checks, conversion, data, estimator_data, estimator_settings, labels, losses, nearest, scoring, targets
 from dlx.backend import HOST, Array, backend_of, get_backend, library_of
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
@@ -60,6 +60,8 @@ class MLPClassifier(ClassifierMixin, Base):
         The same one draws the same first weights and the same batches as in scikit-learn.
     tol : float >= 0, default 1e-4
     verbose : bool or int, default False
+        True or 1 shows a progress bar where tqdm is installed; 2 or more prints scikit-learn's lines, as does True
+        without tqdm, and in `partial_fit`.
     warm_start : bool, default False
         `fit` goes on from the weights and the optimizer's momenta of the last one.
     momentum : float in [0, 1), default 0.9
@@ -126,6 +128,7 @@ class MLPClassifier(ClassifierMixin, Base):
     ['a', 'b']
     """
 
+    @nearest.closed
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -162,9 +165,9 @@ class MLPClassifier(ClassifierMixin, Base):
         init: Any = "auto",
         standardize: bool = False,
         scoring: Any = None,
+        **unknown: Never,
     ) -> None:
-        given = {**locals()}
-        self.__dict__.update((name, value) for name, value in given.items() if name not in ("self", "__class__"))
+        self.__dict__.update(estimator_settings.given(locals(), MLPClassifier))
 
     @with_callbacks
     def fit(
@@ -213,7 +216,7 @@ class MLPClassifier(ClassifierMixin, Base):
         classes : array of labels
             All that will ever come; needed in the first call.
         """
-        self._validate_params()
+        estimator_settings.validate(self)
         if self.class_weight == "balanced":
             got, remedy = "'balanced'", "A part does not know the whole: name a weight for each label."
             checks.reject("class_weight", "be a dict in partial_fit", got, remedy)
@@ -353,6 +356,8 @@ class MLPRegressor(RegressorMixin, Base):
         The same one draws the same first weights and the same batches as in scikit-learn.
     tol : float >= 0, default 1e-4
     verbose : bool or int, default False
+        True or 1 shows a progress bar where tqdm is installed; 2 or more prints scikit-learn's lines, as does True
+        without tqdm, and in `partial_fit`.
     warm_start : bool, default False
         `fit` goes on from the weights and the optimizer's momenta of the last one.
     momentum : float in [0, 1), default 0.9
@@ -416,6 +421,7 @@ class MLPRegressor(RegressorMixin, Base):
     array([7.])
     """
 
+    @nearest.closed
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -451,9 +457,9 @@ class MLPRegressor(RegressorMixin, Base):
         init: Any = "auto",
         standardize: bool = False,
         scoring: Any = None,
+        **unknown: Never,
     ) -> None:
-        given = {**locals()}
-        self.__dict__.update((name, value) for name, value in given.items() if name not in ("self", "__class__"))
+        self.__dict__.update(estimator_settings.given(locals(), MLPRegressor))
 
     @with_callbacks
     def fit(
@@ -473,7 +479,7 @@ class MLPRegressor(RegressorMixin, Base):
     @available_if(_takes_parts)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, going on where the last call ended; so many calls are `fit`."""
-        self._validate_params()
+        estimator_settings.validate(self)
         self._fit_part(X, y, sample_weight)
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from dlx import (
     initializers,
     losses,
     memory,
+    nearest,
     network,
     parameters,
     quasi_newton,
+    ranges,
     scoring,
     steps,
     targets,
@@ -34,6 +36,7 @@ from dlx.model import Network, begun_from
 from dlx.network import Params
 
 
+@nearest.closed
 def fit(
     X: Any,
     y: Any,
@@ -66,6 +69,7 @@ def fit(
     backend: Any = None,
     dtype: Any = None,
     rng: Any = None,
+    **unknown: Never,
 ) -> Network:
     """Train a fully connected network.
 
@@ -190,6 +194,7 @@ def fit(
     >>> net.predict([[3.0]]).round(6)
     array([7.])
     """
+    nearest.refuse(unknown, "fit", fit)
     dims = arguments.widths(layer_dims)
     hidden = parameters.hidden_activations(activation, len(dims) - 2)
     settings = arguments.settings(
@@ -216,7 +221,6 @@ def fit(
     stream = arguments.streaming(stream, X, settings.optimizer)
     name = data.working_dtype(dtype, X)
     compute = chosen.dtype(name)
-    arguments.require_held({"l2": l2, "l1": l1}, name)
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
     expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4, chosen)
@@ -228,6 +232,7 @@ def fit(
             features = data.dense(features, chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])
+        settings = ranges.in_dtype(name, settings, hidden, loss, l2=l2, l1=l1)
         missing = gaps.rule(missing, loss, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0], missing=missing)
         weights = targets.weights(sample_weight, class_weight, target, chosen)
@@ -245,6 +250,7 @@ def fit(
             train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
             gaps.require_in_each_column(target.present, train_rows)
             weights = targets.to_mean_one(weights, train_rows, held_rows, target.present)
+            ranges.require_held_out(weights, held_rows, name)
             rows = targets.place(target, weights, features, chosen, name)
             held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, missing, come)
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
@@ -300,7 +306,7 @@ def _train(
 
     for listen in listeners["on_start"]:
         listen(net)
-    with display.progress(verbose, settings.epochs, task.size, done) as show:
+    with display.progress(verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
         net.params, net.history = training.train(
             task, settings, params, rng, validate, report, start, keeper=kept, resumed=resumed
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import arguments, checks, data, network, optimizers, steps, targets
+from dlx import arguments, checks, data, nearest, network, optimizers, steps, targets
 from dlx.backend import HOST, library_of
 from dlx.fitting import fit
 from dlx.model import Network
@@ -96,9 +96,10 @@ def find_learning_rate(
     lowest = checks.number("lowest", lowest, low=0, above=True, remedy="Use 1e-6, for example.")
     highest = checks.number("highest", highest, low=lowest, above=True, remedy="Use 10, for example.")
     updates = checks.integer("updates", updates, low=20, remedy="Use 300, for example.")
-    if "learning_rate" in fit_arguments:
-        got = checks.shown(fit_arguments["learning_rate"])
-        checks.reject("learning_rate", "be left out", got, "It is what is searched, from `lowest` to `highest`.")
+    for name in [name for name in fit_arguments if nearest.of(name, ["learning_rate"])]:
+        got = checks.shown(fit_arguments[name])
+        checks.reject(name, "be left out", got, "It is what is searched, from `lowest` to `highest`.")
+    nearest.refuse(fit_arguments, "find_learning_rate", find_learning_rate, fit)
     rates = np.geomspace(lowest, highest, updates)
     losses: list[float] = []
     diverged = False

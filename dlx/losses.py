@@ -410,6 +410,13 @@ def get(loss: Any) -> Loss:
     return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()
 
 
+def label(loss: Any) -> str:
+    """The call that makes the loss, where its settings are not those that its name alone stands for; else nothing."""
+    if not isinstance(loss, Loss) or (loss.name in LOSSES and loss.settings == LOSSES[loss.name]().settings):
+        return ""
+    return repr(loss) if loss.settings else ""
+
+
 def is_own(loss: Loss) -> bool:
     """Whether its formulas are those of dlx's that it is named after."""
     return checks.is_made_by(LOSSES, loss)

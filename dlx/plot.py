@@ -2,8 +2,9 @@
 
 history, boundary, weights, confusion, layers, learning_rates, rate_search.
 
-Each draws into the Axes `ax`, or into a new figure of its own where that is None, and returns the Axes. To see it on a
-screen, call matplotlib.pyplot.show. Arrays may lie where they are.
+Each draws into the Axes `ax`, or into a new figure of its own where that is None, and returns the Axes. The layout of
+the figure of `ax` is tightened if it has no room for the labels and no layout engine of its own. To see it on a screen,
+call matplotlib.pyplot.show. Arrays may lie where they are.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from dlx import checks, plot_data
+from dlx import checks, display, plot_data
 from dlx.learning_rates import RateSearch, find_learning_rate
 from dlx.model import Network
+from dlx.plot_layout import within
 
 Axes = Any  # matplotlib is optional
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and line styles tell them apart in grey
@@ -66,7 +68,7 @@ def history(net: Any, ax: Axes = None) -> Axes:
     ax.set(xlabel="epoch", ylabel="loss")
     ax.set_xlim((1, len(loss)) if len(loss) > 1 else (0, 2))
     _legend(ax)
-    return ax
+    return within(ax)
 
 
 def boundary(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
@@ -115,7 +117,7 @@ def boundary(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
     ax.set_xlabel(_short(names[0]), parse_math=False)
     ax.set_ylabel(_short(names[1]), parse_math=False)
     ax.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
-    return ax
+    return within(ax)
 
 
 def weights(net: Any, shape: Sequence[int] | None = None, count: int = 25, ax: Axes = None) -> Axes:
@@ -148,7 +150,7 @@ def weights(net: Any, shape: Sequence[int] | None = None, count: int = 25, ax: A
     ax.set_axis_off()
     which = f"{drawn} of {W.shape[1]} units, those of the largest weights"
     ax.set_title(f"first layer: {which if drawn < W.shape[1] else f'all {drawn} units'}", fontsize="medium")
-    return ax
+    return within(ax)
 
 
 def confusion(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
@@ -175,13 +177,14 @@ def confusion(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
         shade = "white" if shares[i, j] > 0.5 else "black"
         ax.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=shade, fontsize=min(10, 160 / K))
     ticks = np.arange(0, K, math.ceil(K / MOST_NUMBERED))
-    names = [_short(classes[k]) for k in ticks]
-    ax.set_xticks(ticks, names, rotation=90 if max(map(len, names)) * K > 40 else 0, parse_math=False)
-    ax.set_yticks(ticks, names, parse_math=False)
+    names = [display.shortened(str(classes[k]), LONGEST if K <= 10 else LONGEST * 2 // 3) for k in ticks]
+    style = {"parse_math": False, "fontsize": min(10, 160 / len(ticks))}
+    ax.set_xticks(ticks, names, rotation=90 if max(map(len, names)) * K > 40 else 0, **style)
+    ax.set_yticks(ticks, names, **style)
     n = int(counts.sum())
     ax.set(xlabel="predicted", ylabel="true")
     ax.set_title(f"{int(np.trace(counts)):,} of {n:,} right: {np.trace(counts) / n:.1%}", fontsize="medium")
-    return ax
+    return within(ax)
 
 
 def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> Axes:
@@ -233,7 +236,7 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
         ax.set_xlim(0.1, 1)  # there is nothing to scale by
     ax.set(xlabel="absolute value, of what is not zero", ylabel="layer")
     _legend(ax)
-    return ax
+    return within(ax)
 
 
 def learning_rates(
@@ -283,7 +286,7 @@ def rate_search(found: RateSearch, ax: Axes = None) -> Axes:
     low, high = (float(f(np.concatenate(shown), initial=0.0)) for f in (np.min, np.max))
     ax.set(xlabel="learning rate", ylabel="loss", ylim=(low, high + 0.3 * ((high - low) or 1.0)))
     _legend(ax)
-    return ax
+    return within(ax)
 
 
 def _matplotlib() -> Any:
@@ -333,8 +336,7 @@ def _legend(ax: Axes, drawn: Sequence[Any] | None = None) -> None:
 
 def _short(name: Any) -> str:
     """A label that leaves room for the picture."""
-    text = str(name)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return display.shortened(str(name), LONGEST)
 
 
 def _mark(ax: Axes, x: float, said: str, right: bool = False, colour: str = GREY) -> None:

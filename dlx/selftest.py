@@ -20,6 +20,12 @@ GRADIENT_LIMIT = 1e-7  # truncation is of the order of STEP², rounding of 1e-16
 AGREEMENT_LIMIT = {"float64": 1e-10, "float32": 1e-3}  # after 40 updates, relative to the largest weight
 
 
+def trains(backend: Backend) -> None:
+    """A training of one update, which raises whatever it raises where the library lacks a part of the standard."""
+    X = np.linspace(-1.0, 1.0, ROWS, dtype=np.float32)[:, None]
+    fit(X, X, (1, 2, 1), epochs=1, rng=0, backend=backend).predict(X)
+
+
 def check(selector: str | None = None) -> int:
     """Gradients on NumPy, then every backend (or the one named) against NumPy; prints a line each; 0 if all is well."""
     passed = [_say("gradients", "numpy, central differences", GRADIENT_LIMIT, _gradient_error())]

@@ -3,7 +3,7 @@
 import importlib
 import pickle
 import sys
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 
 import numpy as np
 import pytest
@@ -110,7 +110,9 @@ def test_selectors_lead_back_to_their_backend(be):
 def test_a_backend_describes_itself(be):
     facts = be.describe()
     assert {type(text) for item in facts.items() for text in item} == {str}
-    assert facts["version"] == version({"strict": "array-api-strict", "cupy": "cupy-cuda12x"}.get(be.name, be.name))
+    distributions = packages_distributions()[{"strict": "array_api_strict"}.get(be.name, be.name)]
+    plain = {version(each).partition("+")[0] for each in distributions}  # "2.11.0+cu130" has a local part
+    assert facts["version"].partition("+")[0] in plain
     assert facts["devices"]
 
 

@@ -392,7 +392,12 @@ MANY_SLOTS = dlx.optimizers.gradient_descent()._replace(slots=9)
         ({"checkpoint_every": 1.5}, TypeError, "`checkpoint_every` must be an integer >= 1; got 1.5."),
         *(
             ({"checkpoint_every": span}, ValueError, "`checkpoint_every` must be a datetime.timedelta, or convert to")
-            for span in (np.timedelta64(60, "ns"), np.timedelta64(1, "Y"), np.timedelta64(5), np.timedelta64("NaT"))
+            for span in (
+                np.timedelta64(60, "ns"),
+                np.timedelta64(1, "Y"),
+                np.timedelta64(5, "M"),
+                np.timedelta64("NaT", "s"),
+            )
         ),
         ({"optimizer": MANY_SLOTS}, ValueError, "`optimizer` must have at most 8 slots to be saved; got 9. Use fewer"),
         ({"checkpoint_every": "hour"}, ValueError, "`checkpoint_every` must be one of 'epoch'; got 'hour'. Or pass"),

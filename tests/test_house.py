@@ -12,20 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
-    {"display", "version", "checks", "backend", "nesting", "interrupts", "files", "streams"}
+    {"display", "version", "checks", "nearest", "backend", "nesting", "interrupts", "files", "streams"}
     | {"labels", "columns", "host"},
-        "display",
-        "version",
-        "checks",
-        "backend",
-        "nesting",
-        "interrupts",
-        "files",
-        "streams",
-        "labels",
-        "columns",
-        "host",
-    },
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
     {"data", "targets", "dropout", "parameters", "gaps"},
@@ -34,7 +22,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"descriptions", "views"},
     {"contents"},
     {"steps", "divergence", "epochs", "training", "stopping"},
-    {"arguments", "evidence", "diagnosis"},
+    {"arguments", "evidence", "diagnosis", "ranges"},
     {"memory"},
     {"export"},
     {"model"},
@@ -46,7 +34,7 @@ ROOMS = (  # a file imports only from its own room and those above it
     {"estimator_watch"},
     {"estimator_base"},
     {"estimators"},
-    {"learning_rates", "plot_data"},
+    {"learning_rates", "plot_data", "plot_layout"},
     {"plot"},
     {"__init__", "__main__"},
 )
@@ -75,6 +63,7 @@ HOST_WORK += [
     "labels",
     "columns",
     "host",
+    "ranges",
 ]
 WITH_SKLEARN = ["estimator_base", "estimator_data", "estimator_settings", "estimator_callbacks", "estimator_watch"]
 WITH_SKLEARN += ["estimators", "conversion", "onnx_hooks"]  # none of them is imported before its names are asked for

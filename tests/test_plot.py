@@ -556,10 +556,10 @@ def test_names_are_shown_as_they_are_and_long_ones_shortened():
     X = pandas.DataFrame(POINTS, columns=["$x_1", "_" * 30])
     y = names[np.arange(60) % 3]
     net = dlx.fit(X, y, (2, 4, 3), epochs=1, rng=0)
-    shown = ["$5 to $10", "_hidden", "a" * 23 + "\N{HORIZONTAL ELLIPSIS}"]
+    shown = ["$5 to $10", "_hidden", "a" * 16 + "\N{HORIZONTAL ELLIPSIS}" + "a" * 7]
     ax = dlx.plot.boundary(net, X, y)
     assert legend(ax) == shown
-    assert [ax.get_xlabel(), ax.get_ylabel()] == ["$x_1", "_" * 23 + "\N{HORIZONTAL ELLIPSIS}"]
+    assert [ax.get_xlabel(), ax.get_ylabel()] == ["$x_1", "_" * 16 + "\N{HORIZONTAL ELLIPSIS}" + "_" * 7]
     counts = dlx.plot.confusion(net, X, y)
     for labels in (counts.get_xticklabels(), counts.get_yticklabels()):
         assert [each.get_text() for each in labels] == shown
@@ -574,3 +574,64 @@ def test_a_validation_that_is_nan_throughout_is_left_out():
     ax = dlx.plot.history(net)
     assert legend(ax) == ["training loss"]
     assert texts(ax) == ["best epoch: 2\nloss 1"]
+
+
+# -- all labels lie within the figure --
+
+LONG = np.array([f"a class of some thirty letters {k:02d}" for k in range(20)])
+CROWDED = dlx.fit(POINTS, LONG[np.arange(60) % 20], (2, 20), epochs=2, rng=0, validation=(POINTS, LONG[:1].repeat(60)))
+WITH_LONG_NAMES = {
+    "confusion": lambda ax=None: dlx.plot.confusion(CROWDED, POINTS, LONG[np.arange(60) % 20], ax=ax),
+    "boundary": lambda ax=None: dlx.plot.boundary(CROWDED, POINTS, LONG[np.arange(60) % 20], ax=ax),
+    "history": lambda ax=None: dlx.plot.history(CROWDED, ax=ax),
+    "weights": lambda ax=None: dlx.plot.weights(CROWDED, shape=(1, 2), ax=ax),
+    "layers": lambda ax=None: dlx.plot.layers(CROWDED, POINTS, LONG[np.arange(60) % 20], ax=ax),
+}
+
+
+def outside(ax):
+    """The labels, ticks' labels and titles, of the Axes and its figure's others, that the picture cuts off."""
+    ax.figure.canvas.draw()
+    box, cut = ax.figure.bbox, []
+    for each in ax.figure.axes:
+        ticks = [tick for axis in (each.xaxis, each.yaxis) for tick in axis.get_ticklabels() if each.axison]
+        low, high = sorted(each.get_ylim())
+        ticks = [t for t in ticks if t.get_text() and (t.get_position()[0] or low <= t.get_position()[1] <= high)]
+        legend = each.get_legend().get_texts() if each.get_legend() else []
+        drawn = [each.title, *([each.xaxis.label, each.yaxis.label] if each.axison else []), *ticks, *legend]
+        left, right = sorted(each.get_xlim())
+        for text in drawn:
+            if text in ticks and text in each.get_xticklabels() and not left <= text.get_position()[0] <= right:
+                continue  # beyond the limits, where matplotlib draws none
+            found = text.get_window_extent()
+            if min(found.x0 - box.x0, found.y0 - box.y0, box.x1 - found.x1, box.y1 - found.y1) < -0.5:
+                cut.append(text.get_text())
+    return cut
+
+
+@pytest.mark.parametrize("name", WITH_LONG_NAMES)
+@pytest.mark.parametrize("own", [True, False], ids=["a figure of its own", "the user's Axes"])
+def test_labels_are_not_cut_off(name, own):
+    """With 20 classes of 30 letters, confusion's "predicted" and "true" lay 156 and 101 pixels outside the figure."""
+    ax = None if own else plt.subplots()[1]
+    drawn = WITH_LONG_NAMES[name](ax=ax)
+    assert outside(drawn) == []
+    assert drawn.get_window_extent().width > 150
+
+
+def test_a_layout_of_the_user_s_own_stays():
+    figure, ax = plt.subplots(layout="constrained")
+    WITH_LONG_NAMES["confusion"](ax=ax)
+    assert figure.get_layout_engine().__class__.__name__ == "ConstrainedLayoutEngine"
+    assert outside(ax) == []
+    figure, ax = plt.subplots()
+    before = ax.get_position().bounds
+    dlx.plot.history(CROWDED, ax=ax)
+    assert ax.get_position().bounds == before  # for there is room
+
+
+def test_long_names_differ_in_what_is_shown():
+    for ax in (WITH_LONG_NAMES["confusion"](), WITH_LONG_NAMES["boundary"]()):
+        shown = legend(ax) if ax.get_legend() else [each.get_text() for each in ax.get_yticklabels()]
+        assert len(set(shown)) == len(shown) == 20
+        assert max(map(len, shown)) <= 24
