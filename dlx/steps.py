@@ -320,7 +320,7 @@ def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
         return lambda batch: batch, batch
     numbers = None if chosen is None else task.to_device(_table(chosen, filling)[0])
     given = filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype)
-    return lambda given: _batch(xp, *given, dtype), given
+    return lambda given: _batch(xp, given[0], given[1], given[2], dtype), given
 
 
 def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:
