@@ -10,8 +10,9 @@ from typing import Any, Never
 import numpy as np
 
 from dlx import arguments, checks, data, divergence, losses, nearest, network, optimizers, parameters, ranges, targets
-from dlx.backend import Array, Backend, common_backend
+from dlx.backend import Array, Backend
 from dlx.model import own_params
+from dlx.placement import common_backend
 
 
 @nearest.closed

@@ -210,11 +210,6 @@ def stored_dtype(name: str, backend: Backend, dtype: str) -> str:
     return name
 
 
-def all_finite(xp: Namespace, X: Array) -> bool:
-    """Whether no value is nan or infinite, by their sum: in one pass, but large values may be taken for infinite."""
-    return bool(xp.isfinite(xp.sum(X)))
-
-
 def require_finite(
     X: Array, backend: Backend, name: str, dtype: str | None = None, names: Sequence[str] | None = None
 ) -> None:
@@ -294,11 +289,6 @@ def gather(xp: Namespace, samples: Rows, rows: Array | None, dtype: Any) -> Batc
         X, Y = X[rows] if compressed(X) else xp.take(X, rows, axis=0), xp.take(Y, rows, axis=0)
         w = None if w is None else xp.take(w, rows, axis=0)
     return Batch(X if X.dtype == dtype else xp.astype(X, dtype), truth(xp, Y, classes, dtype), w)
-
-
-def row_numbers(rows: HostArray, n: int, backend: Backend) -> Array:
-    """Numbers of rows, out of n, on the backend: as small as they may be."""
-    return backend.asarray(rows, "int32" if n < 2**31 else "int64")
 
 
 def streams(samples: Rows, backend: Backend) -> bool:

@@ -81,8 +81,7 @@ def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float)
 
 def loss_after(task: Task, params: Params, numbers: HostArray | None) -> float:
     """J + R of these parameters over the rows of those numbers (all, if None), without dropout."""
-    dtype = task.backend.dtype(task.dtype)
-    loss = scoring.loss_of(task.backend, task.net, params, task.rows, numbers, dtype)
+    loss = scoring.loss_of(task.backend, task.net, params, task.rows, numbers)
     return loss + float(network.penalty(task.net, params))
 
 

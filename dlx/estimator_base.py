@@ -28,7 +28,6 @@ from dlx import (
     ranges,
     scoring,
     steps,
-    stopping,
     targets,
     training,
 )
@@ -37,7 +36,6 @@ from dlx.backend import (
     Array,
     Backend,
     backend_of,
-    common_backend,
     library_of,
 )
 from dlx.estimator_callbacks import CallbackSupport, Hooks
@@ -46,6 +44,7 @@ from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch, all_or_not
 from dlx.model import own_params
 from dlx.network import Layer, Params
 from dlx.onnx_hooks import OnnxHooks
+from dlx.placement import common_backend
 
 HostArray = np.ndarray[Any, Any]
 LINKS = {"classes": "softmax", "binary": "logistic", "counts": "exp", "real": "identity"}
@@ -96,7 +95,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             labels = self._labels_to_split(given.Y)
             rows, held_rows = estimator_data.split(given.X.shape[0], self.validation_fraction, labels, state)
         n = given.X.shape[0] if rows is None else len(rows)
-        rule = self._rule(part and not first)
+        rule = estimator_settings.rule(self, part and not first)
         settings = estimator_settings.settings(self, n, rule, self.t_, part, plan.dtype)
         plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
         size = 8 if plan.dtype == "float64" else 4
@@ -171,17 +170,6 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             got = f"{parameters.layer_dims(pairs)} before and {dims} now"
             checks.reject("hidden_layer_sizes", "stay what it was where a training goes on", got, remedy)
         return pairs
-
-    def _rule(self, goes_on: bool) -> stopping.Plateau:
-        """When the training ends; in `partial_fit` the epochs before count too."""
-        rule = stopping.Plateau(
-            self.tol, self.n_iter_no_change, float(self.learning_rate_init), estimator_settings.adapts(self)
-        )
-        if goes_on and hasattr(self, "_optimizer"):
-            rule.rate = self._optimizer.learning_rate
-        if goes_on and self.best_loss_ is not None:
-            rule.best, rule.count = -self.best_loss_, self._no_improvement_count
-        return rule
 
     def _samples(
         self, given: Given, rows: HostArray | None, held_rows: HostArray | None, plan: Plan, dense: bool = False

@@ -177,6 +177,23 @@ def is_lbfgs(est: Any) -> bool:
     return est.solver == "lbfgs" or isinstance(est.solver, quasi_newton.LBFGS)
 
 
+def takes_parts(est: Any) -> bool:
+    """Whether `partial_fit` is there: for optimizers that take batches."""
+    if is_lbfgs(est):
+        raise AttributeError("partial_fit is only available for stochastic optimizers, and lbfgs is not one.")
+    return True
+
+
+def rule(est: Any, goes_on: bool) -> stopping.Plateau:
+    """When the training ends; in `partial_fit` the epochs before count too."""
+    found = stopping.Plateau(est.tol, est.n_iter_no_change, float(est.learning_rate_init), adapts(est))
+    if goes_on and hasattr(est, "_optimizer"):
+        found.rate = est._optimizer.learning_rate
+    if goes_on and est.best_loss_ is not None:
+        found.best, found.count = -est.best_loss_, est._no_improvement_count
+    return found
+
+
 def adapts(est: Any) -> bool:
     """Whether the learning rate is divided by 5 where the training would end; as in scikit-learn, not with "adam"."""
     return bool(est.solver != "adam" and isinstance(est.learning_rate, str) and est.learning_rate == "adaptive")

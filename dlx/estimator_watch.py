@@ -107,10 +107,9 @@ class Watch:
         """An epoch's figures of the rows held out; the scorer, if there is one, sees the estimator as it then is."""
         if self.held is None:
             return {}
-        backend, dtype, _, _, loss, _ = self.plan
-        rows, w, working = self.held.rows, self.held.weights, backend.dtype(dtype)
-        numbers = self.held.numbers
-        figures = scoring.validation_figures(backend, self.net, loss, params, rows, w, working, False, numbers)
+        rows, w, numbers = self.held.rows, self.held.weights, self.held.numbers
+        backend, loss = self.plan.backend, self.plan.loss
+        figures = scoring.validation_figures(backend, self.net, loss, params, rows, w, False, numbers)
         if not self.est._multilabel and len(getattr(self.est, "classes_", "01")) == 1:
             figures["validation_score"] = 1.0  # the one class there is
         if self.scorer is not None:

@@ -16,19 +16,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, conversion, data, estimator_data, estimator_settings, labels, losses, nearest, scoring, targets
+from dlx import checks, conversion, data, estimator_data, estimator_settings, labels, losses, nearest, scoring
 from dlx.backend import HOST, Array, backend_of, get_backend, library_of
 from dlx.estimator_base import Base, HostArray
 from dlx.estimator_callbacks import with_callbacks
 from dlx.estimator_data import Standard
 from dlx.estimator_watch import Plan, all_or_nothing
-
-
-def _takes_parts(est: Any) -> bool:
-    """`partial_fit` is there for optimizers that take batches."""
-    if estimator_settings.is_lbfgs(est):
-        raise AttributeError("partial_fit is only available for stochastic optimizers, and lbfgs is not one.")
-    return True
 
 
 class MLPClassifier(ClassifierMixin, Base):
@@ -206,7 +199,7 @@ class MLPClassifier(ClassifierMixin, Base):
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    @available_if(_takes_parts)
+    @available_if(estimator_settings.takes_parts)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on these rows, going on where the last call ended; so many calls are `fit`.
 
@@ -233,7 +226,7 @@ class MLPClassifier(ClassifierMixin, Base):
         backend = backend_of(said)
         with backend.scope():
             places = said if said.ndim == 1 else said[:, 0] * (len(self.classes_) - 1)
-            return targets.labels_at(places, self.classes_, backend, stays=True)
+            return labels.at(places, self.classes_, backend, stays=True)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of rows whose labels are all right."""
@@ -476,7 +469,7 @@ class MLPRegressor(RegressorMixin, Base):
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    @available_if(_takes_parts)
+    @available_if(estimator_settings.takes_parts)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, going on where the last call ended; so many calls are `fit`."""
         estimator_settings.validate(self)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dlx import activations, checks, data, losses, network, scoring, targets
-from dlx.backend import HOST, Array, Backend, Namespace, common_backend, get_backend
+from dlx.backend import HOST, Array, Backend, Namespace, get_backend
 from dlx.data import HostArray
 from dlx.network import Layer, Params
+from dlx.placement import common_backend
 
 ROWS = 4096  # looked at, drawn out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
 ELEMENTS = 1 << 23  # of a layer's input or output on those rows
@@ -255,8 +256,7 @@ def _guesses(net: Trained, batch: data.Batch) -> tuple[float, float]:
 
 
 def _loss(net: Trained, rows: data.Rows, numbers: HostArray | None) -> float:
-    dtype = net.backend.dtype(net.dtype)
-    return scoring.loss_of(net.backend, net.formulas, net.params, rows, numbers, dtype)
+    return scoring.loss_of(net.backend, net.formulas, net.params, rows, numbers)
 
 
 def _unseen(target: targets.Targets, rows: HostArray, held: targets.Targets, held_rows: HostArray) -> tuple[Any, ...]:

@@ -31,9 +31,10 @@ from dlx import (
     targets,
     training,
 )
-from dlx.backend import Array, Backend, common_backend, get_backend
+from dlx.backend import Array, Backend, get_backend
 from dlx.model import Network, begun_from
 from dlx.network import Params
+from dlx.placement import common_backend
 
 
 @nearest.closed
@@ -288,16 +289,13 @@ def _train(
 ) -> None:
     """Give the network what the task teaches it, from its own parameters on or from where it is resumed."""
     params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
-    compute = task.backend.dtype(task.dtype)
-
     measures = training.measures(task, settings, held is not None)
 
     def validate(params: Params) -> dict[str, float]:
         if held is None:
             return {"training_loss": divergence.loss_after(task, params, task.chosen)} if measures else {}
         rows, numbers = held
-        w = rows.weights
-        return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, w, compute, numbers=numbers)
+        return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, rows.weights, numbers=numbers)
 
     def report(params: Params, history: training.History) -> bool:
         net.params, net.history = params, history

@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dlx import checks
+from dlx.backend import HOST, Array, Backend, library_of
 
 HostArray = np.ndarray[Any, Any]
+WIDE_UNSIGNED = (np.uint16, np.uint32, np.uint64)  # of which PyTorch takes no rows
 MISSING = ("NoneType", "NAType", "NaTType")  # of Python and of pandas, which need not be installed
 
 
@@ -161,3 +163,29 @@ def refuse(y: HostArray, name: str) -> NoReturn:
         checks.reject(name, "hold labels that 64 bits hold exactly", got, number)
     got = f"dtype {y.dtype}" if y.dtype.kind != "O" else f"{checks.shown(values[0][1])} at row 0"
     checks.reject(name, "hold labels: integers, booleans or strings", got, number, TypeError)
+
+
+def at(places: Array, classes: HostArray, backend: Backend, stays: bool) -> Array:
+    """The labels of those class numbers, (n,): if that `stays` there, in the backend's library where it holds them."""
+    theirs = _on_device(classes, backend) if stays and backend.name != HOST else None
+    if theirs is not None:
+        return backend.xp.take(theirs, places, axis=0)
+    return classes[places if library_of(places) == HOST else backend.to_host(places)]
+
+
+def _on_device(classes: HostArray, backend: Backend) -> Array | None:
+    """The labels as an array of the backend's library; None where that cannot hold them, as JAX of 32 bits.
+
+    It is decided on the host: a prediction does not wait for the device.
+    """
+    if classes.dtype.kind == "f":
+        return backend.asarray(classes)
+    signed = classes.astype(np.int64) if classes.dtype in WIDE_UNSIGNED else classes
+    if classes.dtype.kind not in "biu" or not np.array_equal(signed, classes):
+        return None
+    try:
+        backend.dtype(signed.dtype.name)
+    except TypeError:  # 64-bit integers are off in JAX, which narrows them
+        if not np.array_equal(signed.astype(np.int32), signed):
+            return None
+    return backend.asarray(signed)

@@ -18,6 +18,7 @@ from dlx import (
     evidence,
     export,
     gaps,
+    labels,
     losses,
     network,
     parameters,
@@ -32,11 +33,11 @@ from dlx.backend import (
     Backend,
     BackendNotInstalled,
     BackendUnavailable,
-    common_backend,
     get_backend,
     library_of,
 )
 from dlx.network import Layer, Params
+from dlx.placement import common_backend
 from dlx.saving import FileError
 from dlx.streams import Source, Target
 from dlx.training import History
@@ -477,14 +478,14 @@ class Network:
             and X.ndim == 2
             and X.shape[1] == W.shape[0]
             and 0 < X.shape[0] <= AT_A_STROKE
-            and data.all_finite(self.backend.xp, X)
+            and self.backend.all_finite(X)
         )
 
     def _labels(self, places: Array, X: Any) -> Array:
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
         if classes is None:
             return places
-        return targets.labels_at(places, classes, self.backend, library_of(X) == self.backend.name)
+        return labels.at(places, classes, self.backend, library_of(X) == self.backend.name)
 
 
 def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -> Params:

@@ -46,16 +46,35 @@ class Asked(NamedTuple):
 
     def rowwise(self, of_scores: OfScores, name: Hashable) -> Callable[[Array, bool], Array]:
         """``call(X, to_host)``: for a block of rows `of_scores` of their scores, which is called `name`."""
-        net, prepare, working = self.net, self.prepare, self.backend.dtype(self.dtype)
 
         def function(constants: Any, X: Array) -> Array:
-            params, others = constants
-            X = net.xp.astype(X, working, copy=False)
-            return of_scores(net, network.scores(net, params, X if prepare is None else prepare(others, X)))
+            return of_scores(self.net, self._scores(constants, X))
 
-        key = None if net.kind is None else ("scores", net.kind, self.kind, name)
-        call = self.backend.rowwise(function, key)
+        call = self.backend.rowwise(function, self._key("scores", name))
         return lambda X, to_host: call((self.params, self.constants), X, to_host)
+
+    def judged(
+        self, of_scores: OfScores, name: Hashable, by_target: bool
+    ) -> Callable[[Array, Array, Array | None], tuple[HostArray, HostArray]]:
+        """``call(X, Y, classes)``: for a block of rows the same, and the losses, or terms `by_target`; on the host."""
+
+        def function(constants: Any, rows: tuple[Array, Array]) -> tuple[Array, Array]:
+            (*given, classes), (X, Y) = constants, rows
+            Z = self._scores(given, X)
+            truth = data.truth(self.net.xp, Y, classes, Z.dtype)
+            return of_scores(self.net, Z), network.values_at(self.net, Z, truth, by_target)
+
+        call = self.backend.rowwise(function, self._key("losses", (name, by_target)))
+        return lambda X, Y, classes: call((self.params, self.constants, classes), (X, Y), True)
+
+    def _scores(self, constants: Any, X: Array) -> Array:
+        params, others = constants
+        X = self.net.xp.astype(X, self.backend.dtype(self.dtype), copy=False)
+        return network.scores(self.net, params, X if self.prepare is None else self.prepare(others, X))
+
+    def _key(self, what: str, name: Hashable) -> Hashable:
+        """Equal ones promise an equal function; None promises nothing."""
+        return None if self.net.kind is None else (what, self.net.kind, self.kind, name)
 
     def blocks(self, X: Array, numbers: HostArray | None = None) -> Iterator[tuple[int, int, Array]]:
         """(first, last, the rows between) of X, or of its rows of those numbers."""
@@ -154,12 +173,10 @@ def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
     return -log1p_exp(xp, -Z)
 
 
-def loss_of(
-    backend: Backend, net: network.Formulas, params: Params, samples: data.Rows, numbers: Any, dtype: Any
-) -> float:
+def loss_of(backend: Backend, net: network.Formulas, params: Params, samples: data.Rows, numbers: Any) -> float:
     """J of the rows of those numbers (an array of the host; all, if None), without penalties and dropout."""
-    blocks = _scored(Asked(backend, net, params), samples, numbers, dtype)
-    return _mean(backend, [(last - first, loss) for first, last, _, loss in blocks])
+    answered = _judged(Asked(backend, net, params), samples, numbers, (_nothing, "nothing"))
+    return _mean([(last - first, loss) for first, last, _, loss in answered])
 
 
 def validation_figures(
@@ -169,7 +186,6 @@ def validation_figures(
     params: Params,
     held: data.Rows,
     w: Array | None,
-    dtype: Any,
     tie: bool = True,
     numbers: HostArray | None = None,
 ) -> dict[str, float]:
@@ -178,15 +194,16 @@ def validation_figures(
     Their weights have mean 1. `w` (n, 1) or (n, K) are the score's weights, one for each row of X; `tie` as in
     `answers`.
     """
-    found, answer = [], answers(loss, tie)
+    found = []
 
-    def answered() -> Iterator[tuple[int, int, HostArray]]:
-        for first, last, Z, lost in _scored(Asked(backend, net, params), held, numbers, dtype):
+    def answered() -> Iterator[Block]:
+        asked, answer = Asked(backend, net, params), (answers(loss, tie), ("answers", tie))
+        for first, last, said, lost in _judged(asked, held, numbers, answer):
             found.append((last - first, lost))
-            yield first, last, backend.to_host(answer(net, Z))
+            yield first, last, said
 
     score = figure_of_merit(backend, loss, held.Y, w, answered(), numbers)
-    return {"validation_loss": _mean(backend, found), "validation_score": score}
+    return {"validation_loss": _mean(found), "validation_score": score}
 
 
 Block = tuple[int, int, HostArray]  # first row, last, and what is said of the rows between
@@ -272,20 +289,23 @@ def _right(loss: losses.Loss, Y: HostArray, said: HostArray) -> HostArray:
     return np.asarray(said == (Y >= 0.5))
 
 
-def _scored(
-    asked: Asked, samples: data.Rows, numbers: HostArray | None, dtype: Any
-) -> Iterator[tuple[int, int, Array, Array]]:
-    """Block by block: first, last, the scores, and J of them."""
-    backend, net = asked.backend, asked.net
-    call = asked.rowwise(as_they_are, "scores")
+def _judged(
+    asked: Asked, samples: data.Rows, numbers: HostArray | None, answer: tuple[OfScores, Hashable]
+) -> Iterator[tuple[int, int, HostArray, float]]:
+    """Block by block: first, last, what is said of the scores, and J of them."""
+    call = asked.judged(*answer, network.weighs_targets(samples.weights))
     for first, last, X in asked.blocks(samples.X, numbers):
-        Y, w = data.beside(samples, first, last, numbers, backend, asked.dtype)
-        Z = call(X, False)
-        yield first, last, Z, network.loss_at(net, Z, data.truth(net.xp, Y, samples.classes, dtype), w)
+        Y, w = data.beside(samples, first, last, numbers, asked.backend, asked.dtype)
+        said, values = call(X, Y, samples.classes)
+        w = None if w is None or library_of(w) == HOST else asked.backend.to_host(w)
+        yield first, last, said, float(network.mean_loss(np, values.astype(np.float64), w))
 
 
-def _mean(backend: Backend, losses: Sequence[tuple[int, Array]]) -> float:
-    """The mean over all rows, from so many rows and their mean each, which lie on the backend."""
+def _nothing(net: network.Formulas, Z: Array) -> Array:
+    return Z[:, :0]
+
+
+def _mean(losses: Sequence[tuple[int, float]]) -> float:
+    """The mean over all rows, from so many rows and their mean each."""
     sizes, means = zip(*losses, strict=True)
-    found = backend.stack_to_host(means).astype(np.float64)
-    return float(found[0] if len(found) == 1 else np.average(found, weights=sizes))
+    return float(np.average(means, weights=sizes))

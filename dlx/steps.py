@@ -14,7 +14,7 @@ import numpy as np
 
 from dlx import network, optimizers, quasi_newton, storage
 from dlx.backend import Array, Backend, Loop, Namespace
-from dlx.data import Batch, Rows, gather, row_numbers, some_rows, streams
+from dlx.data import Batch, Rows, gather, some_rows, streams
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 
@@ -55,7 +55,7 @@ class Task(NamedTuple):
 
     def to_device(self, numbers: HostArray) -> Array:
         """Row numbers on the device."""
-        return row_numbers(numbers, self.rows.X.shape[0], self.backend)
+        return self.backend.asarray(numbers, "int32" if self.rows.X.shape[0] < 2**31 else "int64")
 
 
 class Settings(NamedTuple):

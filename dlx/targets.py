@@ -10,8 +10,6 @@ from dlx import checks, gaps, labels, losses
 from dlx.backend import HOST, Array, Backend, get_backend, host_array, library_of
 from dlx.data import HostArray, Rows, as_array, compressed, require_finite
 
-WIDE_UNSIGNED = (np.uint16, np.uint32, np.uint64)  # of which PyTorch takes no rows
-
 
 class Targets(NamedTuple):
     """Checked targets on the host.
@@ -77,32 +75,6 @@ def known_classes(net: Any) -> HostArray | None:
     if net.classes is not None or not (net.loss.targets == "classes" or one_label(net.loss, net.layer_dims[-1])):
         return net.classes  # type: ignore[no-any-return]
     return np.arange(max(net.layer_dims[-1], 2))
-
-
-def labels_at(places: Array, classes: HostArray, backend: Backend, stays: bool) -> Array:
-    """The labels of those class numbers, (n,): if that `stays` there, in the backend's library where it holds them."""
-    theirs = _on_device(classes, backend) if stays and backend.name != HOST else None
-    if theirs is not None:
-        return backend.xp.take(theirs, places, axis=0)
-    return classes[places if library_of(places) == HOST else backend.to_host(places)]
-
-
-def _on_device(classes: HostArray, backend: Backend) -> Array | None:
-    """The labels as an array of the backend's library; None where that cannot hold them, as JAX of 32 bits.
-
-    It is decided on the host: a prediction does not wait for the device.
-    """
-    if classes.dtype.kind == "f":
-        return backend.asarray(classes)
-    signed = classes.astype(np.int64) if classes.dtype in WIDE_UNSIGNED else classes
-    if classes.dtype.kind not in "biu" or not np.array_equal(signed, classes):
-        return None
-    try:
-        backend.dtype(signed.dtype.name)
-    except TypeError:  # 64-bit integers are off in JAX, which narrows them
-        if not np.array_equal(signed.astype(np.int32), signed):
-            return None
-    return backend.asarray(signed)
 
 
 def check(

@@ -12,7 +12,8 @@ import pytest
 
 import dlx
 from conftest import INSTALLED
-from dlx.backend import Backend, backend_of, common_backend, host_array
+from dlx.backend import Backend, backend_of, host_array
+from dlx.placement import common_backend
 
 FORM = r"^`\w+` must .+; got .+\. .+\.$"
 NO_CUBLAS = ImportError("libcublas.so.12: cannot open shared object file")

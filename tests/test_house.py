@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = (  # a file imports only from its own room and those above it
     {"display", "version", "checks", "nearest", "backend", "nesting", "interrupts", "files", "streams"}
-    | {"labels", "columns", "host"},
+    | {"labels", "columns", "host", "placement"},
     {"saving"},
     {"activations", "losses", "initializers", "schedules", "metrics", "sparse"},
     {"data", "targets", "dropout", "parameters", "gaps"},
