@@ -137,7 +137,11 @@ class Backend:
 
     def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
         """The rows of those numbers (of the host), copied."""
-        return self.xp.take(x, self.asarray(numbers, "int32" if x.shape[0] < 2**31 else "int64"), axis=0)
+        return self.xp.take(x, self.row_numbers(numbers, x.shape[0]), axis=0)
+
+    def row_numbers(self, numbers: np.ndarray[Any, Any], n: int) -> Array:
+        """Numbers of rows, out of n, on the device: as small as they may be."""
+        return self.asarray(numbers, "int32" if n < 2**31 else "int64")
 
     def zeros_like(self, x: Array) -> Array:
         """Zeros of the shape and dtype of `x`."""

@@ -55,7 +55,7 @@ class Task(NamedTuple):
 
     def to_device(self, numbers: HostArray) -> Array:
         """Row numbers on the device."""
-        return self.backend.asarray(numbers, "int32" if self.rows.X.shape[0] < 2**31 else "int64")
+        return self.backend.row_numbers(numbers, self.rows.X.shape[0])
 
 
 class Settings(NamedTuple):

@@ -140,7 +140,7 @@ def test_class_numbers_become_rows_of_probabilities_in_the_batch(be):
     X = be.asarray(np.arange(8, dtype=np.uint8).reshape(4, 2))
     rows = targets.place(target, np.ones((4, 1)), X, be, "float32")
     assert be.to_host(rows.Y).dtype == np.int32
-    batch = data.gather(be.xp, rows, data.row_numbers(np.array([3, 0]), 4, be), be.dtype("float32"))
+    batch = data.gather(be.xp, rows, be.row_numbers(np.array([3, 0]), 4), be.dtype("float32"))
     np.testing.assert_array_equal(be.to_host(batch.Y), np.float32([[0, 1, 0], [0, 0, 1]]), strict=True)
     np.testing.assert_array_equal(be.to_host(batch.X), np.float32([[6, 7], [0, 1]]), strict=True)
     np.testing.assert_array_equal(be.to_host(batch.weights), np.ones((2, 1), np.float32), strict=True)
@@ -158,7 +158,7 @@ def test_class_numbers_become_rows_of_probabilities_in_the_batch(be):
 
 @pytest.mark.parametrize(("n", "dtype"), [(10, "int32"), (2**31 - 1, "int32"), (2**31, "int64")])
 def test_row_numbers_are_as_small_as_they_may_be(n, dtype):
-    assert data.row_numbers(np.array([0]), n, NUMPY).dtype == dtype
+    assert NUMPY.row_numbers(np.array([0]), n).dtype == dtype
 
 
 # -- dtypes --

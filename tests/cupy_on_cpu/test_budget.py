@@ -11,7 +11,7 @@ import pytest
 
 import dlx
 from cupy_on_cpu import emulate
-from dlx import data, losses, network, parameters, schedules, steps, targets
+from dlx import losses, network, parameters, schedules, steps, targets
 
 DIMS = {2: (20, 16, 3), 3: (20, 16, 12, 3), 5: (20, 16, 12, 12, 8, 3)}
 BATCH = 60
@@ -33,7 +33,7 @@ def one_step(layers, **options):
     task = steps.Task(be, net, "float32", rows, None)
     settings = steps.Settings(optimizer, schedules.constant(1e-3), BATCH, 1, True, None, None, None)
     step, carry, _ = steps.make_step(task, settings, params)
-    numbers = data.row_numbers(np.arange(300), 300, be)[:BATCH]
+    numbers = be.row_numbers(np.arange(300), 300)[:BATCH]
     keys = (-7,) * (layers - 1) if options.get("dropout") else None
     return lambda: step(carry, rows, (numbers, keys, optimizer.coefficients(1, 1e-3), None))
 
