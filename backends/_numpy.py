@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from dlx.backend import Array, Backend, Function, Namespace, host_array, namespace_of
+from dlx.nesting import each_of
 
 from . import _numpy_loops, no_device
 
@@ -108,11 +109,11 @@ class NumpyBackend(Backend):
             return np.matmul(a, b, out=out)
         return _sparse_product(a, b, np.empty((a.shape[0], b.shape[1]), b.dtype) if out is None else out)
 
-    def rowwise(self, function: Callable[[Any, Array], Array], key: Hashable = None) -> Callable[..., Array]:
+    def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
         """As everywhere, but a sparse matrix stays one."""
 
-        def call(constants: Any, X: Array, to_host: bool = False) -> Array:
-            return function(constants, X if hasattr(X, "indptr") else self.asarray(X))
+        def call(constants: Any, X: Any, to_host: bool = False) -> Any:
+            return function(constants, each_of(lambda x: x if hasattr(x, "indptr") else self.asarray(x), X))
 
         return call
 
