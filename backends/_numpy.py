@@ -10,13 +10,11 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Callable, Hashable
 from typing import Any, Self
 
 import numpy as np
 
 from dlx.backend import Array, Backend, Function, Namespace, host_array, namespace_of
-from dlx.nesting import each_of
 
 from . import _numpy_loops, no_device
 
@@ -109,13 +107,9 @@ class NumpyBackend(Backend):
             return np.matmul(a, b, out=out)
         return _sparse_product(a, b, np.empty((a.shape[0], b.shape[1]), b.dtype) if out is None else out)
 
-    def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
-        """As everywhere, but a sparse matrix stays one."""
-
-        def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            return function(constants, each_of(lambda x: x if hasattr(x, "indptr") else self.asarray(x), X))
-
-        return call
+    def placed(self, x: Any) -> Array:
+        """A sparse matrix stays one."""
+        return x if hasattr(x, "indptr") else self.asarray(x)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
         """In blocks where there are many: NumPy adds one row after the other, and float32 would drift."""

@@ -193,6 +193,10 @@ class Backend:
         """
         return function
 
+    def placed(self, x: Any) -> Array:
+        """A block of rows, of the host or of the library, where `rowwise` computes."""
+        return self.asarray(x)
+
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
         """``function(constants, X)``, a pure function that gives a row for each row of `X`, for blocks of any number.
 
@@ -203,7 +207,7 @@ class Backend:
         """
 
         def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            found = function(constants, each_of(self.asarray, X))
+            found = function(constants, each_of(self.placed, X))
             return each_of(self.to_host, found) if to_host else found
 
         return call

@@ -65,6 +65,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 and not set("<\n") & set(text) else type(value).__name__
 
 
+def a_kind_of(value: object) -> str:
+    """The name of its type, with an article: an iterator."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+
+
 def _as_float(value: Any) -> float:
     try:
         return float(value)

@@ -80,7 +80,7 @@ def require_rows_of_numbers(x: Any, name: str) -> None:
         remedy = f"Put together what it gives: numpy.concatenate([batch[0] for batch in {name}]) for pairs (X, y)."
     else:
         remedy = f"Put together what it holds: numpy.stack([row[0] for row in {name}]) for pairs (x, y)."
-    got = checks.shown(x) if x is None or isinstance(x, str) else f"a {type(x).__name__}"
+    got = checks.shown(x) if x is None or isinstance(x, str) else checks.a_kind_of(x)
     checks.reject(name, "be an array, a data frame, a SciPy matrix or a list of rows", got, remedy, TypeError)
 
 
@@ -228,6 +228,8 @@ def require_finite(
             row, column = np.argwhere(~np.isfinite(host))[0]
             got = f"{host[row, column]} at row {first + row}, column {column if names is None else repr(names[column])}"
             remedy = "Fill or drop such values, or scale the column."
+            if dtype == "float32" and np.isinf(host[row, column]):
+                remedy += " Values beyond 3.4e38 need dtype='float64'."
             checks.reject(name, f"be finite in {dtype}", got, remedy)
 
 

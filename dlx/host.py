@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx.checks import reject
+from dlx.checks import a_kind_of, reject
 
 OWN_WAYS = ("compute", "todense")  # to the host, of lazy and of sparse arrays
 
@@ -22,7 +22,7 @@ def as_numpy(x: Any, name: str) -> np.ndarray[Any, Any]:
             rule, got, remedy = "rows of one length", "rows of different lengths", "Pad or drop the odd ones."
         else:
             rule = "what NumPy can read as one"
-            got = f"a {type(x).__name__}, which raises {type(reason).__name__}: {reason}".rstrip(".")
+            got = f"{a_kind_of(x)}, which raises {type(reason).__name__}: {reason}".rstrip(".")
             own = any(hasattr(x, method) for method in OWN_WAYS)
             remedy = f"Pass {way_to_host(x, name)}." if own else f"Pass what numpy.asarray({name}) takes."
         reject(name, f"be an array, or {rule}", got, remedy, TypeError if isinstance(reason, TypeError) else ValueError)

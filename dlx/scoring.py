@@ -297,8 +297,8 @@ def _judged(
     for first, last, X in asked.blocks(samples.X, numbers):
         Y, w = data.beside(samples, first, last, numbers, asked.backend, asked.dtype)
         said, values = call(X, Y, samples.classes)
-        w = None if w is None or library_of(w) == HOST else asked.backend.to_host(w)
-        yield first, last, said, float(network.mean_loss(np, values.astype(np.float64), w))
+        weights = None if w is None else asked.backend.to_host(w)
+        yield first, last, said, float(network.mean_loss(np, values.astype(np.float64), weights))
 
 
 def _nothing(net: network.Formulas, Z: Array) -> Array:

@@ -111,14 +111,17 @@ def check(
             labels.refuse(y, name)
     if loss.targets == "classes":
         return _probabilities(y, outputs, name)
-    Y = _numbers(y, name, missing)
+    Y = _numbers(y, name)
     shared = isinstance(loss.settings.get("q"), list) and Y.shape[1] == 1  # one target for every quantile
     if Y.shape[1] != outputs and not shared:
         rule = f"have {outputs} columns to match the last layer"
         remedy = f"Change layer_dims[-1] to {Y.shape[1]}, or {name}."
-        if y.ndim == 1 and (labels.are_labels(y) or labels.whole(Y) is not None):
+        if y.ndim == 1 and (labels.are_labels(y) or labels.whole(Y[~np.isnan(Y)]) is not None):
+            if np.isnan(Y).any():
+                labels.refuse(y, name)
             remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass loss='cross_entropy'."
         checks.reject(name, rule, f"{Y.dtype} of shape {y.shape}", remedy)
+    gaps.require_finite(Y, name, missing)
     present = None
     if missing == "mask":
         Y, present = gaps.masked(Y, name)
@@ -132,20 +135,20 @@ def check(
     return Targets(Y, classes, present=present, outputs=outputs, several=several)
 
 
-def _numbers(y: HostArray, name: str, missing: str | None = None) -> HostArray:
-    """Finite real numbers in two dimensions; some may be nan, if `missing`, as in `fit`, says so."""
+def _numbers(y: HostArray, name: str) -> HostArray:
+    """Real numbers in two dimensions."""
     found = labels.real(y) if y.dtype.kind == "O" else y
     if found is None or found.dtype.kind not in "biuf":
         remedy = f"Convert it with {name}.astype(float); class labels are one a row: numpy.ravel({name}), none missing."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
     Y = found[:, None] if found.ndim == 1 else found
-    gaps.require_finite(Y, name, missing)
     return Y
 
 
 def _probabilities(y: HostArray, outputs: int, name: str) -> Targets:
     """Rows of probabilities, as they are."""
     Y = _numbers(y, name)
+    gaps.require_finite(Y, name, None)
     remedy = f"Pass labels as numpy.ravel({name}); for several labels a row use loss='binary_cross_entropy'."
     if Y.shape[1] != outputs:
         checks.reject(name, f"hold one label a row, or rows of {outputs} probabilities", f"shape {y.shape}", remedy)

@@ -208,7 +208,7 @@ def test_what_holds_no_rows_is_told_what_does(make, got):
         f"`X` must be an array, a data frame, a SciPy matrix or a list of rows; got {got}".replace("a iter", "")
     )
     if "a iterator" in got:
-        text = r"got a \w*iterator\. Pass list\(X\)"
+        text = r"got an? \w*iterator\. Pass list\(X\)"
     net = dlx.fit(X, Y, (4, 3), epochs=1)
     for call in (
         lambda: dlx.fit(make(), Y, (4, 3)),

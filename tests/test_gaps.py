@@ -275,7 +275,7 @@ def test_the_loss_of_zero_scores_leaves_gaps_out(be):
     task = steps.Task(be, net, "float64", rows, None)
     assert divergence.zero_loss(task) == pytest.approx((REAL[PRESENT] ** 2).sum() / N, rel=1e-12)
     zeros = (network.Layer(be.asarray(np.zeros((4, K))), be.asarray(np.zeros((1, K)))),)
-    J = scoring.loss_of(be, net, zeros, rows, np.arange(N), be.dtype("float64"))
+    J = scoring.loss_of(be, net, zeros, rows, np.arange(N))
     assert divergence.zero_loss(task) == pytest.approx(J, rel=1e-12)
 
 
