@@ -82,7 +82,19 @@ def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float)
 def loss_after(task: Task, params: Params, numbers: HostArray | None) -> float:
     """J + R of these parameters over the rows of those numbers (all, if None), without dropout."""
     loss = scoring.loss_of(task.backend, task.net, params, task.rows, numbers)
-    return loss + float(network.penalty(task.net, params))
+    return loss + _penalty(task, params)
+
+
+def _penalty(task: Task, params: Params) -> float:
+    """R, its rates given as numbers: so that a library which compiles it does so once for all rates."""
+    net = task.net
+    if net.l2 is None and net.l1 is None:
+        return 0.0
+
+    def penalty(params: Params, l2: float | None, l1: float | None) -> Array | float:
+        return network.penalty(net._replace(l2=l2, l1=l1), params)
+
+    return float(task.backend.compile(penalty, ("penalty", net.l2 is None, net.l1 is None))(params, net.l2, net.l1))
 
 
 def require_finite(task: Task, params: Params, epochs: int) -> None:

@@ -339,7 +339,7 @@ def lion(
 
 def is_own(optimizer: Optimizer) -> bool:
     """Whether its formula is the one of dlx's that it is named after."""
-    return checks.is_made_by(OPTIMIZERS, optimizer, beside=("learning_rate", "weight_decay"))
+    return checks.is_made_by(OPTIMIZERS, optimizer, beside=("learning_rate", "weight_decay", "coefficients"))
 
 
 def bind(optimizer: Optimizer, backend: Backend) -> Update:
