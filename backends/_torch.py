@@ -53,7 +53,9 @@ class TorchBackend(Backend):
             if x.layout != torch.strided:
                 raise TypeError(f"`x` must be dense; got a tensor of layout {x.layout}. Use its method .to_dense().")
             return super().asarray(x.detach(), dtype)
-        return super().asarray(_writable(host_array(x)), dtype)
+        host = host_array(x)
+        host = host.astype(np.float64) if host.dtype == np.longdouble else host  # PyTorch has none that is longer
+        return super().asarray(_writable(host), dtype)
 
     def dtype(self, name: str) -> Any:
         """As everywhere, but the list that this reads holds float64 for MPS too, which has none."""

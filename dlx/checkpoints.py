@@ -131,7 +131,8 @@ class Checkpoints:
                 f"the training in {self.folder} was ended by a rule after {start.epoch} epochs and is returned as it is"
             )
             warnings.warn(f"{text}; resume='ignore' starts anew.", stacklevel=3)
-        _warn_of_other_bits(self.folder, self.newest[0][TRAINING]["settings"].get("arithmetic"), net.backend)
+        if not found.ended and start.epoch < settings.epochs:
+            _warn_of_other_bits(self.folder, self.newest[0][TRAINING]["settings"].get("arithmetic"), net.backend)
         self.updates, self.at = start.updates, (start.epoch, start.position)
         self.newest = None  # its arrays are needed no longer
         return found

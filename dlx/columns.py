@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from dlx import labels
 
 HostArray = np.ndarray[Any, Any]
 MOST_NAMED = 3
+MOST_READ = 100_000  # values of a column
 ENCODE = "encode it as numbers, for example with scikit-learn's OneHotEncoder or pandas.get_dummies"
 
 
@@ -59,11 +59,18 @@ def odd(X: Any, name: str, mixed_alone: bool = False) -> Odd | None:
 
 
 def hold_times(X: Any) -> bool:
-    """Whether a table has columns of dates or times that NumPy would read as numbers, as polars' are."""
-    dtypes = getattr(X, "dtypes", None) if names_of(X) is not None else None
-    return isinstance(dtypes, list) and any(
-        callable(each := getattr(d, "is_temporal", None)) and each() for d in dtypes
-    )
+    """Whether an array, or a table in one of its columns, holds dates or times, which others read as numbers."""
+    if names_of(X) is None:
+        return getattr(getattr(X, "dtype", None), "kind", "") in ("M", "m")
+    dtypes = getattr(getattr(X, "schema", None), "types", None)  # of PyArrow
+    return any(_is_time(each) for each in (getattr(X, "dtypes", ()) if dtypes is None else dtypes))
+
+
+def _is_time(dtype: Any) -> bool:
+    if getattr(dtype, "kind", "") in ("M", "m"):  # of NumPy and pandas
+        return True
+    temporal = getattr(dtype, "is_temporal", None)  # of polars
+    return bool(temporal()) if callable(temporal) else str(dtype).startswith(("timestamp", "date", "time", "duration"))
 
 
 def _column(table: Any, k: int) -> Any:
@@ -84,27 +91,45 @@ def _kind(column: Any, name: str) -> _Kind | None:
         return _Kind("complex numbers", f"pass {name}.real and {name}.imag as columns")
     if values.dtype.kind in "Mm":
         days = f"({name} - {name}.min()) / numpy.timedelta64(1, 'D')"
-        days = f"{name}.to_physical()" if hasattr(column, "to_physical") else days
+        days = days if _is_pandas(column) else f"{name}.to_numpy().astype('int64')"
         return _Kind("times", f"make numbers of them, for example {days}")
     there = [(row, each) for row, each in enumerate(values.tolist()) if not labels.missing(each)]
     kinds = {type(each) for _, each in there}
+    then = ", then fill what is missing" if len(there) < len(values) else ""
+    as_float = f"{name}.astype(float)" if _is_pandas(column) else f"{name}.to_numpy().astype(float)"
     if values.dtype.kind in "biuf" or labels.real(values.astype(object)) is not None:
-        missing = ", then fill what is missing" if len(there) < len(values) else ""
-        return _Kind(f"numbers of dtype {dtype}", f"convert them with {name}.astype(float){missing}", mixed=False)
-    row, first = next((row, each) for row, each in there if not isinstance(each, bool | int | float))
+        return _Kind(f"numbers of dtype {dtype}", f"convert them with {as_float}{then}", mixed=False)
+    odd = ((row, each) for row, each in there if not isinstance(each, bool | int | float))
+    row, first = next(odd, (None, None))
+    if row is None:
+        return _Kind(f"numbers of dtype {dtype} that no float holds", f"scale them, or make {name} floats")
     at = f" ({first!r} at row {row})"
     if isinstance(first, datetime.date | datetime.timedelta):
         return _Kind(f"times{at}", f"make numbers of them, for example pandas.to_datetime({name}).astype('int64')")
-    if all(issubclass(each, str) for each in kinds) and _written(there):
-        return _Kind(f"numbers as text{at}", f"convert them with {name}.astype(float)", mixed=False)
+    if all(issubclass(each, str) for each in kinds) and _written(there) == 1.0:
+        return _Kind(f"numbers as text{at}", f"convert them with {as_float}{then}", mixed=False)
+    if isinstance(first, str) and _written(there) > 0.5:
+        row, first = next((row, each) for row, each in there if not _is_written(each))
+        mend = f"convert them with pandas.to_numeric({name}, errors='coerce'), then fill what is missing"
+        return _Kind(f"numbers with {first!r} at row {row}", mend)
     if isinstance(first, str):
         return _Kind(f"text{at}", ENCODE)
     return _Kind(f"objects of {type(first).__name__}{at if len(at) < 60 else ''}", ENCODE)
 
 
-def _written(there: list[tuple[int, Any]]) -> bool:
-    """Whether texts are numbers, all of them."""
+def _is_pandas(column: Any) -> bool:
+    """Whether it is a NumPy array, or has the methods of one, as pandas' columns do."""
+    return hasattr(column, "astype")
+
+
+def _written(there: list[tuple[int, Any]]) -> float:
+    """Which share of the values are numbers, perhaps as texts."""
+    some = [_is_written(each) for _, each in there[:MOST_READ]]
+    return sum(some) / len(some)
+
+
+def _is_written(value: Any) -> bool:
     try:
-        return all(float(each) is not None for _, each in itertools.islice(there, 100_000))
-    except ValueError:
+        return float(value) is not None
+    except (TypeError, ValueError, OverflowError):
         return False

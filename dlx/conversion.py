@@ -49,6 +49,9 @@ def to_sklearn(est: Any) -> Any:
         It has an activation, a loss or several activations that scikit-learn's does not know.
     """
     check_is_fitted(est, "coefs_")
+    if is_classifier(est) and np.asarray(est.classes_).dtype.kind == "O":
+        rule, got = "be labels that scikit-learn tells apart, for to_sklearn", f"{list(est.classes_)}"
+        checks.reject("classes_", rule, got, "Rename those that end in a NUL.")
     names = {each.name for each in est._hidden} or {"relu"}
     if len(names) > 1 or not names <= THEIRS.keys():
         rule, got = f"be one of {', '.join(THEIRS.values())} for to_sklearn", ", ".join(sorted(names))

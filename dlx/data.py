@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlx import checks, columns, sparse
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
+from dlx.host import require_rows
 from dlx.sparse import compressed as compressed
 
 HostArray = np.ndarray[Any, Any]
 KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # converted a batch at a time
 CHECKED_AT_ONCE = 1 << 22  # elements
-READABLE = ("__array__", "__array_interface__", "__array_struct__", "__buffer__", "toarray")  # by NumPy, or SciPy's
 
 
 class Rows(NamedTuple):
@@ -56,32 +55,8 @@ def as_array(x: Any, name: str) -> Array:
     """`x`, if it is an array of some library, else the array that NumPy makes of it; not masked, not sparse."""
     if library_of(x) not in (None, HOST):
         return x
-    require_rows_of_numbers(x, name)
+    require_rows(x, name)
     return host_array(_numbers_of(x), name)
-
-
-def require_rows_of_numbers(x: Any, name: str) -> None:
-    """Raise for what is no array, no table and no list, with the way from it to one of them."""
-    if isinstance(x, str | bytes | bytearray | os.PathLike):
-        remedy = "Read the file first, for example with pandas.read_csv or numpy.load."
-    elif x is None:
-        remedy = f"Pass the data as `{name}`."
-    elif any(hasattr(x, each) for each in READABLE):
-        return
-    elif isinstance(x, Mapping):
-        remedy = f"Pass pandas.DataFrame({name}), whose columns are its entries."
-    elif isinstance(x, set | frozenset):
-        remedy = f"A set has no order: pass a list, sorted({name}) for example."
-    elif isinstance(x, Iterator):
-        remedy = f"Pass list({name}), or numpy.stack(list({name})) where it gives arrays."
-    elif isinstance(x, Sequence) or not hasattr(x, "__len__"):
-        return
-    elif hasattr(x, "__iter__") and not hasattr(x, "__getitem__"):
-        remedy = f"Put together what it gives: numpy.concatenate([batch[0] for batch in {name}]) for pairs (X, y)."
-    else:
-        remedy = f"Put together what it holds: numpy.stack([row[0] for row in {name}]) for pairs (x, y)."
-    got = checks.shown(x) if x is None or isinstance(x, str) else checks.a_kind_of(x)
-    checks.reject(name, "be an array, a data frame, a SciPy matrix or a list of rows", got, remedy, TypeError)
 
 
 def _numbers_of(x: Any) -> Any:
@@ -102,10 +77,13 @@ def real_array(x: Any, backend: Backend, name: str) -> Array:
     """`x` as an array of the host or of the backend's own library, if it holds real numbers."""
     given = x
     if library_of(x) == backend.name != HOST:
+        x = backend.asarray(x)  # without PyTorch's gradients, and dense
         real = backend.xp.isdtype(x.dtype, ("bool", "integral", "real floating"))
+    elif columns.hold_times(x):
+        real = False
     else:
         x = host_array(as_array(x, name), name)
-        real = x.dtype.kind in "biuf" and not columns.hold_times(given)
+        real = x.dtype.kind in "biuf"
     if not real:
         odd = columns.odd(given, name) or columns.Odd(f"dtype {dtype_name(x)}", "Encode its columns as numbers first.")
         checks.reject(name, "hold real numbers", odd.got, odd.remedy, TypeError)
@@ -211,14 +189,19 @@ def stored_dtype(name: str, backend: Backend, dtype: str) -> str:
 
 
 def require_finite(
-    X: Array, backend: Backend, name: str, dtype: str | None = None, names: Sequence[str] | None = None
+    X: Array,
+    backend: Backend,
+    name: str,
+    dtype: str | None = None,
+    names: Sequence[str] | None = None,
+    remedy: str = "Fill or drop such values, or scale the column.",
 ) -> None:
     """Raise on the first value that is nan or infinite, in that dtype if one is named, naming its place."""
     xp = backend.xp
     if xp.isdtype(X.dtype, ("bool", "integral")):
         return
     dtype = dtype or dtype_name(X)
-    if dtype == dtype_name(X) and backend.all_finite(X):
+    if dtype == dtype_name(X) and backend.seems_finite(X):
         return
     at_once = CHECKED_AT_ONCE if dtype == dtype_name(X) else CHECKED_AT_ONCE // 16  # of which a copy is made
     for first, last in spans(X.shape[0], at_once // max(X.shape[1], 1)):
@@ -227,7 +210,6 @@ def require_finite(
             host = backend.to_host(block)
             row, column = np.argwhere(~np.isfinite(host))[0]
             got = f"{host[row, column]} at row {first + row}, column {column if names is None else repr(names[column])}"
-            remedy = "Fill or drop such values, or scale the column."
             if dtype == "float32" and np.isinf(host[row, column]):
                 remedy += " Values beyond 3.4e38 need dtype='float64'."
             checks.reject(name, f"be finite in {dtype}", got, remedy)

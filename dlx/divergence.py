@@ -58,9 +58,13 @@ def zero_loss(task: Task) -> float:
     return float(np.average(losses, weights=sizes))
 
 
-def highest_loss(*at_start: float) -> float:
-    """What a mean loss may not exceed, from those of a network that has learnt nothing."""
-    return EXPLODED * max((abs(loss) for loss in at_start if math.isfinite(loss)), default=math.inf)
+def highest_loss(at_zero: float, *at_start: float) -> float:
+    """What a mean loss may not exceed, from those of a network that has learnt nothing: its scores zero, or drawn.
+
+    Targets that are all zero have no scale of their own: then it is that of scores of size 1.
+    """
+    scale = 1.0 if at_zero == 0.0 else at_zero
+    return EXPLODED * max((abs(loss) for loss in (scale, *at_start) if math.isfinite(loss)), default=math.inf)
 
 
 def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:

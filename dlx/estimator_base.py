@@ -110,7 +110,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             held = self._held(given, held_out, samples, held_rows, plan)
             task = self._task(plan, settings, samples, rows, ranges.penalty(self.alpha, total, plan.dtype))
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
-            watch = Watch(self, plan, task.net, held, rule, hooks)
+            watch = Watch(self, plan, task, held, rule, hooks)
             start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = own_params(pairs, plan.backend, plan.dtype)
             try:
@@ -118,6 +118,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                     params, _ = training.train(
                         task, settings, params, self._draws, watch.validate, watch.report, start, watch.keep
                     )
+                watch.require_good_best()
             except divergence.DivergenceError as reason:
                 params = watch.after(reason)
             self._finish(plan, settings, watch, params, n)
@@ -179,7 +180,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         if outputs is not None:
             estimator_data.require_held(given.Y, outputs, plan.dtype)
         Y = given.Y if outputs is None else (given.Y - outputs.mean) / outputs.scale
-        target = targets.check(Y, plan.loss, plan.dims[-1], given.X.shape[0])
+        target = targets.check(Y, plan.loss, plan.dims[-1], given.X.shape[0], missing=None)
         weights = self._weights(target, given.weights, plan.backend)
         part = weights if weights is None or rows is None else weights[rows]
         total = float(given.X.shape[0] if rows is None else len(rows))
@@ -189,7 +190,6 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
             checks.reject("sample_weight", "have a sum above 0", got, remedy)
         weights = targets.to_mean_one(weights, rows, held_rows)
-        ranges.require_held_out(weights, held_rows, plan.dtype)
         X = estimator_data.prepared(given.X, inputs, plan.backend, plan.dtype, dense)
         return targets.place(target, weights, X, plan.backend, plan.dtype), total
 

@@ -11,8 +11,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from dlx import checks, columns, data, labels, losses, scoring, targets
-from dlx.backend import HOST, Backend, backend_of, get_backend, library_of
-from dlx.host import way_to_host
+from dlx.backend import HOST, Backend, backend_of, get_backend, host_array, library_of
+from dlx.host import require_rows, way_to_host
 
 HostArray = np.ndarray[Any, Any]
 BLOCK = 1 << 18  # elements, while standardising: they stay in cache
@@ -37,18 +37,23 @@ def features(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
         dtypes = [offered[name] for name in ("float64", "float32") if name in offered]
     if est.dtype is not None:
         dtypes = [each for each in dtypes if getattr(each, "__name__", str(each)).endswith(est.dtype)]
-    data.require_rows_of_numbers(X, "X")
+    require_rows(X, "X")
+    for name, given in (("X", X), ("y", y)):
+        require_unmasked(given, name)
     if columns.hold_times(X):
         data.real_array(X, get_backend(HOST), "X")
     try:
         with scope:
             return validate_data(est, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, **how)
-    except (ValueError, TypeError) as reason:
+    except (ValueError, TypeError, ArithmeticError) as reason:
         place = _odd_place(X, str(reason))
+        if place is None and isinstance(reason, ArithmeticError):
+            place = (
+                f"`y` must hold numbers that float64 holds; got one that raises {reason}. Scale it, or drop such rows."
+            )
         if place is None:
             raise
-        kind = ValueError if isinstance(reason, ValueError) else TypeError
-        raise kind(place) from reason
+        raise (TypeError if isinstance(reason, TypeError) else ValueError)(place) from reason
 
 
 def _odd_place(X: Any, reason: str) -> str | None:
@@ -57,7 +62,8 @@ def _odd_place(X: Any, reason: str) -> str | None:
     if names is not None and reason.startswith("Input X contains"):
         row, column = np.argwhere(~np.isfinite(data.as_array(X, "X").astype(np.float64)))[0]
         return f"{reason}\nThe first is at row {row}, column {names[column]!r}."
-    odd = columns.odd(X, "X", mixed_alone=True) if names is not None or "could not convert" in reason else None
+    asked = names is not None or "could not convert" in reason or "too large to convert" in reason
+    odd = columns.odd(X, "X", mixed_alone=True) if asked else None
     return None if odd is None else f"`X` must hold real numbers; got {odd.got}. {odd.remedy}"
 
 
@@ -69,6 +75,12 @@ def _numpys(X: Any) -> HostArray:
         remedy = f"Pass {way_to_host(X, 'X')}, or call sklearn.set_config(array_api_dispatch=True)."
         got = f"one of {library_of(X)}: {reason}".rstrip(".")
         checks.reject("X", "be an array that NumPy can take", got, remedy, TypeError)
+
+
+def require_unmasked(x: Any, name: str) -> None:
+    """Raise for a masked array, whose masked values scikit-learn's checks take for data."""
+    if isinstance(x, np.ma.MaskedArray):
+        host_array(x, name)
 
 
 def require_same_place(X: Any, W: Any, name: str) -> None:
@@ -103,7 +115,7 @@ def explained(loss: losses.Loss, y: Any, predicted: Any, sample_weight: Any) -> 
     """What of real targets is explained by predictions (n,) or (n, K), as `Network.score` has it."""
     host, y, predicted, w = get_backend(HOST), *map(on_host, (y, predicted, sample_weight))
     P = np.asarray(predicted, np.float64).reshape(len(predicted), -1)
-    target = targets.check(targets.on_host(y, host), loss, P.shape[1], len(P))
+    target = targets.check(targets.on_host(y, host), loss, P.shape[1], len(P), missing=None)
     Y, weights = target.Y.astype(np.float64), targets.weights(w, None, target, host)
     return scoring.explained(
         loss, lambda a, b: Y[a:b], lambda a, b: None if weights is None else weights[a:b], len(P), [(0, len(P), P)]
@@ -154,6 +166,7 @@ def sample_weights(sample_weight: Any, X: Any) -> HostArray | None:
     """Weights (n,) in double precision."""
     if sample_weight is None:
         return None
+    require_unmasked(sample_weight, "sample_weight")
     rows = np.empty((X.shape[0], 1))  # X may lie on a device, where weights are not needed yet
     found: HostArray = _check_sample_weight(on_host(sample_weight), rows, dtype=np.float64, ensure_non_negative=True)
     return found

@@ -13,13 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
-from dlx import data, display, divergence, estimator_settings, losses, network, optimizers, scoring, stopping, training
+from dlx import data, display, divergence, estimator_settings, losses, optimizers, scoring, stopping, training
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.estimator_callbacks import Hooks
 from dlx.estimator_pickles import each_slot
 from dlx.network import Layer, Params
-from dlx.steps import Start
+from dlx.steps import Start, Task
 
 
 class Diverged(divergence.DivergenceError, ValueError):
@@ -73,9 +73,9 @@ class Watch:
     """One training as the estimator `est` sees it: its best weights, its optimizer's end, whether a rule stopped it."""
 
     def __init__(
-        self, est: Any, plan: Plan, net: network.Formulas, held: Held | None, rule: stopping.Plateau, hooks: Hooks
+        self, est: Any, plan: Plan, task: Task, held: Held | None, rule: stopping.Plateau, hooks: Hooks
     ) -> None:
-        self.est, self.plan, self.net, self.held, self.rule, self.hooks = est, plan, net, held, rule, hooks
+        self.est, self.plan, self.task, self.held, self.rule, self.hooks = est, plan, task, held, rule, hooks
         self.scorer: Callable[..., float] | None = None if est.scoring is None else check_scoring(est, est.scoring)
         self.best: Params | None = None
         self.end: Start | None = None
@@ -109,7 +109,7 @@ class Watch:
             return {}
         rows, w, numbers = self.held.rows, self.held.weights, self.held.numbers
         backend, loss = self.plan.backend, self.plan.loss
-        figures = scoring.validation_figures(backend, self.net, loss, params, rows, w, False, numbers)
+        figures = scoring.validation_figures(backend, self.task.net, loss, params, rows, w, False, numbers)
         if not self.est._multilabel and len(getattr(self.est, "classes_", "01")) == 1:
             figures["validation_score"] = 1.0  # the one class there is
         if self.scorer is not None:
@@ -157,8 +157,19 @@ class Watch:
                 stacklevel=4,
             )
 
+    def require_good_best(self) -> None:
+        """Raise where the best weights, by the validation's figures, have diverged all the same."""
+        if self.best is not None:
+            limit = divergence.highest_loss(divergence.zero_loss(self.task))
+            epochs = len(self.history.get("loss", []))
+            divergence.require_good(self.task, self.best, epochs, divergence.JUDGED, limit)
+
     def after(self, reason: divergence.DivergenceError) -> Params:
         """The best weights before the training diverged, with a warning; without any, the error."""
+        try:
+            self.require_good_best()
+        except divergence.DivergenceError:
+            self.best = None
         if self.best is None:
             raise Diverged(
                 "training diverged (Solver produced non-finite parameter weights. The input data may contain large "

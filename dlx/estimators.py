@@ -276,6 +276,9 @@ class MLPClassifier(ClassifierMixin, Base):
             was, now = ("several labels", "one label") if self._multilabel else ("one label", "several labels")
             raise ValueError(f"`y` must stay what it was in the first call: {was} a row; got {now} a row.")
         if several:
+            if ((y != 0) & (y != 1)).any():
+                odd = y[(y != 0) & (y != 1)][0]
+                checks.reject("y", "hold 0 and 1 for several labels a row", odd, "Encode no as 0 and yes as 1.")
             if first and not part:
                 self.classes_ = np.arange(y.shape[1])
             elif y.shape[1] != len(self.classes_):

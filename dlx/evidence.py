@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dlx import activations, checks, data, losses, network, scoring, targets
-from dlx.backend import HOST, Array, Backend, Namespace, get_backend
+from dlx.backend import HOST, Array, Backend, Namespace, get_backend, library_of
 from dlx.data import HostArray
 from dlx.network import Layer, Params
 from dlx.placement import common_backend
@@ -52,6 +52,9 @@ class Trained(Protocol):
     @property
     def formulas(self) -> network.Formulas:
         """Without dropout and penalties."""
+
+    def to(self, backend: Any) -> Trained:
+        """A copy on another backend."""
 
 
 class Evidence(NamedTuple):
@@ -139,19 +142,32 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
         held, held_target = _rows(net, *_pair(validation), name="_val")
         now = _loss(net, rows, numbers), _loss(net, held, None)
         unseen = _unseen(target, np.arange(n), held_target, np.arange(held.X.shape[0]))
-    batch = _batch(net, rows, numbers)
+    looking, batch = _looked_at(net, rows, numbers)
     return Evidence(
         f"all {n:,} rows" if n <= looked else f"{looked:,} of the {n:,} rows",
         len(numbers),
-        _columns(net, batch.X),
+        _columns(looking, batch.X),
         tuple(each.name for each in net.activation),
-        *_signals(net, batch),
-        _guesses(net, batch),
+        *_signals(looking, batch),
+        _guesses(looking, batch),
         net.history,
         net.facts,
         now,
         unseen,
     )
+
+
+def _looked_at(net: Trained, rows: data.Rows, numbers: HostArray) -> tuple[Trained, data.Batch]:
+    """Those rows, and who looks at them: on the host where the library would compile for each number of rows."""
+    if net.backend.padded(1) is None or net.formulas.kind is None:
+        return net, _batch(net, rows, numbers)
+    X = data.taken(rows.X, numbers, net.backend)
+    X = X if data.compressed(X) or library_of(X) == HOST else net.backend.to_host(X)
+    Y, w = (None if each is None else each[numbers] for each in (rows.Y, rows.weights))
+    classes = None if rows.classes is None else np.arange(rows.classes.shape[1])[None, :]
+    host = net.to(HOST)
+    with host.backend.scope():
+        return host, _batch(host, data.Rows(X, Y, w, classes), np.arange(len(numbers)))
 
 
 def _pair(validation: Any) -> tuple[Any, Any]:
@@ -202,14 +218,14 @@ def _placed(net: Trained, rows: Array) -> Array:
 def _columns(net: Trained, X: Array) -> HostArray:
     """Lowest, highest, root mean square of each column."""
     xp, n = net.backend.xp, X.shape[0]
-    found, shares = [], []
+    low, high, squares = np.inf, -np.inf, 0.0
     for first, last in data.spans(n, ELEMENTS // X.shape[1]):
         rows = X[first:last].toarray() if data.compressed(X) else X[first:last, :]
         figures = [xp.min(rows, axis=0), xp.max(rows, axis=0), xp.sqrt(xp.mean(rows * rows, axis=0))]
-        found.append(net.backend.stack_to_host(figures).astype(np.float64))
-        shares.append((last - first) / n)
-    low, high, roots = np.stack(found, axis=1)
-    return np.stack([low.min(axis=0), high.max(axis=0), np.sqrt(shares @ roots**2)])
+        lowest, highest, roots = net.backend.stack_to_host(figures).astype(np.float64)
+        low, high = np.minimum(low, lowest), np.maximum(high, highest)
+        squares = squares + roots**2 * ((last - first) / n)
+    return np.stack([low, high, np.sqrt(squares)])
 
 
 def _signals(net: Trained, batch: data.Batch) -> tuple[list[HostArray], HostArray]:

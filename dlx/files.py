@@ -210,10 +210,12 @@ def owned(folder: Path, name: str) -> Iterator[None]:
                 remedy = "Wait until that has ended, or choose another folder."
                 checks.reject(name, "be a folder that no other training uses", f"{folder}, which {holder} uses", remedy)
             else:
-                raise
-        os.ftruncate(file, 0)
-        os.lseek(file, 0, os.SEEK_SET)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                text = f"the folder cannot be locked: {reason.strerror}. Choose one on another file system"
+                raise OSError(reason.errno, text, str(folder)) from reason
+        with contextlib.suppress(OSError):  # what it says serves others' errors alone; a full disk shows when saving
+            os.ftruncate(file, 0)
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         if file in _HELD:  # not in a forked child, where that number may be another file's by now

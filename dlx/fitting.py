@@ -32,7 +32,7 @@ from dlx import (
     training,
 )
 from dlx.backend import Array, Backend, get_backend
-from dlx.model import Network, begun_from
+from dlx.model import Network, begun_from, require_same_classes
 from dlx.network import Params
 from dlx.placement import common_backend
 
@@ -208,7 +208,7 @@ def fit(
     names = data.names_of(X)
     verbose = arguments.verbosity(verbose)
     generator = arguments.generator(rng)
-    initial = arguments.initializer(begun_from(init, hidden), dims)
+    initial = arguments.initializer(begun_from(init, hidden, X), dims)
     X_val, y_val, share = arguments.validation_source(validation)
     data.require_names(X_val, names, "X_val")
     chosen = common_backend(
@@ -236,6 +236,7 @@ def fit(
         settings = ranges.in_dtype(name, settings, hidden, loss, l2=l2, l1=l1)
         missing = gaps.rule(missing, loss, dims[-1])
         target = targets.check(y, loss, dims[-1], features.shape[0], missing=missing)
+        require_same_classes(init, target.classes)
         weights = targets.weights(sample_weight, class_weight, target, chosen)
         if network.weighs_targets(weights):
             gaps.require_terms(loss, dims[-1], "sample_weight", "be (n,) with", "Multiply the terms by weights in")
@@ -251,7 +252,6 @@ def fit(
             train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
             gaps.require_in_each_column(target.present, train_rows)
             weights = targets.to_mean_one(weights, train_rows, held_rows, target.present)
-            ranges.require_held_out(weights, held_rows, name)
             rows = targets.place(target, weights, features, chosen, name)
             held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, missing, come)
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])

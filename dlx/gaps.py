@@ -139,6 +139,8 @@ def _by_label(class_weight: Any, K: int) -> list[Any]:
         if class_weight != "balanced":
             checks.reject("class_weight", rule, repr(class_weight), remedy)
         return ["balanced"] * K
+    if isinstance(class_weight, Mapping) and K == 1 and not any(isinstance(w, Mapping) for w in class_weight.values()):
+        return [dict(class_weight)]
     if isinstance(class_weight, Mapping) and all(isinstance(each, Mapping) for each in class_weight.values()):
         unknown = [each for each in class_weight if each not in range(K)]
         if unknown:

@@ -62,7 +62,7 @@ def real(y: HostArray) -> HostArray | None:
         y = np.where(np.array([type(each).__name__ in MISSING for each in y.flat]).reshape(y.shape), np.nan, y)
     try:
         return y.astype(np.float64)
-    except (OverflowError, ValueError):  # an integer beyond all floats, a signalling nan
+    except (ArithmeticError, ValueError):  # an integer beyond all floats, a signalling nan
         return None
 
 
@@ -72,9 +72,12 @@ def _all(kinds: set[type], *wanted: type) -> bool:
 
 def _strings(y: HostArray) -> HostArray:
     """In NumPy's oldest dtype, which can be sorted, compared and saved, unless it would drop a NUL."""
-    if any(each.endswith("\0") for each in y.flat):
-        return y
-    return np.array(y.tolist(), dtype=str)
+    values = [str.__str__(each) for each in y.flat]  # of an enumeration, its value, and not its name
+    if any(each.endswith("\0") for each in values):
+        found = np.empty(len(values), object)
+        found[:] = values
+        return found.reshape(y.shape)
+    return np.array(values, dtype=str).reshape(y.shape)
 
 
 def _integers(y: HostArray) -> HostArray:
@@ -134,6 +137,8 @@ def places(y: HostArray, classes: HostArray) -> HostArray:
 
 def missing(value: Any) -> bool:
     """Whether it stands for a missing value: None, nan, or one of pandas' own."""
+    if isinstance(value, decimal.Decimal):  # of which some raise where they are compared
+        return value.is_nan()
     return type(value).__name__ in MISSING or (isinstance(value, numbers.Number | np.generic) and value != value)
 
 

@@ -119,6 +119,14 @@ class Network:
             parameters.require_real(pairs, self.backend, self.dtype, "params")
             self.params: Params = own_params(pairs, self.backend, self.dtype)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As everywhere; plain pairs are layers, and a list of labels is an array."""
+        if name == "params" and isinstance(value, list | tuple) and all(_is_pair(each) for each in value):
+            value = tuple(each if isinstance(each, Layer) else Layer(*each) for each in value)
+        elif name == "classes" and isinstance(value, list | tuple):
+            value = np.array(value)
+        super().__setattr__(name, value)
+
     @property
     def formulas(self) -> network.Formulas:
         """The network's formulas on its backend, bound when they are first needed."""
@@ -488,6 +496,10 @@ class Network:
         return labels.at(places, classes, self.backend, library_of(X) == self.backend.name)
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
 def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -> Params:
     """The pairs (W, b) as layers in memory of their own."""
     return tuple(
@@ -499,7 +511,7 @@ def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -
     )
 
 
-def begun_from(init: Any, activation: Sequence[activations.Activation]) -> Any:
+def begun_from(init: Any, activation: Sequence[activations.Activation], X: Any = None) -> Any:
     """`init` as `fit` knows it: of a `Network`, to go on from, the arrays on the host; whatever else it is, itself."""
     if not isinstance(init, Network):
         if hasattr(init, "coefs_") and hasattr(init, "intercepts_"):
@@ -512,7 +524,18 @@ def begun_from(init: Any, activation: Sequence[activations.Activation]) -> Any:
         asked, was = ([each.name for each in some] for some in (activation, init.activation))
         remedy = "Pass activation=net.activation, or init=net.params to give its weights other activations."
         checks.reject("activation", f"be that of the network to go on from, {was}", asked, remedy)
+    data.require_names(X, init.feature_names)
     return init._host_params()
+
+
+def require_same_classes(init: Any, classes: np.ndarray[Any, Any] | None) -> None:
+    """Raise where the training goes on from a network whose outputs stand for other labels."""
+    if not isinstance(init, Network) or init.classes is None:
+        return
+    if classes is None or not np.array_equal(init.classes, classes):
+        rule, got = "hold the labels of the network to go on from", f"{None if classes is None else classes.tolist()}"
+        remedy = f"They were {init.classes.tolist()}. Pass init=net.params to give its outputs another meaning."
+        checks.reject("y", rule, got, remedy)
 
 
 def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:

@@ -61,7 +61,8 @@ def require_real(pairs: Pairs, backend: Backend, dtype: str, name: str) -> None:
     """Raise where one of the arrays does not hold real and finite numbers."""
     for place, x in named(pairs, name).items():
         real = data.real_array(x, backend, place)
-        data.require_finite(backend.asarray(reshaped(real, (-1, x.shape[-1])), dtype), backend, place)
+        remedy = "Train anew with a lower learning_rate, or pass arrays without such values."
+        data.require_finite(backend.asarray(reshaped(real, (-1, x.shape[-1])), dtype), backend, place, remedy=remedy)
 
 
 def reshaped(x: Any, shape: tuple[int, ...]) -> Array:

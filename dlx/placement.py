@@ -19,7 +19,6 @@ def common_backend(
     With ``backend=None`` it follows the first array that has a library. A named backend takes its own arrays
     and the host's. Any other mixture raises, and the text says what mends it; the backend may be that `of_network`.
     """
-    known = known_backends()
     libraries = {name: library_of(x) for name, x in arrays.items() if library_of(x) is not None}
     leader = "backend" if backend is not None or not libraries else next(iter(libraries))
     chosen = get_backend(backend) if leader == "backend" else backend_of(arrays[leader])
@@ -30,8 +29,8 @@ def common_backend(
         if library != chosen.name:
             guest = place if chosen.name == HOST else chosen.selector
             remedy = f"Pass backend={guest!r}, which takes NumPy arrays too."
-            foreign = leader if leader != "backend" and chosen.name not in known else name
-            if leader != foreign and library in known:
+            foreign = leader if leader != "backend" and chosen.name not in known_backends() else name
+            if leader != foreign and library in known_backends():
                 if of_network:
                     remedy = f"Pass NumPy arrays, or move the network: net.to({place!r})."
                 elif HOST not in (library, chosen.name):

@@ -191,7 +191,7 @@ def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
         mask = targets.weights(None, None, target, backend)
         numbers = np.linspace(0, n - 1, min(rows, n)).round().astype(np.int64)
         some = data.block(checked, 0, len(numbers), numbers, backend, net.dtype)
-        some = backend.asarray(some.toarray() if data.compressed(some) else some)
+        some = backend.placed(some)
         mask = None if mask is None else mask[numbers]
         samples = targets.place(target._replace(Y=target.Y[numbers]), mask, some, backend, net.dtype)
         A, Y, w = data.gather(net.backend.xp, samples, None, backend.dtype(net.dtype))

@@ -92,13 +92,3 @@ def penalty(alpha: float, total: float, dtype: str) -> float:
         rule, remedy = "have a sum that alpha can be divided by", "Scale the weights to a mean of 1, or pass alpha=0."
         checks.reject("sample_weight", rule, f"{total:g}, class weights included", remedy)
     return found
-
-
-def require_held_out(weights: HostArray | None, rows: HostArray | None, dtype: str) -> None:
-    """Weights whose mean is 1 over the rows to train on: those of the `rows` held out may not vanish or overflow."""
-    if weights is None or rows is None:
-        return
-    largest, (least, most) = float(weights[rows].max()), _limits(dtype)
-    if not least <= largest <= most:
-        rule, got = f"be of one order in the rows held out and in the others, for {dtype}", f"a ratio of {largest:.2g}"
-        checks.reject("sample_weight", rule, got, "Use another share, (X_val, y_val), or weights nearer to each other.")

@@ -24,7 +24,13 @@ def as_csr(X: Any, name: str) -> Any:
     if X.ndim != 2:
         remedy = f"One sample is {name}.reshape(1, -1)."
         checks.reject(name, "have shape (n, d0): rows are samples", X.shape, remedy)
-    X = X.tocsr()
+    if hasattr(X, "check_format"):
+        try:
+            X.check_format(full_check=True)
+        except ValueError as reason:  # whoever multiplied it would read beyond its memory
+            got, remedy = f"one of which it says: {reason}", "Build it anew, from rows and columns within its shape."
+            checks.reject(name, "be a matrix that SciPy calls valid", got, remedy)
+    X = (X.astype(np.float32) if X.dtype == np.float16 else X).tocsr()  # of halves SciPy has no products
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()

@@ -45,6 +45,9 @@ def require_target(target: object, example: str) -> None:
 
 def require_source(source: object, example: str) -> None:
     """Raise where it is neither a path nor a binary stream that gives bytes."""
+    if isinstance(source, bytes | bytearray | memoryview) and (not isinstance(source, bytes) or b"\0" in source):
+        got, remedy = "the content of one", "Pass io.BytesIO(data)."
+        checks.reject("path", "be the path of a file, or a binary stream", got, remedy, TypeError)
     _require(source, "read", "readable", "rb", example)
 
 

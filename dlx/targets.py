@@ -84,7 +84,7 @@ def check(
     n: int,
     known: HostArray | None = None,
     name: str = "y",
-    missing: str = "raise",
+    missing: str | None = "raise",
 ) -> Targets:
     """`y` as the loss takes it; `known` are the labels of an earlier call, which this one must share.
 
@@ -97,7 +97,7 @@ def check(
         checks.reject(name, f"have shape ({n},) or ({n}, {outputs})", y.shape, "Flatten its last axes.")
     if known is not None and labels.are_strings(known) and y.ndim == 1 and not labels.are_strings(y):
         checks.reject(name, "hold strings, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
-    if missing != "raise":
+    if missing in ("mask", "keep"):
         y = gaps.as_nan(y)
         if loss.targets == "classes":
             gaps.require_none(y, name)
@@ -131,7 +131,7 @@ def check(
     if loss.targets == "counts" and (Y < 0).any():
         checks.reject(name, "be >= 0 for poisson", Y[Y < 0][0], "Counts are not negative.")
     classes = np.arange(2) if one_label(loss, outputs) else None
-    several = loss.targets == "binary" and outputs > 1
+    several = loss.targets == "binary"
     return Targets(Y, classes, present=present, outputs=outputs, several=several)
 
 
@@ -140,6 +140,10 @@ def _numbers(y: HostArray, name: str) -> HostArray:
     found = labels.real(y) if y.dtype.kind == "O" else y
     if found is None or found.dtype.kind not in "biuf":
         remedy = f"Convert it with {name}.astype(float); class labels are one a row: numpy.ravel({name}), none missing."
+        if y.dtype.kind in "UST" or labels.are_strings(y):
+            remedy = f"Class labels are one a row: numpy.ravel({name}); of several columns encode each as numbers."
+        elif y.dtype.kind in "Mm":
+            remedy = f"Make numbers of them, for example ({name} - {name}.min()) / numpy.timedelta64(1, 'D')."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
     Y = found[:, None] if found.ndim == 1 else found
     return Y

@@ -235,7 +235,8 @@ def test_finite_values_pass_the_extremes_too(be, elements, monkeypatch):
     X[::2] *= -1
     data.require_finite(be.asarray(X), be, "X")
     rows = max(1, elements // 4)
-    assert seen == [(), *((min(rows, 10 - first), 4) for first in range(0, 10, rows))]  # the sum of all, then blocks
+    blocks = [(), *((min(rows, 10 - first), 4) for first in range(0, 10, rows))]  # the sum of all, then blocks
+    assert seen == ([] if be.padded(10) else blocks)  # a library that compiles for each shape looks on the host
 
 
 # -- names of columns --

@@ -140,7 +140,8 @@ def test_blocks_of_rows_give_what_one_gives(elements, be, monkeypatch):
     monkeypatch.setattr(dlx.model, "AT_A_STROKE", 0)
     np.testing.assert_allclose(net.predict_proba(X), scipy.special.softmax(scores(), axis=1), rtol=1e-12)
     rows = max(1, elements // 6)
-    assert seen == [min(rows, 11 - first) for first in range(0, 11, rows)]
+    if be.padded(11) is None:  # otherwise blocks are extended, and seen when they are compiled
+        assert seen == [min(rows, 11 - first) for first in range(0, 11, rows)]
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "float32", ">f8"])

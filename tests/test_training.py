@@ -56,11 +56,13 @@ def test_the_place_is_the_first_bad_batch(dtype):
 
 def test_an_update_that_overflows_in_the_very_last_batch(be):
     """Its loss was fine, and no other is computed."""
-    last = {"epochs": 2, "learning_rate": lambda step, *_: 1e-9 if step < 9 else 1e308}
+    last = {"epochs": 2, "learning_rate": lambda step, *_: 1e-9 if step < 9 else rate}
+    rate = 1e308
     text = diverge(backend=be, dtype="float64", **last)[0]
     assert text.startswith(
         "`params` must stay finite; got a weight that is not finite after the last batch of epoch 2."
     )
+    rate = 3e38
     assert diverge(backend=be, dtype="float32", **last)[0] == text
 
 
@@ -114,7 +116,7 @@ def test_a_loss_that_is_nan_at_zero_scores_is_judged_by_its_start(rng):
 
 @pytest.mark.parametrize(
     ("at_start", "limit"),
-    [((2.0, -3.0), 3e4), ((np.nan, 5.0), 5e4), ((5.0, np.inf), 5e4), ((np.nan, np.inf), np.inf), ((0.0, 0.0), 0.0)],
+    [((2.0, -3.0), 3e4), ((np.nan, 5.0), 5e4), ((5.0, np.inf), 5e4), ((np.nan, np.inf), np.inf), ((0.0, 0.0), 1e4)],
 )
 def test_highest_loss(at_start, limit):
     assert divergence.highest_loss(*at_start) == limit
