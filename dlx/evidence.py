@@ -81,15 +81,16 @@ class Evidence(NamedTuple):
 
 def outputs(net: Trained, X: Array, stays: bool) -> list[Array]:
     """A_1, ..., A_{L-1} and the scores Z_L, each (n, d_l), of checked X; on the backend, if they `stay` there."""
-    backend, n = net.backend, X.shape[0]
-    asked = scoring.Asked(backend, net.formulas, net.params)
+    backend, formulas, working = net.backend, net.formulas, net.backend.dtype(net.dtype)
 
-    def of(rows: Array) -> list[Array]:
-        trace = network.forward(net.formulas, net.params, _placed(net, rows))
-        found = [*trace.fs, trace.Zs[-1]]
-        return found if stays else [backend.to_host(each) for each in found]
+    def function(params: Params, rows: Array) -> tuple[Array, ...]:
+        trace = network.forward(formulas, params, formulas.xp.astype(rows, working, copy=False))
+        return *trace.fs, trace.Zs[-1]
 
-    return scoring.gathered(((first, of(rows)) for first, _, rows in asked.blocks(X)), n, backend)
+    call = backend.rowwise(function, None if formulas.kind is None else ("outputs", formulas.kind))
+    blocks = scoring.Asked(backend, formulas, net.params).blocks(X)
+    found = ((first, list(call(net.params, rows, not stays))) for first, _, rows in blocks)
+    return scoring.gathered(found, X.shape[0], backend)
 
 
 def facts(

@@ -1,6 +1,7 @@
 """What is no array of numbers is refused by its kind and by its column, with what mends it."""
 
 import datetime
+import decimal
 import pathlib
 import re
 import types
@@ -333,3 +334,22 @@ def test_an_array_that_cannot_leave_its_library_says_why():
         backend_of(x).to_host(x)
     with pytest.raises(TypeError, match=r"RuntimeError|use todense\. Pass X\.todense\(\), or call sklearn\.set_config"):
         dlx.MLPClassifier((2,)).fit(x, Y)
+
+
+@pytest.mark.parametrize("number", [10**400, decimal.Decimal("snan")], ids=["huge", "signalling"])
+def test_numbers_that_no_float_holds_are_refused_by_their_column(number):
+    """They ended in StopIteration, OverflowError and decimal.InvalidOperation."""
+    odd = np.ones((6, 3), object)
+    odd[0, 1] = number
+    with pytest.raises(TypeError, match=r"^`X` must hold real numbers; got numbers of dtype object that no float"):
+        dlx.fit(odd, [0, 1] * 3, (3, 2))
+    with pytest.raises(ValueError, match=r"^`y` must hold numbers that float64 holds"):
+        dlx.MLPRegressor((2,)).fit(np.ones((2, 1)), [10**400, 1.5])
+
+
+def test_numbers_among_which_a_text_stands_for_missing_ones():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.5, 2.0, "?"] * 4, "b": range(12)})
+    text = r"got numbers with '\?' at row 2 in column 'a'\. Convert them with pandas.to_numeric\(X\['a'\], errors"
+    with pytest.raises(TypeError, match=text):
+        dlx.fit(frame, [0, 1] * 6, (2, 2))

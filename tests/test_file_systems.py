@@ -268,3 +268,21 @@ def test_a_folder_that_is_missing_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=re.escape(repr(str(tmp_path / "file")))):
         net.save(tmp_path / "file" / "net")
+
+
+@posix
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM, errno.EIO], ids=name_of)
+def test_another_failure_of_a_lock_names_the_folder(number, tmp_path, monkeypatch):
+    """It was a bare "[Errno 22] Invalid argument"."""
+    monkeypatch.setattr("fcntl.flock", refusing(number))
+    with pytest.raises(OSError, match="the folder cannot be locked") as caught:
+        dlx.fit(X, Y, **HOW, checkpoint=tmp_path / "run")
+    assert caught.value.errno == number
+    assert caught.value.filename == str(tmp_path / "run")
+
+
+@posix
+def test_a_lock_that_says_nothing_still_locks(tmp_path, monkeypatch):
+    """A full disk has no room for the name of the process."""
+    monkeypatch.setattr(os, "ftruncate", refusing(errno.ENOSPC))
+    assert dlx.fit(X, Y, **HOW, checkpoint=tmp_path).history["loss"]

@@ -120,3 +120,18 @@ class TestEstimators:
         with pytest.raises(TypeError, match=text):
             dlx.fit(X, Y, DIMS, init=clf, **HOW)
         dlx.fit(X, Y, DIMS, init=list(zip(clf.coefs_, clf.intercepts_, strict=True)), **HOW)
+
+
+def test_columns_in_another_order_are_refused():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    net = dlx.fit(frame, Y, DIMS, **HOW)
+    with pytest.raises(ValueError, match=r"^`X` must have the columns of the training data, 'a' at place 0; got 'd'"):
+        dlx.fit(frame[list("dcba")], Y, DIMS, init=net, **HOW)
+    dlx.fit(frame, Y, DIMS, init=net, **HOW)
+
+
+def test_other_labels_are_refused():
+    net = dlx.fit(X, Y, DIMS, **HOW)
+    with pytest.raises(ValueError, match=r"of the network to go on from; got \['b', 'c', 'd'\]\. They were \['a'"):
+        dlx.fit(X, np.array(["b", "c", "d"])[np.arange(50) % 3], DIMS, init=net, **HOW)

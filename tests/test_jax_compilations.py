@@ -181,3 +181,15 @@ def test_few_sizes():
     assert all(n <= be.padded(n) <= max(64, 4 * n) for n in range(1, 2**16 + 1, 7))
     assert (be.padded(2**16), be.padded(2**16 + 1)) == (2**16, 2**16 + 1)
     assert dlx.get_backend("numpy").padded(17) is None
+
+
+def test_reports_and_activations_of_any_number_of_rows():
+    """36 compilations for each number of rows, and 5."""
+    net = dlx.fit(X, LABELS, (6, 21, 3), backend="jax", epochs=1, rng=0)
+    with compilations() as names:
+        for k in range(50, 60):
+            net.report(X[:k], LABELS[:k])
+            net.activations(X[:k])
+    assert len(names) <= 2
+    for one, other in zip(net.activations(X[:57]), net.to("numpy").activations(X[:57]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)

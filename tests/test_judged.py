@@ -181,3 +181,20 @@ class TestEstimators:
         dtype = "float64" if scale == 1e39 else "float32"
         reg = dlx.MLPRegressor((8,), standardize=True, dtype=dtype, max_iter=200, random_state=0).fit(X, Y * scale)
         assert reg.score(X, Y * scale) > 0.5
+
+
+@pytest.mark.parametrize("early_stopping", [True, "loss"])
+def test_the_best_weights_of_early_stopping_are_judged(early_stopping):
+    """ "The best weights before are kept" was said of those that had exploded: R² -1e9."""
+    est = dlx.MLPRegressor(
+        (16, 16), solver="sgd", learning_rate_init=0.1, early_stopping=early_stopping, random_state=0
+    )
+    with pytest.raises(dlx.DivergenceError, match="training diverged"):
+        est.fit(X32 * 300, Y * 300)
+
+
+def test_targets_that_are_all_zero_explode_no_good_network():
+    """The limit was 1e4 times 0, or times a loss of 1e-12: one update of Adam raised."""
+    net = dlx.Network([(np.ones((2, 1)), np.zeros((1, 1)))], loss="squared_error", backend="numpy")
+    found = dlx.fit(np.array([[1.0, -1 + 1e-6]]), np.zeros(1), (2, 1), init=net, epochs=1, rng=0)
+    assert found.history["loss"][0] < 1e-11

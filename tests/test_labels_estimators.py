@@ -1,9 +1,11 @@
 """Labels through the estimators: as through `fit`, exactly; and classes of a few rows beside early stopping."""
 
+import enum
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
-from test_labels import ALIKE, INTEGERS, NAMES, STRINGS, X, Y
+from test_labels import ALIKE, INTEGERS, NAMES, STRINGS, X, Y, library
 
 import dlx
 from dlx import estimator_data
@@ -144,3 +146,55 @@ def test_two_classes_with_rows_enough_are_split_as_by_scikit_learn():
     expected = train_test_split(np.arange(60), random_state=np.random.RandomState(3), test_size=0.1, stratify=y)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(held, expected[1])
+
+
+class Colour(str, enum.Enum):  # noqa: UP042 - users have both, and only this one prints its name
+    RED, GREEN, BLUE = "red", "green", "blue"
+
+
+def test_members_of_an_enumeration_of_strings_are_their_values():
+    """NumPy took their names, cut to the length of the values: ['Col.B', 'Col.G', 'Col.R'], or one label for all."""
+    y = [list(Colour)[k] for k in Y]
+    assert classifier().fit(X, y).classes_.tolist() == ["blue", "green", "red"]
+    net = dlx.fit(X, y, (8, 3), epochs=1, class_weight={Colour.RED: 2.0})
+    assert net.classes.tolist() == ["blue", "green", "red"]
+    assert net.score(X, y) == net.score(X, [str.__str__(each) for each in y])
+
+
+@pytest.mark.parametrize("place", ["X", "y", "sample_weight", "predict"])
+def test_masked_arrays_are_refused(place):
+    """scikit-learn's checks take what is masked for data."""
+    weights = np.ones(len(X))
+    given = {"X": X, "y": X[:, 0], "sample_weight": weights}
+    ask = dlx.MLPRegressor((4,), max_iter=2).fit
+    if place == "predict":
+        ask, given, place = dlx.MLPRegressor((4,), max_iter=2).fit(X, X[:, 0]).predict, {"X": X}, "X"
+    given[place] = np.ma.array(given[place], mask=given[place] > 0.5)
+    with pytest.raises(TypeError, match=f"^`{place}` must not be masked; got a masked array"):
+        ask(**given)
+
+
+def test_dates_are_refused_in_every_table():
+    """They became nanoseconds, and a loss of 1e14."""
+    pandas, pyarrow = library("pandas"), library("pyarrow")
+    dates = pandas.date_range("2020", periods=len(X))
+    for table in (
+        pandas.DataFrame({"a": dates, "b": dates}),
+        pyarrow.table({"a": dates, "b": X[:, 1]}),
+        np.full((len(X), 2), np.datetime64("2020")),
+    ):
+        for ask in (classifier().fit, lambda X, y: dlx.fit(X, y, (2, 3), epochs=1)):
+            with pytest.raises(TypeError, match=r"^`X` must hold real numbers; got (times in column|dtype datetime)"):
+                ask(table, Y)
+
+
+def test_yes_and_no_of_several_labels_are_0_and_1():
+    """1 and 2 were both yes."""
+    with pytest.raises(ValueError, match=r"^`y` must hold 0 and 1 for several labels a row; got 2\. Encode no as 0"):
+        classifier().fit(X, (X[:, :3] > 0) + 1)
+
+
+def test_labels_that_scikit_learn_would_merge_stay_here():
+    clf = classifier().fit(X, np.array(["a", "a\0", "b"], object)[Y])
+    with pytest.raises(ValueError, match=r"^`classes_` must be labels that scikit-learn tells apart, for to_sklearn"):
+        clf.to_sklearn()

@@ -275,3 +275,11 @@ def test_a_copy_has_names_of_its_own():
     other = net.to("numpy")
     other.feature_names[0] = "c"
     assert net.feature_names == ["a", "b"]
+
+
+def test_plain_pairs_and_a_list_of_labels_may_be_set():
+    """`save` took them, and `predict` said that a tuple has no attribute W."""
+    net = dlx.Network([(np.eye(3), np.zeros(3))], loss="cross_entropy", classes=["a", "b", "c"])
+    net.params = [(2 * W, b) for W, b in net.params]
+    net.classes = ["x", "y", "z"]
+    assert net.predict(np.eye(3)).tolist() == ["x", "y", "z"]

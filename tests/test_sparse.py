@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 
 import dlx
-from dlx import identity
+from dlx import identity, plot_data
 
 RNG = np.random.default_rng(0)
 DENSE = np.where(RNG.random((90, 12)) < 0.2, RNG.standard_normal((90, 12)), 0.0)
@@ -223,3 +223,38 @@ def test_scipy_is_not_imported_for_others():
     code += "; dlx.fit(X, y, (2, 2), epochs=1).predict(X)"
     code += "; assert not any(name.split('.')[0] == 'scipy' for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("column", [77, -5, 2_000_000])
+def test_columns_beyond_the_matrix_are_refused(column):
+    """A segmentation fault, or numbers from beyond the memory."""
+    bad = scipy.sparse.csr_array(DENSE)
+    bad.indices = bad.indices.copy()
+    bad.indices[3] = column
+    net = dlx.fit(DENSE, LABELS, **HOW)
+    for ask in (lambda: dlx.fit(bad, LABELS, **HOW), lambda: net.predict(bad)):
+        with pytest.raises(ValueError, match=r"^`X` must be a matrix that SciPy calls valid; got one of which"):
+            ask()
+
+
+def test_numbers_of_half_precision():
+    half = scipy.sparse.csr_array(DENSE.astype("f4"))
+    half.data = half.data.astype("f2")
+    net = dlx.fit(half, LABELS, **HOW)
+    np.testing.assert_allclose(
+        net.params[0].W, dlx.fit(DENSE.astype("f4").astype("f2"), LABELS, **HOW).params[0].W, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_report_and_the_figures_of_layers_hold_no_dense_rows():
+    """1,444 and 2,107 MB for 3,000 rows of 2^18 columns."""
+    wide = scipy.sparse.random_array((1500, 2**16), density=1e-3, format="csr", rng=np.random.default_rng(0))
+    y = np.arange(1500) % 2
+    net = dlx.fit(wide, y, (2**16, 4, 2), epochs=1, rng=0)
+    dense = 1500 * 2**16 * 8
+    tracemalloc.start()
+    net.report(wide, y)
+    plot_data.layers(net, wide, y, 1500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < dense / 4

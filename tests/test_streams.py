@@ -351,3 +351,9 @@ def test_onnx_models_of_estimators():
     stream = io.BytesIO()
     dlx.MLPClassifier((2,), max_iter=1, random_state=0).fit(X, [0, 1, 0, 1]).to_onnx(stream)
     onnx.checker.check_model(onnx.load_model_from_string(stream.getvalue()))
+
+
+@pytest.mark.parametrize("content", [CONTENT, bytearray(CONTENT), memoryview(CONTENT)], ids=lambda x: type(x).__name__)
+def test_the_content_of_a_file_is_no_path(content):
+    with pytest.raises(TypeError, match=r"^`path` must be .*; got the content of one\. Pass io.BytesIO"):
+        dlx.load(content)
