@@ -41,7 +41,7 @@ from dlx.placement import common_backend
 def fit(
     X: Any,
     y: Any,
-    layer_dims: Sequence[int],
+    layer_dims: Sequence[int] = (),
     *,
     activation: Any = "relu",
     loss: Any = "auto",
@@ -128,7 +128,8 @@ def fit(
         K, or a dict of column to dict.
     missing : "raise", "mask" or "keep"
         What nan in `y` is. "raise": an error. "mask": a missing target, which weighs 0 in loss, gradient, validation
-        and score; weights have mean 1 over the others. Where one label a row is missing, drop the row. "keep": for a
+        and score; weights have mean 1 over the others. The loss is still a mean over rows, and smaller where more is
+        missing. Where one label a row is missing, drop the row. "keep": for a
         loss of your own, which is given nan as it is.
     clip_norm, clip_value : float > 0, optional
         Limit on the norm of the whole gradient, on each of its elements.

@@ -62,9 +62,13 @@ OF_OPTIMIZERS |= dict.fromkeys(("eps", "epsilon"), "adam(eps=1e-8)")
 
 
 def closed(function: Taking) -> Taking:
-    """A function that takes ``**unknown: Never`` to say what its caller may have meant, and does not show that."""
-    shown = inspect.signature(function)
+    """A function that takes ``**unknown: Never`` to say what its caller may have meant, and does not show that.
+
+    Nor does it show the default of `layer_dims`, which is there for those who give it by another name.
+    """
+    shown, empty = inspect.signature(function), inspect.Parameter.empty
     named = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    named = [each.replace(default=empty) if each.name == "layer_dims" else each for each in named]
     vars(function)["__signature__"] = shown.replace(parameters=named)
     return function
 

@@ -53,6 +53,8 @@ def require_source(source: object, example: str) -> None:
 
 def _require(stream: object, method: str, able: str, mode: str, example: str) -> None:
     if is_path(stream):
+        if "\0" in os.fsdecode(stream):  # type: ignore[arg-type]
+            checks.reject("path", "be a name without NULs", repr(os.fsdecode(stream)), "Choose another.")  # type: ignore[arg-type]
         return
     if not callable(getattr(stream, method, None)) or isinstance(stream, type):
         rule = "be the path of a file, or a binary stream"

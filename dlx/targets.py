@@ -36,7 +36,8 @@ def on_host(y: Any, backend: Backend, name: str = "y") -> HostArray:
         real = backend.xp.isdtype(y.dtype, "real floating")
         return host.astype(np.float32) if real and host.dtype.kind != "f" else host  # of bfloat16, which NumPy lacks
     if compressed(y):
-        remedy = f"Pass {name}.toarray(); for one-hot rows with loss='cross_entropy'."
+        one_hot = "; for one-hot rows with loss='cross_entropy'" if name.startswith("y") else ""
+        remedy = f"Pass {name}.toarray(){one_hot}."
         checks.reject(name, "be dense", type(y).__name__, remedy, TypeError)
     return labels.settled(host_array(as_array(labels.listed(y), name), name))
 
@@ -96,6 +97,8 @@ def check(
     if y.ndim > 2:
         checks.reject(name, f"have shape ({n},) or ({n}, {outputs})", y.shape, "Flatten its last axes.")
     if known is not None and labels.are_strings(known) and y.ndim == 1 and not labels.are_strings(y):
+        if y.dtype.kind in "SOT":
+            labels.refuse(y, name)
         checks.reject(name, "hold strings, as the training data do", f"dtype {y.dtype}", "Convert it.", TypeError)
     if missing in ("mask", "keep"):
         y = gaps.as_nan(y)
