@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dlx import checks, losses
+from dlx import checks, labels, losses
 from dlx.data import HostArray
 
 RULES = ("raise", "mask", "keep")
-ABSENT = ("NoneType", "NAType", "NaTType")  # of pandas, which need not be installed
 
 
 def rule(missing: Any, loss: losses.Loss, outputs: int) -> str:
@@ -36,13 +35,8 @@ def require_terms(loss: losses.Loss, outputs: int, name: str, rule: str, remedy:
 
 def as_nan(y: HostArray) -> HostArray:
     """Numbers among which None or pandas' NA stand for what is missing, with nan in their place; others as they are."""
-    if y.dtype.kind != "O":
-        return y
-    absent = np.array([type(each).__name__ in ABSENT for each in y.flat], bool).reshape(y.shape)
-    try:
-        return np.where(absent, np.nan, y).astype(np.float64) if absent.any() else y
-    except (TypeError, ValueError):  # something else is no number
-        return y
+    found = labels.real(y) if y.dtype.kind == "O" else None
+    return y if found is None or not np.isnan(found).any() else found
 
 
 def whole_rows(y: HostArray) -> HostArray:
