@@ -42,3 +42,13 @@ def test_a_fit_stays_within_its_memory():
     peak = int(run("memory.py", "--process", "dlx numpy").split()[-1])
     data, parameters, batch = 60_000 * 784, 4 * 203_530, 4 * 128 * 784
     assert data < peak <= data + 4 * parameters + 6 * batch + 100_000_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts memory as Linux does")
+def test_what_users_reported_is_measured(tmp_path):
+    cases = ["20 predictions, numpy", "TimeSeriesSplit(10), scikit-learn", "mapped file, score, numpy"]
+    printed = run("field.py", "--output", str(tmp_path), "--rows", "2000", "--only", *cases)
+    found = json.loads((tmp_path / "field.json").read_text())["cases"]
+    assert list(found) == cases
+    assert all(case in printed for case in cases)
+    assert found["mapped file, score, numpy"]["MB"] < 30  # of 6 MB of data
