@@ -91,7 +91,8 @@ def _kind(column: Any, name: str) -> _Kind | None:
         return _Kind("complex numbers", f"pass {name}.real and {name}.imag as columns")
     if values.dtype.kind in "Mm":
         days = f"({name} - {name}.min()) / numpy.timedelta64(1, 'D')"
-        days = days if _is_pandas(column) else f"{name}.to_numpy().astype('int64')"
+        if not _is_pandas(column):
+            days = f"{name}.to_physical()" if hasattr(column, "to_physical") else f"{name}.to_numpy().astype('int64')"
         return _Kind("times", f"make numbers of them, for example {days}")
     there = [(row, each) for row, each in enumerate(values.tolist()) if not labels.missing(each)]
     kinds = {type(each) for _, each in there}

@@ -120,7 +120,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                     )
                 watch.require_good_best()
             except divergence.DivergenceError as reason:
-                params = watch.after(reason)
+                params = watch.after(reason, lambda: own_params(pairs, plan.backend, plan.dtype))
             self._finish(plan, settings, watch, params, n)
             hooks.close(lambda: self._fitted(plan, params))
         if not part:

@@ -164,22 +164,24 @@ class Watch:
             epochs = len(self.history.get("loss", []))
             divergence.require_good(self.task, self.best, epochs, divergence.JUDGED, limit)
 
-    def after(self, reason: divergence.DivergenceError) -> Params:
-        """The best weights before the training diverged, with a warning; without any, the error."""
-        try:
-            self.require_good_best()
-        except divergence.DivergenceError:
-            self.best = None
+    def after(self, reason: divergence.DivergenceError, first: Callable[[], Params]) -> Params:
+        """The best weights before the training diverged, with a warning; without early stopping, the error.
+
+        Where those have diverged too, they are the `first` ones: as in scikit-learn, early stopping raises nothing.
+        """
         if self.best is None:
             raise Diverged(
                 "training diverged (Solver produced non-finite parameter weights. The input data may contain large "
                 f"values and need to be preprocessed.): {reason}"
             ) from reason
+        which = "best weights before"
+        try:
+            self.require_good_best()
+        except divergence.DivergenceError:
+            self.best, which = first(), "weights that it began with"
         for figures in () if reason.after_all else self.history.values():
             figures.append(math.nan)
-        warnings.warn(
-            f"training diverged; the best weights before are kept. {reason}", ConvergenceWarning, stacklevel=6
-        )
+        warnings.warn(f"training diverged; the {which} are kept. {reason}", ConvergenceWarning, stacklevel=6)
         self.stopped, self.end = True, None  # the optimizer's slots are those of the divergence
         return self.best
 

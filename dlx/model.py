@@ -123,7 +123,9 @@ class Network:
         """As everywhere; plain pairs are layers, and a list of labels is an array."""
         if name == "params" and isinstance(value, list | tuple) and all(_is_pair(each) for each in value):
             value = tuple(each if isinstance(each, Layer) else Layer(*each) for each in value)
-        elif name == "classes" and isinstance(value, list | tuple):
+        elif (
+            name == "classes" and isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value)
+        ):
             value = np.array(value)
         super().__setattr__(name, value)
 

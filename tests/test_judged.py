@@ -185,12 +185,16 @@ class TestEstimators:
 
 @pytest.mark.parametrize("early_stopping", [True, "loss"])
 def test_the_best_weights_of_early_stopping_are_judged(early_stopping):
-    """ "The best weights before are kept" was said of those that had exploded: R² -1e9."""
-    est = dlx.MLPRegressor(
-        (16, 16), solver="sgd", learning_rate_init=0.1, early_stopping=early_stopping, random_state=0
-    )
-    with pytest.raises(dlx.DivergenceError, match="training diverged"):
+    """ "The best weights before are kept" was said of those that had exploded: R² -1e9.
+
+    scikit-learn's own tests demand that early stopping raises nothing.
+    """
+    how = {"solver": "sgd", "learning_rate_init": 0.1, "random_state": 0, "batch_size": 180}
+    est = dlx.MLPRegressor((16, 16), early_stopping=early_stopping, **how)
+    with pytest.warns(match="training diverged; the weights that it began with are kept"):
         est.fit(X32 * 300, Y * 300)
+    assert np.abs(est.coefs_[0]).max() < 1
+    assert est.score(X32 * 300, Y * 300) > -10
 
 
 def test_targets_that_are_all_zero_explode_no_good_network():

@@ -70,7 +70,7 @@ def test_history_that_no_file_can_hold_is_refused_when_saving(tmp_path):
     net.save(tmp_path / "a")
     assert dlx.load(tmp_path / "a").history == {"loss": [1.0, 2.0]}
     net.history["note"] = "text"
-    with pytest.raises(ValueError, match=r"^`history` must be a dict of lists of numbers to be saved; got could not"):
+    with pytest.raises(ValueError, match=r"^`history` must be a dict of lists of numbers to be saved; got a text, 't'"):
         net.save(tmp_path / "b")
     assert os.listdir(tmp_path) == ["a"]
 
