@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +41,12 @@ class Batch(NamedTuple):
 
 def dtype_name(x: Any) -> str:
     """The standard's name of an array's dtype: "float32"."""
-    return str(x.dtype).rpartition(".")[-1]
+    return _standard_name(x.dtype)
+
+
+@functools.cache
+def _standard_name(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[-1]
 
 
 def working_dtype(dtype: Any, X: Array) -> str:
@@ -53,8 +59,9 @@ def working_dtype(dtype: Any, X: Array) -> str:
 
 def as_array(x: Any, name: str) -> Array:
     """`x`, if it is an array of some library, else the array that NumPy makes of it; not masked, not sparse."""
-    if library_of(x) not in (None, HOST):
-        return x
+    library = library_of(x)
+    if library is not None:
+        return host_array(x, name) if library == HOST else x
     require_rows(x, name)
     return host_array(_numbers_of(x), name)
 

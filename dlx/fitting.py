@@ -258,7 +258,8 @@ def fit(
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
             if not isinstance(initial, list):
                 initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
-            parameters.require_real(initial, chosen, name, "init")
+            if not isinstance(init, str):
+                parameters.require_real(initial, chosen, name, "init")
             parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
             parts["missing"] = missing
             net = Network(initial, **parts, backend=chosen, dtype=name)

@@ -488,7 +488,7 @@ class Network:
             and X.ndim == 2
             and X.shape[1] == W.shape[0]
             and 0 < X.shape[0] <= AT_A_STROKE
-            and self.backend.all_finite(X)
+            and self.backend.seems_finite(X)
         )
 
     def _labels(self, places: Array, X: Any) -> Array:

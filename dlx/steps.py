@@ -119,9 +119,12 @@ def make_step(
 
     def gradients_of(params: Params, samples: Rows, inputs: Any, into: Params | None) -> tuple[Array, Params]:
         numbers, keys, _, _, *given = inputs
-        shares, l2, l1 = given or (None, net.l2, net.l1)
+        shares, at = None, net
+        if given:
+            shares, l2, l1 = given
+            at = net._replace(l2=l2, l1=l1)
         X, Y, weights = _batch(xp, samples, numbers, shares, dtype)
-        return network.loss_and_gradients(net._replace(l2=l2, l1=l1), params, X, Y, weights, keys, into)
+        return network.loss_and_gradients(at, params, X, Y, weights, keys, into)
 
     def clipped(gradients: Params) -> Params:
         if settings.clip_value is not None:
@@ -325,11 +328,11 @@ def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
 
 def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:
     """The rows of those numbers (all, if None), their weights multiplied by their shares, if there are any."""
-    X, Y, weights = gather(xp, samples, numbers, dtype)
-    if shares is not None:
-        shares = xp.reshape(shares, (-1, 1))
-        weights = shares if weights is None else shares * weights
-    return Batch(X, Y, weights)
+    batch = gather(xp, samples, numbers, dtype)
+    if shares is None:
+        return batch
+    shares = xp.reshape(shares, (-1, 1))
+    return batch._replace(weights=shares if batch.weights is None else shares * batch.weights)
 
 
 def _table(order: HostArray, padding: Padding) -> HostArray:
