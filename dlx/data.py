@@ -41,11 +41,11 @@ class Batch(NamedTuple):
 
 def dtype_name(x: Any) -> str:
     """The standard's name of an array's dtype: "float32"."""
-    return _standard_name(x.dtype)
+    return _standard_name(type(x.dtype), x.dtype)
 
 
 @functools.cache
-def _standard_name(dtype: Any) -> str:
+def _standard_name(kind: type, dtype: Any) -> str:  # of that kind, since those of two libraries may not be compared
     return str(dtype).rpartition(".")[-1]
 
 
