@@ -19,7 +19,7 @@ LIBRARIES = {
     "torch": ["torch"],
     "jax": ["jax"],
 }
-BESIDE = ("numba", "onnx", "onnxruntime", "ndonnx", "skl2onnx")  # what other tests need
+BESIDE = ("numba", "onnx", "onnxruntime", "ndonnx", "skl2onnx", "pyarrow")  # what other tests need
 INSTALLED = [module for module in LIBRARIES if importlib.util.find_spec(module)]
 SELECTORS = [selector for module in INSTALLED for selector in LIBRARIES[module]]
 
