@@ -288,7 +288,10 @@ def host_array(x: Any, name: str = "x") -> np.ndarray[Any, Any]:
         remedy = f"Bring it to the host with {way_to_host(x, name)}."
         reject(name, "lie on the host", f"an array of {library_of(x)}", remedy, TypeError)
     if isinstance(x, np.ma.MaskedArray):
-        reject(name, "not be masked", "a masked array", "Fill or drop its masked values first.", TypeError)
+        remedy = "Fill or drop its masked values first."
+        if name.startswith("y"):
+            remedy += f" Missing targets are nan: {name}.filled(numpy.nan), with missing='mask'."
+        reject(name, "not be masked", "a masked array", remedy, TypeError)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         reject(name, "be dense", type(x).__name__, "Convert it with its method .toarray().", TypeError)
     host = as_numpy(x, name)

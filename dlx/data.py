@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 def dtype_name(x: Any) -> str:
     """The standard's name of an array's dtype: "float32"."""
-    return _standard_name(type(x.dtype), x.dtype)
+    return _standard_name(x.dtype.__class__, x.dtype)
 
 
 @functools.cache

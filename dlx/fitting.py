@@ -32,7 +32,7 @@ from dlx import (
     training,
 )
 from dlx.backend import Array, Backend, get_backend
-from dlx.model import Network, begun_from, require_same_classes
+from dlx.model import Network, begun_from, known_labels, require_same_classes
 from dlx.network import Params
 from dlx.placement import common_backend
 
@@ -236,7 +236,7 @@ def fit(
         loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])
         settings = ranges.in_dtype(name, settings, hidden, loss, l2=l2, l1=l1)
         missing = gaps.rule(missing, loss, dims[-1])
-        target = targets.check(y, loss, dims[-1], features.shape[0], missing=missing)
+        target = targets.check(y, loss, dims[-1], features.shape[0], known_labels(init, y), missing=missing)
         require_same_classes(init, target.classes)
         weights = targets.weights(sample_weight, class_weight, target, chosen)
         if network.weighs_targets(weights):

@@ -102,6 +102,15 @@ def are_strings(y: HostArray) -> bool:
     return y.dtype.kind == "U" or (y.dtype.kind in "OT" and all(isinstance(each, str) for each in y.flat))
 
 
+def spell_numbers(y: HostArray) -> bool:
+    """Whether every string of `y` is a number in writing, such as "3.5"."""
+    try:
+        y.astype(np.float64)
+    except ValueError:
+        return False
+    return True
+
+
 def are_labels(y: HostArray) -> bool:
     """Whether `y` holds integers, booleans or strings in one dimension."""
     return y.ndim == 1 and (y.dtype.kind in "biu" or are_strings(y))

@@ -530,6 +530,13 @@ def begun_from(init: Any, activation: Sequence[activations.Activation], X: Any =
     return init._host_params()
 
 
+def known_labels(init: Any, y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """The labels of the network to go on from, where `y` holds no others: it may lack some."""
+    if not isinstance(init, Network) or init.classes is None or not labels.are_labels(y):
+        return None
+    return init.classes if (labels.places(y, init.classes) >= 0).all() else None
+
+
 def require_same_classes(init: Any, classes: np.ndarray[Any, Any] | None) -> None:
     """Raise where the training goes on from a network whose outputs stand for other labels."""
     if not isinstance(init, Network) or init.classes is None:

@@ -163,7 +163,11 @@ def _opened(path: Source) -> Iterator[tuple[BinaryIO, int | None]]:
 
 def _header(file: BinaryIO, size: int | None) -> tuple[str, dict[str, Tensor], int]:
     """The description's text, the tensors, and how many bytes these are; checked against the file's size."""
-    length = int.from_bytes(file.read(8), "little")
+    start = file.read(8)
+    if size is None and not start:
+        rule, got = "be a file that dlx saved, and whole", "the stream, which is at its end"
+        raise FileError(f"`path` must {rule}; got {got}. Go back to its beginning: seek(0).")
+    length = int.from_bytes(start, "little")
     if not 2 <= length <= (MOST_BYTES if size is None else min(MOST_BYTES, size - 8)):
         raise ValueError(f"a header of {length} bytes{'' if size is None else f' in a file of {size}'}")
     header = _parsed(file.read(length).decode())

@@ -143,7 +143,9 @@ def _numbers(y: HostArray, name: str) -> HostArray:
     found = labels.real(y) if y.dtype.kind == "O" else y
     if found is None or found.dtype.kind not in "biuf":
         remedy = f"Convert it with {name}.astype(float); class labels are one a row: numpy.ravel({name}), none missing."
-        if y.dtype.kind in "UST" or labels.are_strings(y):
+        if labels.are_strings(y) and labels.spell_numbers(y):
+            remedy = f"Convert it: numpy.asarray({name}, float)."
+        elif y.dtype.kind in "UST" or labels.are_strings(y):
             remedy = f"Class labels are one a row: numpy.ravel({name}); of several columns encode each as numbers."
         elif y.dtype.kind in "Mm":
             remedy = f"Make numbers of them, for example ({name} - {name}.min()) / numpy.timedelta64(1, 'D')."

@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import re
 import subprocess
 import sys
 import types
@@ -268,7 +269,8 @@ class Sparse:
 
 
 def test_what_is_no_dense_host_array(be):
-    with rejects(TypeError, "`y` must not be masked; got a masked array. Fill or drop"):
+    remedy = "Fill or drop its masked values first. Missing targets are nan: y.filled(numpy.nan), with missing='mask'."
+    with rejects(TypeError, re.escape(f"`y` must not be masked; got a masked array. {remedy}")):
         host_array(np.ma.masked_array([1.0], [True]), "y")
     with rejects(TypeError, "`x` must not be masked"):
         be.asarray(np.ma.masked_array([1.0], [True]))

@@ -86,6 +86,11 @@ TARGETS = [
         "`y` must have 1 columns to match the last layer; got float64 of shape (6, 2).",
     ),
     (real(np.ma.array(REAL, mask=REAL > 1)), TypeError, "`y` must not be masked"),
+    (
+        real([["1"], ["2"], ["3.5"], ["4"], ["5"], ["6"]]),
+        TypeError,
+        "`y` must hold real numbers for this loss; got dtype <U3. Convert it: numpy.asarray(y, float).",
+    ),
     (real(scipy.sparse.csr_array(REAL)), TypeError, "`y` must be dense; got csr_array."),
     (real([[1], [1, 2], [3], [4], [5], [6]]), ValueError, "`y` must be an array, or rows of one length"),
     (

@@ -135,3 +135,14 @@ def test_other_labels_are_refused():
     net = dlx.fit(X, Y, DIMS, **HOW)
     with pytest.raises(ValueError, match=r"of the network to go on from; got \['b', 'c', 'd'\]\. They were \['a'"):
         dlx.fit(X, np.array(["b", "c", "d"])[np.arange(50) % 3], DIMS, init=net, **HOW)
+
+
+def test_new_rows_may_lack_a_class(be):
+    """Rows of "a" and "c" alone: they stand for what they stood for, and are trained as such."""
+    net = dlx.fit(X, Y, DIMS, backend=be, **HOW)
+    some = np.flatnonzero(Y != "b")
+    on = dlx.fit(X[some], Y[some], DIMS, init=net, backend=be, **HOW)
+    rows = np.eye(3)[np.searchsorted(["a", "b", "c"], Y[some])]
+    by_rows = dlx.fit(X[some], rows, DIMS, init=net.params, backend=be, loss="cross_entropy", **HOW)
+    assert list(on.classes) == ["a", "b", "c"]
+    assert_same(on, by_rows)

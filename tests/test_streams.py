@@ -247,6 +247,16 @@ def test_streams_that_are_closed_or_of_the_other_kind(tmp_path):
             dlx.load(other)
 
 
+def test_a_stream_at_its_end_says_the_way_back():
+    """What one gets who loads what was just saved."""
+    stream = io.BytesIO()
+    NET.save(stream)
+    with pytest.raises(dlx.saving.FileError, match=r"is at its end\. Go back to its beginning: seek\(0\)\.$"):
+        dlx.load(stream)
+    stream.seek(0)
+    assert dlx.load(stream).layer_dims == NET.layer_dims
+
+
 def test_a_failing_stream_tells_its_own_error():
     class Full(io.BytesIO):
         def write(self, content):
