@@ -120,13 +120,15 @@ class Network:
             self.params: Params = own_params(pairs, self.backend, self.dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As everywhere; plain pairs are layers, and a list of labels is an array."""
+        """As everywhere; plain pairs are layers, a list of labels is an array, and a known name is what it names."""
         if name == "params" and isinstance(value, list | tuple) and all(_is_pair(each) for each in value):
             value = tuple(each if isinstance(each, Layer) else Layer(*each) for each in value)
-        elif (
-            name == "classes" and isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value)
-        ):
+        elif name == "classes" and isinstance(value, list | tuple) and {*map(type, value)} <= {str, int, bool, np.str_}:
             value = np.array(value)
+        elif name == "activation" and isinstance(value, str) and value in activations.ACTIVATIONS:
+            value = parameters.hidden_activations(value, len(self.layer_dims) - 2)
+        elif name == "loss" and isinstance(value, str) and value in losses.LOSSES:
+            value = losses.get(value)
         super().__setattr__(name, value)
 
     @property
@@ -532,18 +534,16 @@ def begun_from(init: Any, activation: Sequence[activations.Activation], X: Any =
 
 def known_labels(init: Any, y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     """The labels of the network to go on from, where `y` holds no others: it may lack some."""
-    if not isinstance(init, Network) or init.classes is None or not labels.are_labels(y):
-        return None
-    return init.classes if (labels.places(y, init.classes) >= 0).all() else None
+    known = init.classes if isinstance(init, Network) else None
+    return None if known is None or not labels.are_labels(y) or (labels.places(y, known) < 0).any() else known
 
 
 def require_same_classes(init: Any, classes: np.ndarray[Any, Any] | None) -> None:
     """Raise where the training goes on from a network whose outputs stand for other labels."""
-    if not isinstance(init, Network) or init.classes is None:
-        return
-    if classes is None or not np.array_equal(init.classes, classes):
+    known = init.classes if isinstance(init, Network) else None
+    if known is not None and (classes is None or not np.array_equal(known, classes)):
         rule, got = "hold the labels of the network to go on from", f"{None if classes is None else classes.tolist()}"
-        remedy = f"They were {init.classes.tolist()}. Pass init=net.params to give its outputs another meaning."
+        remedy = f"They were {known.tolist()}. Pass init=net.params to give its outputs another meaning."
         checks.reject("y", rule, got, remedy)
 
 

@@ -283,3 +283,14 @@ def test_plain_pairs_and_a_list_of_labels_may_be_set():
     net.params = [(2 * W, b) for W, b in net.params]
     net.classes = ["x", "y", "z"]
     assert net.predict(np.eye(3)).tolist() == ["x", "y", "z"]
+
+
+def test_names_that_are_set_later_are_what_they_name():
+    """As if the network had been made with them: `net.activation = "tanh"` was no activation, and predict failed."""
+    pairs = [(np.eye(2), np.zeros(2)), (np.eye(2), np.ones(2)), (np.ones((2, 1)), [0.5])]
+    net = dlx.Network(pairs, activation="relu", loss="squared_error")
+    X = np.array([[0.5, -1.0], [2.0, 0.1]])
+    net.predict(X)
+    net.activation, net.loss = "tanh", "poisson"
+    made = dlx.Network(pairs, activation="tanh", loss="poisson")
+    np.testing.assert_array_equal(net.predict(X), made.predict(X))
