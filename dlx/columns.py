@@ -91,13 +91,13 @@ def _kind(column: Any, name: str) -> _Kind | None:
         return _Kind("complex numbers", f"pass {name}.real and {name}.imag as columns")
     if values.dtype.kind in "Mm":
         days = f"({name} - {name}.min()) / numpy.timedelta64(1, 'D')"
-        if not _is_pandas(column):
+        if not _has_astype(column):
             days = f"{name}.to_physical()" if hasattr(column, "to_physical") else f"{name}.to_numpy().astype('int64')"
         return _Kind("times", f"make numbers of them, for example {days}")
     there = [(row, each) for row, each in enumerate(values.tolist()) if not labels.missing(each)]
     kinds = {type(each) for _, each in there}
     then = ", then fill what is missing" if len(there) < len(values) else ""
-    as_float = f"{name}.astype(float)" if _is_pandas(column) else f"{name}.to_numpy().astype(float)"
+    as_float = f"{name}.astype(float)" if _has_astype(column) else f"{name}.to_numpy().astype(float)"
     if values.dtype.kind in "biuf" or labels.real(values.astype(object)) is not None:
         return _Kind(f"numbers of dtype {dtype}", f"convert them with {as_float}{then}", mixed=False)
     odd = ((row, each) for row, each in there if not isinstance(each, bool | int | float))
@@ -110,7 +110,7 @@ def _kind(column: Any, name: str) -> _Kind | None:
     if all(issubclass(each, str) for each in kinds) and _written(there) == 1.0:
         return _Kind(f"numbers as text{at}", f"convert them with {as_float}{then}", mixed=False)
     if isinstance(first, str) and _written(there) > 0.5:
-        row, first = next((row, each) for row, each in there if not _is_written(each))
+        row, first = next((row, each) for row, each in there if not labels.spells_number(each))
         mend = f"convert them with pandas.to_numeric({name}, errors='coerce'), then fill what is missing"
         return _Kind(f"numbers with {first!r} at row {row}", mend)
     if isinstance(first, str):
@@ -118,19 +118,12 @@ def _kind(column: Any, name: str) -> _Kind | None:
     return _Kind(f"objects of {type(first).__name__}{at if len(at) < 60 else ''}", ENCODE)
 
 
-def _is_pandas(column: Any) -> bool:
-    """Whether it is a NumPy array, or has the methods of one, as pandas' columns do."""
+def _has_astype(column: Any) -> bool:
+    """Whether it converts itself: NumPy's arrays and pandas' columns do, those of polars and PyArrow do not."""
     return hasattr(column, "astype")
 
 
 def _written(there: list[tuple[int, Any]]) -> float:
     """Which share of the values are numbers, perhaps as texts."""
-    some = [_is_written(each) for _, each in there[:MOST_READ]]
+    some = [labels.spells_number(each) for _, each in there[:MOST_READ]]
     return sum(some) / len(some)
-
-
-def _is_written(value: Any) -> bool:
-    try:
-        return float(value) is not None
-    except (TypeError, ValueError, OverflowError):
-        return False

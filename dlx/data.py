@@ -317,11 +317,11 @@ def beside(
     return found[0], found[1]
 
 
-def _for(part: Array, backend: Backend, dtype: str) -> Array:
-    """Rows of the host, in a dtype and of a kind that the backend's library has."""
+def _for(part: Array, backend: Backend, dtype: str | None) -> Array:
+    """Rows of the host, of a kind that the library has and, if `dtype` is named, in a dtype for computing in it."""
     if compressed(part) and not backend.multiplies_sparse:
         part = part.toarray()
-    if library_of(part) == HOST != backend.name:
+    if dtype is not None and library_of(part) == HOST != backend.name:
         part = part.astype(stored_dtype(dtype_name(part), backend, dtype), copy=False)
     return part
 
@@ -330,9 +330,7 @@ def some_rows(samples: Rows, rows: HostArray, backend: Backend, dtype: str | Non
     """Those rows on the backend, copied; what lies on the host comes in a dtype for computing in `dtype`."""
     X, Y, w, classes = samples
     X = taken(X, rows, backend)
-    X = X if dtype is None else _for(X, backend, dtype)
-    if compressed(X) and not backend.multiplies_sparse:
-        X = X.toarray()
+    X = _for(X, backend, dtype)
     if library_of(X) == HOST != backend.name:
         X = backend.asarray(X)  # CuPy takes it through pinned memory, without waiting
     Y, w = (None if each is None else backend.take(each, rows) for each in (Y, w))

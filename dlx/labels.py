@@ -102,11 +102,11 @@ def are_strings(y: HostArray) -> bool:
     return y.dtype.kind == "U" or (y.dtype.kind in "OT" and all(isinstance(each, str) for each in y.flat))
 
 
-def spell_numbers(y: HostArray) -> bool:
-    """Whether every string of `y` is a number in writing, such as "3.5"."""
+def spells_number(value: Any) -> bool:
+    """Whether it is a number, perhaps in writing, such as "3.5"."""
     try:
-        y.astype(np.float64)
-    except ValueError:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

@@ -143,7 +143,7 @@ def _numbers(y: HostArray, name: str) -> HostArray:
     found = labels.real(y) if y.dtype.kind == "O" else y
     if found is None or found.dtype.kind not in "biuf":
         remedy = f"Convert it with {name}.astype(float); class labels are one a row: numpy.ravel({name}), none missing."
-        if labels.are_strings(y) and labels.spell_numbers(y):
+        if labels.are_strings(y) and all(map(labels.spells_number, y.flat)):
             remedy = f"Convert it: numpy.asarray({name}, float)."
         elif y.dtype.kind in "UST" or labels.are_strings(y):
             remedy = f"Class labels are one a row: numpy.ravel({name}); of several columns encode each as numbers."

@@ -6,13 +6,13 @@ of a file do not count.
 
 import subprocess
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
 
 import dlx
 import dlx.plot_data
+from allocation import peak
 
 MB = 1e6
 ROWS, WIDE = 400_000, 64  # 102 MB of float32
@@ -27,15 +27,6 @@ def table(tmp_path_factory):
     X[:] = np.random.default_rng(0).standard_normal((ROWS, WIDE), dtype="f4")
     X.flush()
     return np.load(path, mmap_mode="r"), np.arange(ROWS) % 2
-
-
-def peak(call):
-    """Bytes of NumPy's arrays at most while `call` ran, above those before."""
-    tracemalloc.start()
-    call()
-    found = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return found
 
 
 METHODS = {  # what is asked, and how much of it is the result, or one number or two a row

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 
 import dlx
+from allocation import peak
 from dlx import identity, plot_data
 
 RNG = np.random.default_rng(0)
@@ -181,15 +181,6 @@ DOCUMENTS = scipy.sparse.csr_array((RNG.random(60_000), WORDS.ravel(), np.arange
 TOPICS = np.arange(600) % 2
 
 
-def peak(call):
-    """Bytes that NumPy held at most while `call` ran, above those before."""
-    tracemalloc.start()
-    call()
-    found = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return found
-
-
 @pytest.mark.parametrize("how", ["dlx.fit", "lbfgs", "estimator", "standardized estimator"])
 def test_no_dense_rows_are_made_on_numpy(how):
     """`HashingVectorizer(n_features=2**18)`, 3,000 documents: predict took 2,048 MB, two epochs 896 MB."""
@@ -252,9 +243,4 @@ def test_a_report_and_the_figures_of_layers_hold_no_dense_rows():
     y = np.arange(1500) % 2
     net = dlx.fit(wide, y, (2**16, 4, 2), epochs=1, rng=0)
     dense = 1500 * 2**16 * 8
-    tracemalloc.start()
-    net.report(wide, y)
-    plot_data.layers(net, wide, y, 1500)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < dense / 4
+    assert peak(lambda: (net.report(wide, y), plot_data.layers(net, wide, y, 1500))) < dense / 4
