@@ -18,7 +18,7 @@ from dlx.fitting import fit
 from dlx.learning_rates import find_learning_rate
 from dlx.losses import Loss
 from dlx.memory import OutOfMemory
-from dlx.model import Network, load
+from dlx.model import Network, from_torch, load
 from dlx.network import Layer
 from dlx.optimizers import (
     Optimizer,
@@ -34,7 +34,6 @@ from dlx.optimizers import (
 )
 from dlx.quasi_newton import LBFGS, lbfgs
 from dlx.saving import FileError
-from dlx.sequential import from_torch
 from dlx.version import __version__
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import numpy as np
 
 from dlx import arguments, checks, data, divergence, losses, nearest, network, optimizers, parameters, ranges, targets
 from dlx.backend import Array, Backend
-from dlx.model import own_params
 from dlx.placement import common_backend
 
 
@@ -117,7 +116,7 @@ def L_layer_model(
         arguments.try_own_functions([*hidden, last], priced, chosen, chosen.dtype(name), dims[-1])
         xp = chosen.xp
         net = network.bind(chosen, name, hidden, loss)
-        params = own_params(_first_weights(dims), chosen, name)
+        params = parameters.own_params(_first_weights(dims), chosen, name)
         update = optimizers.bind(optimizers.gradient_descent(), chosen)
         state = optimizers.start(xp, optimizers.gradient_descent(), params)
 

@@ -20,11 +20,10 @@ from dlx.attempts import Attempt
 from dlx.backend import Backend
 from dlx.descriptions import TRAINING
 from dlx.divergence import DivergenceError
-from dlx.model import Network
 from dlx.optimizers import Optimizer
 from dlx.progress import from_file, plain, restored, to_file
 from dlx.steps import Settings
-from dlx.training import Progress
+from dlx.training import ORDER, Progress, watched
 
 NAME, PATTERN, KEPT = "checkpoint-{:08}.safetensors", re.compile(r"checkpoint-([0-9]{8,12})\.safetensors"), 2
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -47,7 +46,7 @@ class Checkpoints:
         self.updates, self.at, self.when = 0, (0, 0), time.monotonic()
         self.process = os.getpid()
         self.own: list[int] = []  # the numbers of those that this call has written
-        self.net: Network | None = None
+        self.net: Any = None  # the dlx.Network that is trained
         self.generator: np.random.Generator | None = None
         self.figures: Sequence[str] = ()  # the names of those that are fit's own
         self.attributes: dict[str, Any] = {}  # the network's, as they were when the training began
@@ -88,7 +87,7 @@ class Checkpoints:
         got = f"{self.folder}, of one with a {difference}"
         checks.reject("checkpoint", "be of the same training", got, remedy)
 
-    def resumed(self, net: Network, settings: Settings, per_epoch: int, figures: Sequence[str]) -> Progress | None:
+    def resumed(self, net: Any, settings: Settings, per_epoch: int, figures: Sequence[str]) -> Progress | None:
         """Where the training of `net`, of so many updates an epoch, goes on; from here on `net` is what is saved.
 
         `figures` are the names of those that it will have.
@@ -97,7 +96,7 @@ class Checkpoints:
         if settings.epochs * len(figures) > descriptions.MOST_FIGURES:
             rule = f"be at most {descriptions.MOST_FIGURES // len(figures)} where each is saved"
             checks.reject("epochs", rule, settings.epochs, "Use fewer, or no checkpoint.")
-        best_by = None if settings.patience is None else descriptions.watched({name: name for name in figures})
+        best_by = None if settings.patience is None else watched({name: name for name in figures})
         self.settings |= {"best_by": best_by, "arithmetic": _arithmetic(net.backend)}
         if self.newest is None:
             return None
@@ -111,7 +110,7 @@ class Checkpoints:
                 if description[part] != now[part]:
                     raise ValueError(f"another {part} than in its settings")
             found = from_file(description, arrays, net.backend, net.dtype, settings.optimizer, per_epoch)
-            if found.history and {*descriptions.ORDER} & found.history.keys() != {*figures}:
+            if found.history and {*ORDER} & found.history.keys() != {*figures}:
                 raise ValueError("other figures than its settings have, or another validation")
             self.generator.bit_generator.state = restored(self.drawn(), found.drawn)
         start = found.start
@@ -203,7 +202,7 @@ class Checkpoints:
 
     def _require_figures(self, lengths: Mapping[str, int], epochs: int) -> None:
         """Raise where a callback has changed the history in a way in which it cannot be resumed."""
-        found = {name: length for name, length in lengths.items() if name in descriptions.ORDER}
+        found = {name: length for name, length in lengths.items() if name in ORDER}
         if found != (dict.fromkeys(self.figures, epochs) if epochs else {}):
             rule, got = f"keep each of fit's own figures, {epochs} epochs of them, to be saved", f"lengths {found}"
             checks.reject("history", rule, got, "Change a copy, or add other names.")

@@ -13,6 +13,7 @@ from dlx import activations, checks, labels, losses
 from dlx.activations import ACTIVATIONS, Activation
 from dlx.losses import LOSSES, Loss
 from dlx.saving import Arrays, Layout
+from dlx.training import ORDER
 from dlx.version import __version__
 
 KEYS = ["activation", "classes", "dtype", "feature_names", "history", "layer_dims", "loss", "made_by"]
@@ -24,9 +25,6 @@ HISTORY, SLOTS, BEST = "history/", "slots/", "best/"  # prefixes of tensors' nam
 OWN = "functions of your own"
 MOST_LAYERS, MOST_SLOTS = 10_000, 8  # so that few bytes cannot promise many tensors
 MOST_LETTERS, MOST_FIGURES = 1 << 22, 1 << 26  # so that few bytes do not become many in memory
-ORDER = ["loss", "training_loss", "validation_loss", "validation_score"]  # of the history, as fit has it
-ORDER += ["learning_rate", "seconds"]
-WATCHED = ("validation_loss", "training_loss", "loss")  # the first that there is decides what is best
 
 
 def described(part: Activation | Loss) -> dict[str, Any] | None:
@@ -121,11 +119,6 @@ def _figure(value: Any) -> float:
     if isinstance(value, str | bytes):
         raise TypeError(f"a text, {value[:40]!r}")
     return float(value)
-
-
-def watched(history: Mapping[str, Any]) -> Any:
-    """The losses that a training looks at: the validation's, those of all training rows, or else the epochs' own."""
-    return next((history[name] for name in WATCHED if name in history), [])
 
 
 def history_of(description: Mapping[str, Any], arrays: Arrays) -> dict[str, list[float]]:

@@ -41,7 +41,6 @@ from dlx.backend import (
 from dlx.estimator_callbacks import CallbackSupport, Hooks
 from dlx.estimator_pickles import each_slot
 from dlx.estimator_watch import Given, Held, Optimizing, Plan, Watch, all_or_nothing, going_on, naming_validation_rows
-from dlx.model import own_params
 from dlx.network import Layer, Params
 from dlx.onnx_hooks import OnnxHooks
 from dlx.placement import common_backend
@@ -112,7 +111,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task, held, rule, hooks)
             start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
-            params = own_params(pairs, plan.backend, plan.dtype)
+            params = parameters.own_params(pairs, plan.backend, plan.dtype)
             try:
                 with watch.shown(settings.epochs, n, part):
                     params, _ = training.train(
@@ -120,7 +119,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                     )
                 watch.require_good_best()
             except divergence.DivergenceError as reason:
-                params = watch.after(reason, lambda: own_params(pairs, plan.backend, plan.dtype))
+                params = watch.after(reason, lambda: parameters.own_params(pairs, plan.backend, plan.dtype))
             self._finish(plan, settings, watch, params, n)
             hooks.close(lambda: self._fitted(plan, params))
         if not part:

@@ -26,7 +26,8 @@ from dlx import (
     stopping,
 )
 from dlx.activations import Activation
-from dlx.model import Network, begun_from
+from dlx.model import Network
+from dlx.warm_start import begun_from
 
 Pairs = list[tuple[Any, Any]]
 BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {

@@ -14,8 +14,6 @@ from dlx.data import HostArray
 from dlx.network import Layer, Params
 from dlx.placement import common_backend
 
-ROWS = 4096  # looked at, drawn out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
-ELEMENTS = 1 << 23  # of a layer's input or output on those rows
 AT_START = 128  # rows for the loss at the start: a batch
 
 
@@ -194,12 +192,7 @@ def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[data.Rows, targ
 def _most(net: Trained, X: Array) -> int:
     """How many rows are looked at: fewer where they are very wide."""
     stays = data.compressed(X) and net.backend.multiplies_sparse
-    return most(max(net.layer_dims[1:] if stays else net.layer_dims))
-
-
-def most(widest: int) -> int:
-    """How many rows are looked at, where the widest layer is so wide."""
-    return min(ROWS, max(1, ELEMENTS // widest))
+    return scoring.rows_sampled(max(net.layer_dims[1:] if stays else net.layer_dims))
 
 
 def _batch(net: Trained, rows: data.Rows, numbers: HostArray) -> data.Batch:
@@ -220,7 +213,7 @@ def _columns(net: Trained, X: Array) -> HostArray:
     """Lowest, highest, root mean square of each column."""
     xp, n = net.backend.xp, X.shape[0]
     low, high, squares = np.inf, -np.inf, 0.0
-    for first, last in data.spans(n, ELEMENTS // X.shape[1]):
+    for first, last in data.spans(n, scoring.ELEMENTS_SAMPLED // X.shape[1]):
         rows = X[first:last].toarray() if data.compressed(X) else X[first:last, :]
         figures = [xp.min(rows, axis=0), xp.max(rows, axis=0), xp.sqrt(xp.mean(rows * rows, axis=0))]
         lowest, highest, roots = net.backend.stack_to_host(figures).astype(np.float64)

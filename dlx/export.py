@@ -1,6 +1,6 @@
-"""What takes a network out of dlx: an ONNX model, built node by node, and PyTorch's modules.
+"""A network as an ONNX model, built node by node.
 
-An ONNX graph is one Gemm a layer and its activation, then the link of the loss. Where onnxruntime has an activation in
+The graph is one Gemm a layer and its activation, then the link of the loss. Where onnxruntime has an activation in
 float32 alone, a float64 graph has the same formula written out: as a function that travels in the file, or node by node
 where the reader may know no functions.
 """
@@ -28,7 +28,6 @@ OPSET, OLDEST = 20, 13  # the first with Gelu; and the first whose Softmax, Sque
 FLOOR = -1000.0
 SINCE = {"gelu": 20, "mish": 18}  # the opset that brought the operator
 MOST_BYTES = 2**31 - 2**20  # protobuf writes less than 2 GiB; a MiB is for all that is not a parameter
-TORCH_MODULES = "dlx.backends._torch_modules"  # by name, as every file of backends/
 
 OPERATORS: Mapping[str, Callable[..., tuple[str, dict[str, Any]]]] = {  # of settings: the operator and its attributes
     "relu": lambda: ("Relu", {}),
@@ -289,13 +288,6 @@ def _description(parts: Parts) -> str:
         "classes": None if parts.classes is None else parts.classes.tolist(),
     }
     return json.dumps(facts)
-
-
-def to_torch(pairs: Pairs, hidden: Sequence[activations.Activation]) -> Any:
-    """The torch.nn.Sequential of these layers; see `dlx.Network.to_torch`."""
-    require_own("to_torch", hidden)
-    steps = [(each.name, dict(each.settings)) for each in hidden]
-    return importlib.import_module(TORCH_MODULES).sequential(pairs, steps)
 
 
 def require_own(name: str, hidden: Sequence[activations.Activation], loss: losses.Loss | None = None) -> None:

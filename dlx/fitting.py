@@ -32,9 +32,10 @@ from dlx import (
     training,
 )
 from dlx.backend import Array, Backend, get_backend
-from dlx.model import Network, begun_from, known_labels, require_same_classes
+from dlx.model import Network
 from dlx.network import Params
 from dlx.placement import common_backend
+from dlx.warm_start import begun_from, known_labels, require_same_classes
 
 
 @nearest.closed

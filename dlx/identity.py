@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import data, descriptions, quasi_newton, sparse
+from dlx import data, descriptions, quasi_newton, sparse, training
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.losses import Loss
@@ -88,7 +88,7 @@ def kept_rates(
 ) -> bool:
     """Whether a schedule gives the rates so far under both plans, of so many updates, and those of finished epochs."""
     before, now = plans
-    seen, watched, ends = Losses(), descriptions.watched(history), history.get("learning_rate", [])
+    seen, losses, ends = Losses(), training.watched(history), history.get("learning_rate", [])
     for first in range(0, max(updates, len(ends) * per_epoch), per_epoch):
         epoch = first // per_epoch
         if epoch < len(ends) and float(schedule(first + per_epoch - 1, now, seen)) != ends[epoch]:
@@ -97,5 +97,5 @@ def kept_rates(
         for step in steps:
             if float(schedule(step, before, seen)) != float(schedule(step, now, seen)):
                 return False
-        seen.extend(watched[epoch : epoch + 1])
+        seen.extend(losses[epoch : epoch + 1])
     return True

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from dlx import evidence, optimizers, scoring
+from dlx import optimizers, scoring
 from dlx.backend import Backend
 from dlx.sparse import compressed
 
@@ -39,7 +39,7 @@ def needs(X: Any, dims: Sequence[int], batch_size: int, optimizer: Any, size: in
     slots = optimizer.slots if isinstance(optimizer, optimizers.Optimizer) else 2 * optimizer.history
     parameters = sum((d_in + 1) * d_out for d_in, d_out in pairwise(dims))
     n, widest = X.shape[0], max(dims)
-    rows, seen = min(batch_size, n), min(n, evidence.most(widest))
+    rows, seen = min(batch_size, n), min(n, scoring.rows_sampled(widest))
     block = min(n, scoring.rows_at_once(backend, widest)) * (dims[0] + 2 * max(dims[1:]) + 4 * dims[-1])
     return Needs(
         float(X.nnz * (size + X.indices.itemsize) if compressed(X) else size * math.prod(X.shape)),

@@ -26,6 +26,7 @@ from dlx import (
     scoring,
     streams,
     targets,
+    torch_modules,
     views,
 )
 from dlx.backend import (
@@ -117,7 +118,7 @@ class Network:
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
             parameters.require_real(pairs, self.backend, self.dtype, "params")
-            self.params: Params = own_params(pairs, self.backend, self.dtype)
+            self.params: Params = parameters.own_params(pairs, self.backend, self.dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As everywhere; plain pairs are layers, a list of labels is an array, and a known name is what it names."""
@@ -311,7 +312,7 @@ class Network:
         found.feature_names = None if self.feature_names is None else list(self.feature_names)
         found.history = {name: list(each) for name, each in self.history.items()}
         with found.backend.scope():
-            found.params = own_params(self._host_params(), found.backend, found.dtype)
+            found.params = parameters.own_params(self._host_params(), found.backend, found.dtype)
         return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
@@ -427,7 +428,7 @@ class Network:
           (2): Linear(in_features=2, out_features=1, bias=True)
         )
         """
-        return export.to_torch(self._host_params(), self.activation)
+        return torch_modules.to_torch(self._host_params(), self.activation)
 
     def __getstate__(self) -> dict[str, Any]:
         """Host arrays and names, so that a pickle loads where the library is absent; own functions as they are."""
@@ -457,7 +458,7 @@ class Network:
             warnings.warn(f"the network was unpickled on numpy, not on {arguments[0]}: {reason}", stacklevel=2)
             self.backend = get_backend("numpy")
         with self.backend.scope():
-            self.params = own_params(state["params"], self.backend, self.dtype)
+            self.params = parameters.own_params(state["params"], self.backend, self.dtype)
 
     @property
     def _one_label(self) -> bool:
@@ -504,49 +505,6 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2
 
 
-def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -> Params:
-    """The pairs (W, b) as layers in memory of their own."""
-    return tuple(
-        Layer(
-            backend.copy(backend.asarray(W, dtype)),
-            backend.copy(backend.asarray(parameters.reshaped(b, (1, -1)), dtype)),
-        )
-        for W, b in pairs
-    )
-
-
-def begun_from(init: Any, activation: Sequence[activations.Activation], X: Any = None) -> Any:
-    """`init` as `fit` knows it: of a `Network`, to go on from, the arrays on the host; whatever else it is, itself."""
-    if not isinstance(init, Network):
-        if hasattr(init, "coefs_") and hasattr(init, "intercepts_"):
-            remedy = "Pass list(zip(est.coefs_, est.intercepts_)), or call fit of a warm_start=True estimator again."
-            got = f"a fitted {type(init).__name__}"
-            checks.reject("init", "be a network, a function or arrays", got, remedy, TypeError)
-        return init
-    theirs, own = ([each[:2] for each in some] for some in (init.activation, activation))
-    if theirs != own and len(theirs) == len(own):
-        asked, was = ([each.name for each in some] for some in (activation, init.activation))
-        remedy = "Pass activation=net.activation, or init=net.params to give its weights other activations."
-        checks.reject("activation", f"be that of the network to go on from, {was}", asked, remedy)
-    data.require_names(X, init.feature_names)
-    return init._host_params()
-
-
-def known_labels(init: Any, y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
-    """The labels of the network to go on from, where `y` holds no others: it may lack some."""
-    known = init.classes if isinstance(init, Network) else None
-    return None if known is None or not labels.are_labels(y) or (labels.places(y, known) < 0).any() else known
-
-
-def require_same_classes(init: Any, classes: np.ndarray[Any, Any] | None) -> None:
-    """Raise where the training goes on from a network whose outputs stand for other labels."""
-    known = init.classes if isinstance(init, Network) else None
-    if known is not None and (classes is None or not np.array_equal(known, classes)):
-        rule, got = "hold the labels of the network to go on from", f"{None if classes is None else classes.tolist()}"
-        remedy = f"They were {known.tolist()}. Pass init=net.params to give its outputs another meaning."
-        checks.reject("y", rule, got, remedy)
-
-
 def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     """The network that `Network.save` wrote, on any backend.
 
@@ -583,6 +541,51 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
             raise FileError(f"`path` must be of dlx's own functions; got {got}. {remedy}")
         net = Network(**descriptions.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
+
+
+def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any = None) -> Network:
+    """The network that computes what a ``torch.nn.Sequential`` computes in ``eval()`` mode.
+
+    Its last Linear gives the scores, whose link the loss owns: cross_entropy brings softmax, binary_cross_entropy the
+    sigmoid. Dropout is left out, as in prediction; a Flatten in front too: dlx takes rows (n, d0). Weights are copied.
+
+    Parameters
+    ----------
+    sequential : torch.nn.Sequential
+        Of Linear (with or without bias) and activations between them; another Sequential inside is opened.
+    loss : str, Loss or tuple of functions
+        What it was trained with: PyTorch's module does not know.
+    classes : array of labels, optional
+        What the class numbers 0..K-1 stand for.
+    backend : selector, optional
+        By default PyTorch, on the device of the weights.
+
+    Raises
+    ------
+    ValueError
+        A module is one that dlx does not have, such as GELU in its exact form, or in a place where it has none; it has
+        hooks, which may change what it computes, or no weights (PyTorch's device "meta").
+    TypeError
+        It is no Sequential, or one with hooks or a forward of its own.
+    BackendNotInstalled
+        PyTorch is not installed.
+
+    Source: a PyTorch Linear computes x Wᵀ + b, its weight is (d_out, d_in).
+
+    Examples
+    --------
+    >>> import dlx, numpy as np, torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    >>> net = dlx.from_torch(module, loss="cross_entropy", backend="numpy")
+    >>> net
+    <dlx.Network 4 -> 8 -> 3, cross_entropy, float32 on numpy>
+    >>> x = torch.ones(1, 4)
+    >>> bool(np.allclose(net.predict_proba(x.numpy()), module(x).softmax(1).detach(), atol=1e-6))
+    True
+    """
+    pairs, hidden = torch_modules.layers_of(sequential)
+    net = Network(pairs, activation=hidden, loss=loss, classes=classes)
+    return net if backend is None else net.to(backend)
 
 
 def _one_column(P: Array) -> Array:

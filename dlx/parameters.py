@@ -9,6 +9,7 @@ import numpy as np
 
 from dlx import activations, checks, data
 from dlx.backend import Array, Backend, library_of, namespace_of
+from dlx.network import Layer, Params
 
 Pairs = list[tuple[Array, Array]]
 
@@ -68,3 +69,14 @@ def require_real(pairs: Pairs, backend: Backend, dtype: str, name: str) -> None:
 def reshaped(x: Any, shape: tuple[int, ...]) -> Array:
     """An array, or a list, in that shape, where it lies."""
     return np.reshape(x, shape) if library_of(x) is None else namespace_of(x).reshape(x, shape)
+
+
+def own_params(pairs: Sequence[tuple[Any, Any]], backend: Backend, dtype: str) -> Params:
+    """The pairs (W, b) as layers in memory of their own."""
+    return tuple(
+        Layer(
+            backend.copy(backend.asarray(W, dtype)),
+            backend.copy(backend.asarray(reshaped(b, (1, -1)), dtype)),
+        )
+        for W, b in pairs
+    )

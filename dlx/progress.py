@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from dlx import descriptions, quasi_newton
+from dlx import descriptions, parameters, quasi_newton
 from dlx.backend import Backend
 from dlx.descriptions import BEST, SLOTS, TRAINING
-from dlx.model import own_params
 from dlx.optimizers import State
 from dlx.steps import Start
-from dlx.training import Progress
+from dlx.training import ORDER, Progress
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -92,7 +91,7 @@ def from_file(
     if not all(np.isfinite(each).all() for name, each in arrays.items() if not name.startswith(descriptions.HISTORY)):
         raise ValueError("a number that is not finite")
     if any(len(history.get(name, [])) != epoch for name in ("loss", "learning_rate", "seconds")) or any(
-        len(figures) != epoch for name, figures in history.items() if name in descriptions.ORDER
+        len(figures) != epoch for name, figures in history.items() if name in ORDER
     ):
         raise ValueError("a history of another length than there were epochs")
     best_epoch, limit, ended = (training[name] for name in ("best_epoch", "limit", "ended"))
@@ -100,7 +99,7 @@ def from_file(
         raise ValueError(f"best epoch {best_epoch} of {epoch}, ended: {ended}")
 
     def params(prefix: str = "") -> Any:
-        return own_params(descriptions.pairs_of(arrays, layers, prefix), backend, dtype)
+        return parameters.own_params(descriptions.pairs_of(arrays, layers, prefix), backend, dtype)
 
     slots: State | quasi_newton.Memory
     if isinstance(optimizer, quasi_newton.LBFGS):

@@ -16,6 +16,8 @@ from dlx.backend import HOST, Array, Backend, library_of
 from dlx.data import HostArray
 from dlx.network import Params
 
+ROWS_SAMPLED = 4096  # by a report, out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
+ELEMENTS_SAMPLED = 1 << 23  # of a layer's input or output on those rows
 After = Callable[[Array], Array]  # of what `OfScores` gives, row by row
 OfScores = Callable[[network.Formulas, Array], Array]  # from scores (n, K), a row for each row
 
@@ -24,6 +26,11 @@ def rows_at_once(backend: Backend, widest: int) -> int:
     """How many rows a block has: by the widest layer, input and output among them."""
     wanted = max(backend.fewest_rows, backend.elements_at_once // widest)
     return max(1, min(wanted, backend.most_elements // widest))
+
+
+def rows_sampled(widest: int) -> int:
+    """How many rows a report looks at, where the widest layer is so wide."""
+    return min(ROWS_SAMPLED, max(1, ELEMENTS_SAMPLED // widest))
 
 
 class Asked(NamedTuple):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from dlx import activations, data, initializers, losses, network
+from dlx import activations, data, initializers, losses, network, parameters
 from dlx.backend import Backend, available_backends, get_backend
 from dlx.fitting import fit
-from dlx.model import own_params
 from dlx.network import Layer, Params
 
 DIMS = (5, 4, 3)
@@ -81,7 +80,7 @@ def _problem(
         value, gradients = network.loss_and_gradients(net, params, X, Y, None, None)
         return float(value), gradients
 
-    return objective, own_params(pairs, backend, dtype)
+    return objective, parameters.own_params(pairs, backend, dtype)
 
 
 def _gradient_error() -> float:

@@ -6,17 +6,20 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from dlx import descriptions, divergence, epochs, interrupts, network, quasi_newton, steps
+from dlx import divergence, epochs, interrupts, network, quasi_newton, steps
 from dlx.backend import Backend
 from dlx.network import Layer, Params
 from dlx.schedules import Losses
 from dlx.steps import Settings, Start, Task
 
 History = dict[str, list[float]]
+ORDER = ["loss", "training_loss", "validation_loss", "validation_score"]  # of the history, as fit has it
+ORDER += ["learning_rate", "seconds"]
+WATCHED = ("validation_loss", "training_loss", "loss")  # the first that there is decides what is best
 
 
 class Progress(NamedTuple):
@@ -51,6 +54,11 @@ class Keeper(Protocol):
         """Save."""
 
 
+def watched(history: Mapping[str, Any]) -> Any:
+    """The losses that a training looks at: the validation's, those of all training rows, or else the epochs' own."""
+    return next((history[name] for name in WATCHED if name in history), [])
+
+
 def is_lbfgs(settings: Settings) -> bool:
     """Whether an epoch's loss is that of the weights that it leaves."""
     return isinstance(settings.optimizer, quasi_newton.LBFGS)
@@ -74,7 +82,7 @@ def figures(task: Task, settings: Settings, validates: bool) -> list[str]:
     """The names of a training's own figures, in the order of its history."""
     left_out = () if validates else ("validation_loss", "validation_score")
     measured = measures(task, settings, validates)
-    return [name for name in descriptions.ORDER if name not in left_out and (measured or name != "training_loss")]
+    return [name for name in ORDER if name not in left_out and (measured or name != "training_loss")]
 
 
 class Run:
@@ -86,7 +94,7 @@ class Run:
     def __init__(self, task: Task, settings: Settings, params: Params, resumed: Progress | None) -> None:
         self.task, self.settings = task, settings
         self.history: History = {} if resumed is None else resumed.history
-        self.watched = Losses(descriptions.watched(self.history))
+        self.watched = Losses(watched(self.history))
         self.best, self.best_epoch = (None, None) if resumed is None else (resumed.best, resumed.best_epoch)
         self.ended = resumed is not None and resumed.ended
         self.limit = math.inf if resumed is None else resumed.start.limit
@@ -101,7 +109,7 @@ class Run:
         figures = {"loss": epoch.loss, **figures, "learning_rate": epoch.rate, "seconds": now}
         for name, figure in figures.items():
             self.history.setdefault(name, []).append(figure)
-        self.watched.append(descriptions.watched(figures))
+        self.watched.append(watched(figures))
         self.limit = self.limit if epoch.end is None else epoch.end.limit
         if self.settings.patience is None:
             return
@@ -134,13 +142,13 @@ class Run:
         returned, done = params if self.best is None else self.best, len(self.watched)
         if returned is self.judged:
             return
-        watched = self.watched[-1 if self.best_epoch is None else self.best_epoch] if done else math.nan
+        lowest = self.watched[-1 if self.best_epoch is None else self.best_epoch] if done else math.nan
         validated = "validation_loss" in self.history
         if validated:
-            divergence.require_good_loss("validation_loss", watched, done)
+            divergence.require_good_loss("validation_loss", lowest, done)
         if done and not validated and (self.best is not None or is_lbfgs(self.settings)):  # it is theirs
             divergence.require_finite(self.task, returned, done)
-            divergence.require_good_loss("loss", watched, done, self.limit)
+            divergence.require_good_loss("loss", lowest, done, self.limit)
         else:
             divergence.require_good(self.task, returned, done, divergence.JUDGED, self.limit)
         self.judged = returned

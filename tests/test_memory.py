@@ -41,7 +41,7 @@ def test_needs_are_those_of_the_arrays(optimizer):
 def test_needs_follow_blocks_and_not_data():
     be, adam = dlx.get_backend("numpy"), dlx.optimizers.get("adam")
     few, many = (memory.needs(np.zeros((n, 20), "f4"), (20, 1000), 128, adam, 4, be) for n in (10_000, 200_000))
-    assert few.blocks == many.blocks < 2 * memory.evidence.ROWS * 4 * 3100
+    assert few.blocks == many.blocks < 2 * memory.scoring.ROWS_SAMPLED * 4 * 3100
     X = scipy.sparse.eye_array(1000, 1 << 18, format="csr")
     assert memory.needs(X, (1 << 18, 2), 128, adam, 8, be).data == X.nnz * (8 + 4)
 
