@@ -13,11 +13,10 @@ from dlx.backend import (
     available_backends,
     get_backend,
 )
-from dlx.divergence import DivergenceError
+from dlx.files.container import FileError
 from dlx.fitting import fit
 from dlx.learning_rates import find_learning_rate
 from dlx.losses import Loss
-from dlx.memory import OutOfMemory
 from dlx.model import Network, from_torch, load
 from dlx.network import Layer
 from dlx.optimizers import (
@@ -33,12 +32,13 @@ from dlx.optimizers import (
     rmsprop,
 )
 from dlx.quasi_newton import LBFGS, lbfgs
-from dlx.saving import FileError
+from dlx.training.divergence import DivergenceError
+from dlx.training.memory import OutOfMemory
 from dlx.version import __version__
 
 if TYPE_CHECKING:
     from dlx import plot
-    from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn
+    from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn, onnx_hooks
 
 __all__ = [
     "LBFGS",
@@ -76,13 +76,14 @@ __all__ = [
     "momentum",
     "nadam",
     "nesterov",
+    "onnx_hooks",
     "optimizers",
     "plot",
     "rmsprop",
     "schedules",
 ]
 
-_WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn")
+_WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn", "onnx_hooks")
 
 
 def __getattr__(name: str) -> Any:

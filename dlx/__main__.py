@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import dlx
 from dlx.backend import BackendNotInstalled, get_backend, known_backends
-from dlx.saving import FileError
+from dlx.files.container import FileError
 
 DEPENDENCIES = ("numpy", "array-api-compat")
 
@@ -53,8 +53,8 @@ def diagnosis() -> list[str]:
 
 def _inspect(path: str) -> int:
     """Print what the file holds, or each file of the folder, or what is wrong with it; returns the exit status."""
-    from dlx.inspection import report, whole_folder
-    from dlx.saving import escaped
+    from dlx.files.container import escaped
+    from dlx.files.inspection import report, whole_folder
 
     status, found = 0, whole_folder(path)
     if not found:

@@ -9,9 +9,11 @@ from typing import Any, Never
 
 import numpy as np
 
-from dlx import arguments, checks, data, divergence, losses, nearest, network, optimizers, parameters, ranges, targets
+from dlx import checks, losses, nearest, network, optimizers
 from dlx.backend import Array, Backend
-from dlx.placement import common_backend
+from dlx.data import features, parameters, targets
+from dlx.data.placement import common_backend
+from dlx.training import arguments, divergence, ranges
 
 
 @nearest.closed
@@ -99,9 +101,9 @@ def L_layer_model(
         checks.reject("activation", rule, repr(last.name), remedy)
     loss = losses.through(last, priced)
     chosen = common_backend(backend, {"X": X, "Y": Y})
-    X, Y = data.as_array(X, "X"), data.as_array(Y, "Y")
-    floating = "float" in data.dtype_name(X)  # the article computes in float64, whatever integers it is given
-    name = data.working_dtype(dtype or (None if floating else "float64"), X)
+    X, Y = features.as_array(X, "X"), features.as_array(Y, "Y")
+    floating = "float" in features.dtype_name(X)  # the article computes in float64, whatever integers it is given
+    name = features.working_dtype(dtype or (None if floating else "float64"), X)
     chosen.dtype(name)
     ranges.require("learning_rate", rate, name)
     for numbers in (priced.settings, *(each.settings for each in (*hidden, last))):
@@ -150,15 +152,15 @@ def L_layer_model(
 
 def _transposed_columns(x: Any, height: int, backend: Backend, dtype: str, name: str) -> Array:
     """The columns of `x` as rows, checked."""
-    x = data.real_array(x, backend, name)
+    x = features.real_array(x, backend, name)
     if len(x.shape) != 2 or x.shape[0] != height or x.shape[1] == 0:
         rule = f"have shape ({height}, m): columns are samples"
         checks.reject(name, rule, tuple(x.shape), f"For rows that are samples pass {name}.T, or use dlx.fit.")
     found = backend.asarray(x, dtype)
-    data.require_finite(found, backend, name)
+    features.require_finite(found, backend, name)
     return backend.xp.matrix_transpose(found)
 
 
-def _first_weights(dims: Sequence[int]) -> list[tuple[data.HostArray, data.HostArray]]:
+def _first_weights(dims: Sequence[int]) -> list[tuple[features.HostArray, features.HostArray]]:
     stream = np.random.RandomState(2)
     return [(0.01 * stream.randn(n, n_before).T, np.zeros((1, n))) for n_before, n in pairwise(dims)]

@@ -8,33 +8,15 @@ from typing import Any, Never
 
 import numpy as np
 
-from dlx import (
-    arguments,
-    attempts,
-    checkpoints,
-    checks,
-    data,
-    display,
-    divergence,
-    evidence,
-    gaps,
-    initializers,
-    losses,
-    memory,
-    nearest,
-    network,
-    parameters,
-    quasi_newton,
-    ranges,
-    scoring,
-    steps,
-    targets,
-    training,
-)
+from dlx import checks, initializers, losses, nearest, network, quasi_newton, scoring
 from dlx.backend import Array, Backend, get_backend
+from dlx.data import features, gaps, parameters, targets
+from dlx.data.placement import common_backend
+from dlx.files import attempts, checkpoints
 from dlx.model import Network
 from dlx.network import Params
-from dlx.placement import common_backend
+from dlx.report import evidence
+from dlx.training import arguments, divergence, loop, memory, progress_bar, ranges, steps
 from dlx.warm_start import begun_from, known_labels, require_same_classes
 
 
@@ -207,12 +189,12 @@ def fit(
     l1 = checks.number("l1", l1, low=0, remedy="Use 1e-4, or 0 for none.")
     rates = arguments.dropout_rates(dropout, len(hidden), settings.optimizer)
     listeners = arguments.listeners(callbacks)
-    names = data.names_of(X)
+    names = features.names_of(X)
     verbose = arguments.verbosity(verbose)
     generator = arguments.generator(rng)
     initial = arguments.initializer(begun_from(init, hidden, X), dims)
     X_val, y_val, share = arguments.validation_source(validation)
-    data.require_names(X_val, names, "X_val")
+    features.require_names(X_val, names, "X_val")
     chosen = common_backend(
         backend,
         {
@@ -220,24 +202,24 @@ def fit(
             **parameters.named(initial if isinstance(initial, list) else [], "init"),
         },
     )
-    X = data.real_rows(X, chosen, dims[0])
+    X = features.real_rows(X, chosen, dims[0])
     stream = arguments.streaming(stream, X, settings.optimizer)
-    name = data.working_dtype(dtype, X)
+    name = features.working_dtype(dtype, X)
     compute = chosen.dtype(name)
     chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
 
     expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4, chosen)
     explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
     with attempts.unmoved(generator) as attempt, chosen.scope(), explained:
-        come: Callable[..., Array] = data.unplaced if stream else data.features
-        features = come(X, chosen, name, dims[0], names=names)
+        come: Callable[..., Array] = features.unplaced if stream else features.features
+        placed = come(X, chosen, name, dims[0], names=names)
         if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
-            features = data.dense(features, chosen)
+            placed = features.dense(placed, chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])
         settings = ranges.in_dtype(name, settings, hidden, loss, l2=l2, l1=l1)
         missing = gaps.rule(missing, loss, dims[-1])
-        target = targets.check(y, loss, dims[-1], features.shape[0], known_labels(init, y), missing=missing)
+        target = targets.check(y, loss, dims[-1], placed.shape[0], known_labels(init, y), missing=missing)
         require_same_classes(init, target.classes)
         weights = targets.weights(sample_weight, class_weight, target, chosen)
         if network.weighs_targets(weights):
@@ -254,7 +236,7 @@ def fit(
             train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
             gaps.require_in_each_column(target.present, train_rows)
             weights = targets.to_mean_one(weights, train_rows, held_rows, target.present)
-            rows = targets.place(target, weights, features, chosen, name)
+            rows = targets.place(target, weights, placed, chosen, name)
             held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, missing, come)
             arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
             if not isinstance(initial, list):
@@ -272,7 +254,7 @@ def fit(
             seen = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
             net.facts = seen._replace(dropout=any(rates))
             per_epoch = -(-task.size // settings.batch_size)
-            figures = training.figures(task, settings, held is not None)
+            figures = loop.figures(task, settings, held is not None)
             resumed = None if kept is None else kept.resumed(net, settings, per_epoch, figures)
             attempt.begun = True
             _train(net, task, settings, generator, held, listeners, verbose, kept, resumed)
@@ -284,15 +266,15 @@ def _train(
     task: steps.Task,
     settings: steps.Settings,
     rng: np.random.Generator,
-    held: tuple[data.Rows, data.HostArray | None] | None,
+    held: tuple[features.Rows, features.HostArray | None] | None,
     listeners: Mapping[str, Sequence[arguments.Listener]],
     verbose: int,
     kept: checkpoints.Checkpoints | None,
-    resumed: training.Progress | None,
+    resumed: loop.Progress | None,
 ) -> None:
     """Give the network what the task teaches it, from its own parameters on or from where it is resumed."""
     params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
-    measures = training.measures(task, settings, held is not None)
+    measures = loop.measures(task, settings, held is not None)
 
     def validate(params: Params) -> dict[str, float]:
         if held is None:
@@ -300,15 +282,15 @@ def _train(
         rows, numbers = held
         return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, rows.weights, numbers=numbers)
 
-    def report(params: Params, history: training.History) -> bool:
+    def report(params: Params, history: loop.History) -> bool:
         net.params, net.history = params, history
         show(history)
         return any([_is_true(listen(net)) for listen in listeners["on_epoch_end"]])
 
     for listen in listeners["on_start"]:
         listen(net)
-    with display.progress(verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
-        net.params, net.history = training.train(
+    with progress_bar.progress(verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
+        net.params, net.history = loop.train(
             task, settings, params, rng, validate, report, start, keeper=kept, resumed=resumed
         )
     for listen in listeners["on_end"]:
@@ -317,15 +299,15 @@ def _train(
 
 def _pair(X_val: Any, y_val: Any, backend: Backend) -> tuple[Any, Any]:
     """The user's own validation rows as arrays."""
-    X_val = X_val if data.compressed(X_val) else data.as_array(X_val, "X_val")
+    X_val = X_val if features.compressed(X_val) else features.as_array(X_val, "X_val")
     return X_val, targets.on_host(y_val, backend, "y_val")
 
 
 def _held_out(
     X_val: Any,
     y_val: Any,
-    held_rows: data.HostArray | None,
-    rows: data.Rows,
+    held_rows: features.HostArray | None,
+    rows: features.Rows,
     target: targets.Targets,
     loss: losses.Loss,
     dims: Sequence[int],
@@ -333,15 +315,15 @@ def _held_out(
     dtype: str,
     missing: str,
     come: Callable[..., Array],
-) -> tuple[data.Rows, data.HostArray | None] | None:
+) -> tuple[features.Rows, features.HostArray | None] | None:
     """The validation rows: the user's own, or the training data and the numbers of a share of them."""
     if X_val is None:
         return None if held_rows is None else (rows, held_rows)
-    features = come(X_val, backend, dtype, dims[0], "X_val")
+    placed = come(X_val, backend, dtype, dims[0], "X_val")
     y_val = targets.on_host(y_val, backend, "y_val")
-    checked = targets.check(y_val, loss, dims[-1], features.shape[0], target.classes, "y_val", missing)
+    checked = targets.check(y_val, loss, dims[-1], placed.shape[0], target.classes, "y_val", missing)
     mask = targets.weights(None, None, checked, backend)
-    return targets.place(checked, mask, features, backend, dtype, "y_val"), None
+    return targets.place(checked, mask, placed, backend, dtype, "y_val"), None
 
 
 def _is_true(result: Any) -> bool:

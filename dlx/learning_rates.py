@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import arguments, checks, data, nearest, network, optimizers, steps, targets
+from dlx import checks, nearest, network, optimizers
 from dlx.backend import HOST, library_of
+from dlx.data import features, targets
 from dlx.fitting import fit
 from dlx.model import Network
+from dlx.training import arguments, steps
 
 HostArray = np.ndarray[Any, Any]
 NO_PART = ("epochs", "validation", "patience", "callbacks", "verbose", "checkpoint")  # of fit, that play none here
@@ -139,7 +141,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         batches = _batches(task.size, min(settings.batch_size, task.size), generator if shuffled else None)
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, generator), *steps.numbers(task, settings, t, [rate])
-            samples = data.some_rows(rows, batch, backend, net.dtype)
+            samples = features.some_rows(rows, batch, backend, net.dtype)
             ((carry, loss),) = run(carry, samples, (None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
 
@@ -154,14 +156,14 @@ def _begun(asked: dict[str, Any]) -> Network:
             raise _Begun
 
     with contextlib.suppress(_Begun):
-        stays = data.compressed(asked["X"]) or library_of(asked["X"]) in (None, HOST)  # checked, not placed
+        stays = features.compressed(asked["X"]) or library_of(asked["X"]) in (None, HOST)  # checked, not placed
         fit(**{**asked, "callbacks": Starter(), "epochs": 1, "stream": stays})
     return started[0]
 
 
-def _rows(net: Network, asked: dict[str, Any]) -> data.Rows:
+def _rows(net: Network, asked: dict[str, Any]) -> features.Rows:
     """The training rows, checked before, where they lie."""
-    X = data.unplaced(asked["X"], net.backend, net.dtype, net.layer_dims[0])
+    X = features.unplaced(asked["X"], net.backend, net.dtype, net.layer_dims[0])
     y = targets.on_host(asked["y"], net.backend)
     target = targets.check(y, net.loss, net.layer_dims[-1], X.shape[0], missing=net.missing)
     weights = targets.weights(asked["sample_weight"], asked["class_weight"], target, net.backend)

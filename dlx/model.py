@@ -8,27 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import (
-    activations,
-    checks,
-    contents,
-    data,
-    descriptions,
-    diagnosis,
-    evidence,
-    export,
-    gaps,
-    labels,
-    losses,
-    network,
-    parameters,
-    saving,
-    scoring,
-    streams,
-    targets,
-    torch_modules,
-    views,
-)
+from dlx import activations, checks, losses, network, scoring
 from dlx.backend import (
     Array,
     Backend,
@@ -37,11 +17,15 @@ from dlx.backend import (
     get_backend,
     library_of,
 )
+from dlx.data import features, gaps, labels, parameters, targets
+from dlx.data.placement import common_backend
+from dlx.files import container, contents, schema, streams
+from dlx.files.container import FileError
+from dlx.files.streams import Source, Target
+from dlx.interchange import onnx_model, torch_modules
 from dlx.network import Layer, Params
-from dlx.placement import common_backend
-from dlx.saving import FileError
-from dlx.streams import Source, Target
-from dlx.training import History
+from dlx.report import evidence, rules, summary
+from dlx.training.loop import History
 
 AT_A_STROKE = 128  # rows; more are computed block by block
 
@@ -107,12 +91,12 @@ class Network:
     ) -> None:
         pairs = parameters.as_pairs(params, "params")
         self.backend: Backend = common_backend(backend, parameters.named(pairs, "params"))
-        self.dtype = data.working_dtype(dtype, pairs[0][0])
+        self.dtype = features.working_dtype(dtype, pairs[0][0])
         self.layer_dims = parameters.layer_dims(pairs)
         self.activation = parameters.hidden_activations(activation, len(pairs) - 1)
         self.loss = losses.get(loss)
         self.classes = targets.own_classes(classes, self.loss, self.layer_dims[-1])
-        self.feature_names = data.own_names(feature_names, self.layer_dims[0])
+        self.feature_names = features.own_names(feature_names, self.layer_dims[0])
         self.missing = gaps.rule(missing, self.loss, self.layer_dims[-1])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
@@ -236,7 +220,7 @@ class Network:
         with self.backend.scope():
             return tuple(evidence.outputs(self, self._checked(X), library_of(X) == self.backend.name))
 
-    def report(self, X: Any, y: Any, validation: Any = None) -> diagnosis.Report:
+    def report(self, X: Any, y: Any, validation: Any = None) -> rules.Report:
         """What commonly goes wrong, found in this network, its history and its data, each with its evidence and remedy.
 
         "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated units"), "vanishing
@@ -276,7 +260,7 @@ class Network:
                pixels by the largest.
         """
         with self.backend.scope():
-            return diagnosis.report(self, X, y, validation)
+            return rules.report(self, X, y, validation)
 
     def summary(self) -> str:
         """The layers as a text of at most 80 columns: shapes, activations, parameters.
@@ -290,11 +274,11 @@ class Network:
             2  3 -> 1  (scores)             4
         19 parameters, 152 bytes (float64 on numpy); loss squared_error
         """
-        return views.text(self)
+        return summary.text(self)
 
     def _repr_html_(self) -> str:
         """The same as a table, in a notebook."""
-        return views.table(self)
+        return summary.table(self)
 
     def __repr__(self) -> str:
         dims = " -> ".join(str(d) for d in self.layer_dims)
@@ -307,7 +291,7 @@ class Network:
         """
         found = Network.__new__(Network)
         found.__dict__.update(self.__dict__, backend=get_backend(backend))
-        found.dtype = self.dtype if dtype is None else data.working_dtype(dtype, None)
+        found.dtype = self.dtype if dtype is None else features.working_dtype(dtype, None)
         found.classes = None if self.classes is None else self.classes.copy()
         found.feature_names = None if self.feature_names is None else list(self.feature_names)
         found.history = {name: list(each) for name, each in self.history.items()}
@@ -341,12 +325,12 @@ class Network:
         """
         streams.require_target(path, "net.safetensors")
         own = contents.of(self)
-        history = descriptions.history_arrays(self.history)
-        description = descriptions.description_of(own, history)
-        arrays = descriptions.named(own.params) | history
-        descriptions.require_own(description)
+        history = schema.history_arrays(self.history)
+        description = schema.description_of(own, history)
+        arrays = schema.named(own.params) | history
+        schema.require_own(description)
         contents.require_written("save", description, arrays)
-        saving.write(path, description, arrays)
+        container.write(path, description, arrays)
 
     def to_onnx(self, path: Target, opset: int | None = None) -> None:
         """Write the network as an ONNX model, which onnxruntime and others run without dlx.
@@ -402,7 +386,7 @@ class Network:
         """
         own = contents.of(self)
         one_label = targets.one_label(own.loss, own.layer_dims[-1])
-        export.to_onnx(path, export.Parts(own.params, own.activation, own.loss, own.classes, one_label), opset)
+        onnx_model.to_onnx(path, onnx_model.Parts(own.params, own.activation, own.loss, own.classes, one_label), opset)
 
     def to_torch(self) -> Any:
         """The same layers as a ``torch.nn.Sequential`` on the CPU: a Linear for each, and between them the activations.
@@ -437,19 +421,19 @@ class Network:
             "_bound": None,
             "params": self._host_params(),
             "backend": self.backend.__reduce__(),
-            "activation": [descriptions.described(each) or tuple(each.bind(None)) for each in self.activation],
-            "loss": descriptions.described(self.loss) or tuple(self.loss.bind(None, np.asarray)),
+            "activation": [schema.described(each) or tuple(each.bind(None)) for each in self.activation],
+            "loss": schema.described(self.loss) or tuple(self.loss.bind(None, np.asarray)),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """On the backend of its name, or on NumPy with a warning where that one cannot compute."""
         self.__dict__.update(state)
         self.activation = tuple(
-            descriptions.activation_from(each) if isinstance(each, Mapping) else activations.get(each)
+            schema.activation_from(each) if isinstance(each, Mapping) else activations.get(each)
             for each in state["activation"]
         )
         loss = state["loss"]
-        self.loss = descriptions.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
+        self.loss = schema.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
         make, arguments = state["backend"]
         try:
             self.backend = make(*arguments)
@@ -477,9 +461,9 @@ class Network:
 
     def _checked(self, X: Any) -> Array:
         """X where it lies."""
-        data.require_names(X, self.feature_names)
+        features.require_names(X, self.feature_names)
         common_backend(self.backend, {"X": X}, of_network=True)
-        return data.unplaced(X, self.backend, self.dtype, self.layer_dims[0])
+        return features.unplaced(X, self.backend, self.dtype, self.layer_dims[0])
 
     def _needs_no_more(self, X: Any) -> bool:
         """Whether these are a few good rows as they should be, on a library that has but one device."""
@@ -533,13 +517,13 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     <dlx.Network 2 -> 2, squared_error, float64 on numpy>
     """
     chosen = get_backend(backend)
-    description, arrays = saving.read(path, descriptions.layout)
-    with saving.whole(path):
+    description, arrays = container.read(path, schema.layout)
+    with container.whole(path):
         if None in (*description["activation"], description["loss"]):
             remedy = "Go on by dlx.fit with them, and the folder as `checkpoint`."
-            got = f"{streams.shown(path)}, of {descriptions.OWN}"
+            got = f"{streams.shown(path)}, of {schema.OWN}"
             raise FileError(f"`path` must be of dlx's own functions; got {got}. {remedy}")
-        net = Network(**descriptions.arguments_of(description, arrays))
+        net = Network(**schema.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
 
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import data, losses, metrics, network
+from dlx import losses, metrics, network
 from dlx.activations import log1p_exp
 from dlx.backend import HOST, Array, Backend, library_of
-from dlx.data import HostArray
+from dlx.data import features
+from dlx.data.features import HostArray
 from dlx.network import Params
 
 ROWS_SAMPLED = 4096  # by a report, out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
@@ -49,7 +50,7 @@ class Asked(NamedTuple):
     @property
     def dtype(self) -> str:
         """What it computes in."""
-        return data.dtype_name(self.params[0].W)
+        return features.dtype_name(self.params[0].W)
 
     def rowwise(self, of_scores: OfScores, name: Hashable) -> Callable[[Array, bool], Array]:
         """``call(X, to_host)``: for a block of rows `of_scores` of their scores, which is called `name`."""
@@ -68,7 +69,7 @@ class Asked(NamedTuple):
         def function(constants: Any, rows: tuple[Array, Array]) -> tuple[Array, Array]:
             (*given, classes), (X, Y) = constants, rows
             Z = self._scores(given, X)
-            truth = data.truth(self.net.xp, Y, classes, Z.dtype)
+            truth = features.truth(self.net.xp, Y, classes, Z.dtype)
             return of_scores(self.net, Z), network.values_at(self.net, Z, truth, by_target)
 
         call = self.backend.rowwise(function, self._key("losses", (name, by_target)))
@@ -87,8 +88,8 @@ class Asked(NamedTuple):
         """(first, last, the rows between) of X, or of its rows of those numbers."""
         n = X.shape[0] if numbers is None else len(numbers)
         widest = max(max(layer.W.shape[-2:]) for layer in self.params)
-        for first, last in data.spans(n, rows_at_once(self.backend, widest)):
-            yield first, last, data.block(X, first, last, numbers, self.backend, self.dtype)
+        for first, last in features.spans(n, rows_at_once(self.backend, widest)):
+            yield first, last, features.block(X, first, last, numbers, self.backend, self.dtype)
 
     def of_rows(self, X: Array, of_scores: OfScores, name: Hashable, stays: bool, after: After | None = None) -> Array:
         """`of_scores`, and what comes `after` it, of all rows: on the backend if it `stays` there, else on the host."""
@@ -180,7 +181,7 @@ def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
     return -log1p_exp(xp, -Z)
 
 
-def loss_of(backend: Backend, net: network.Formulas, params: Params, samples: data.Rows, numbers: Any) -> float:
+def loss_of(backend: Backend, net: network.Formulas, params: Params, samples: features.Rows, numbers: Any) -> float:
     """J of the rows of those numbers (an array of the host; all, if None), without penalties and dropout."""
     answered = _judged(Asked(backend, net, params), samples, numbers, (_nothing, "nothing"))
     return _mean([(last - first, loss) for first, last, _, loss in answered])
@@ -191,7 +192,7 @@ def validation_figures(
     net: network.Formulas,
     loss: losses.Loss,
     params: Params,
-    held: data.Rows,
+    held: features.Rows,
     w: Array | None,
     tie: bool = True,
     numbers: HostArray | None = None,
@@ -232,7 +233,7 @@ def figure_of_merit(
     """
 
     def part(x: Array, first: int, last: int) -> HostArray:
-        rows = x[first:last, ...] if numbers is None else data.taken(x, numbers[first:last], backend)
+        rows = x[first:last, ...] if numbers is None else features.taken(x, numbers[first:last], backend)
         return rows if library_of(rows) == HOST else backend.to_host(rows)
 
     def weights(first: int, last: int) -> HostArray | None:
@@ -263,7 +264,7 @@ def explained(loss: losses.Loss, truth: Part, weights: Part, n: int, answered: I
 
     if loss.name == "quantile" and losses.is_own(loss):
         return _d2(loss, weighed, n, answered)
-    spans = data.spans(n, data.CHECKED_AT_ONCE // 16 // truth(0, 1).shape[1])
+    spans = features.spans(n, features.CHECKED_AT_ONCE // 16 // truth(0, 1).shape[1])
     spread = metrics.spread_of(np, (weighed(*at) for at in spans))
     residual, squares = 0.0, 0.0
     for *at, said in answered:
@@ -297,12 +298,12 @@ def _right(loss: losses.Loss, Y: HostArray, said: HostArray) -> HostArray:
 
 
 def _judged(
-    asked: Asked, samples: data.Rows, numbers: HostArray | None, answer: tuple[OfScores, Hashable]
+    asked: Asked, samples: features.Rows, numbers: HostArray | None, answer: tuple[OfScores, Hashable]
 ) -> Iterator[tuple[int, int, HostArray, float]]:
     """Block by block: first, last, what is said of the scores, and J of them."""
     call = asked.judged(*answer, network.weighs_targets(samples.weights))
     for first, last, X in asked.blocks(samples.X, numbers):
-        Y, w = data.beside(samples, first, last, numbers, asked.backend, asked.dtype)
+        Y, w = features.beside(samples, first, last, numbers, asked.backend, asked.dtype)
         said, values = call(X, Y, samples.classes)
         weights = None if w is None else asked.backend.to_host(w)
         yield first, last, said, float(network.mean_loss(np, values.astype(np.float64), weights))

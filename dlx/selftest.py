@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from dlx import activations, data, initializers, losses, network, parameters
+from dlx import activations, initializers, losses, network
 from dlx.backend import Backend, available_backends, get_backend
+from dlx.data import features, parameters
 from dlx.fitting import fit
 from dlx.network import Layer, Params
 
@@ -123,5 +124,5 @@ def _trained_apart(backend: Backend, dtype: str) -> float:
 def _apart(backend: Backend, found: Params, expected: Params) -> float:
     """The largest difference, relative to the largest number expected."""
     pairs = [(backend.to_host(a), b) for A, B in zip(found, expected, strict=True) for a, b in zip(A, B, strict=True)]
-    largest: data.HostArray = np.max([np.abs(b).max() for _, b in pairs])
+    largest: features.HostArray = np.max([np.abs(b).max() for _, b in pairs])
     return float(np.max([np.abs(a - b).max() for a, b in pairs]) / largest)

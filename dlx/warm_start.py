@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dlx import activations, checks, data, labels
+from dlx import activations, checks
+from dlx.data import features, labels
 from dlx.model import Network
 
 
@@ -24,7 +25,7 @@ def begun_from(init: Any, activation: Sequence[activations.Activation], X: Any =
         asked, was = ([each.name for each in some] for some in (activation, init.activation))
         remedy = "Pass activation=net.activation, or init=net.params to give its weights other activations."
         checks.reject("activation", f"be that of the network to go on from, {was}", asked, remedy)
-    data.require_names(X, init.feature_names)
+    features.require_names(X, init.feature_names)
     return init._host_params()
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import dlx
-from dlx import checkpoints, descriptions, saving
+from dlx.files import checkpoints, container, schema
 
 ROWS, BATCH, EPOCHS = 300, 16, 20
 FITS = {"layer_dims": (12, 24, 3), "batch_size": BATCH, "epochs": EPOCHS, "dropout": 0.25, "validation": 0.2}
@@ -62,7 +62,7 @@ def reference(backend, folder):
 
     def noted(self, progress):
         save(self, progress)
-        states[progress.start.updates] = digest(saving.read(newest(folder)[0], descriptions.layout)[1])
+        states[progress.start.updates] = digest(container.read(newest(folder)[0], schema.layout)[1])
 
     checkpoints.Checkpoints.save = noted
     states["final"] = weights(fit(backend, folder))
@@ -107,7 +107,7 @@ def main(backend, kills, folder, seed):
         reached = paths
         for path in paths:
             try:
-                description, arrays = saving.read(path, descriptions.layout)
+                description, arrays = container.read(path, schema.layout)
             except dlx.FileError as reason:
                 seen["bad"].append(str(reason))
                 continue

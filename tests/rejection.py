@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import training
+from dlx.training import loop
 
 X = np.arange(24.0).reshape(6, 4) / 10.0
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -31,7 +31,7 @@ def assert_rejected(arguments, kind, text):
     """`fit` of X, Y and (4, 3), but for these arguments, raises `kind`, which says `text`, and trains nothing."""
     X_, y, dims, settings = (lambda X=X, y=Y, layer_dims=(4, 3), **rest: (X, y, layer_dims, rest))(**arguments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", _reached)
+        patch.setattr(loop, "train", _reached)
         with pytest.raises((ValueError, TypeError), match=re.escape(text)) as caught:
             dlx.fit(X_, y, dims, **settings)
     assert type(caught.value) is kind

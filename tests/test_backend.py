@@ -12,7 +12,7 @@ import dlx
 from conftest import INSTALLED, SELECTORS, read_only
 from dlx import backend as backends
 from dlx.backend import Backend, backend_of, host_array, library_of
-from dlx.placement import common_backend
+from dlx.data.placement import common_backend
 
 BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
 PACKED = np.zeros(3, dtype=[("byte", "i1"), ("x", "f4")])

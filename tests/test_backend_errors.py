@@ -1,4 +1,4 @@
-"""The error table of DESIGN section 3: every text says what is wrong, with the library's own reason, and what to do."""
+"""The table of errors: every text says what is wrong, with the library's own reason, and what to do."""
 
 import importlib
 import math
@@ -14,7 +14,7 @@ import pytest
 import dlx
 from conftest import INSTALLED
 from dlx.backend import Backend, backend_of, host_array
-from dlx.placement import common_backend
+from dlx.data.placement import common_backend
 
 FORM = r"^`\w+` must .+; got .+\. .+\.$"
 NO_CUBLAS = ImportError("libcublas.so.12: cannot open shared object file")

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 import dlx
-from dlx import checkpoints, descriptions, files, identity, saving
+from dlx.files import atomic, checkpoints, container, fingerprint, schema
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((90, 5)).astype("float32")
@@ -93,7 +93,7 @@ def test_a_training_goes_on_to_the_same_bits(fit, be, tmp_path):
     assert_same(net, dlx.fit(X, Y, **how))
     assert_same(dlx.fit(X, Y, **how, checkpoint=tmp_path), net)  # what has ended is returned
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names[:1] == [files.LOCK]
+    assert names[:1] == [atomic.LOCK]
     assert len(names) == 3  # it, and two checkpoints
 
 
@@ -139,7 +139,7 @@ def test_without_a_seed_the_first_draws_are_those_of_before(tmp_path):
     first = dlx.fit(X, Y, **how | {"epochs": 2})
     again = dlx.fit(X, Y, **how | {"epochs": 2})
     assert_same(again, first)
-    description, _ = saving.read(max(tmp_path.glob("checkpoint-*")), descriptions.layout)
+    description, _ = container.read(max(tmp_path.glob("checkpoint-*")), schema.layout)
     drawn = description["training"]["first_drawn_from"]
     generator = np.random.default_rng()
     generator.bit_generator.state = drawn
@@ -157,10 +157,10 @@ def test_the_seconds_of_an_epoch_are_those_before_and_after_the_stop(tmp_path):
     with pytest.raises(Stop):
         dlx.fit(X, Y, **HOW, checkpoint=tmp_path, checkpoint_every=9, callbacks=[stop_at(2)])
     path = max(tmp_path.glob("checkpoint-*"))
-    description, arrays = saving.read(path, descriptions.layout)
+    description, arrays = container.read(path, schema.layout)
     assert 0 < description["training"]["seconds"] < 60
     description["training"]["seconds"] += 1000.0
-    saving.write(path, description, arrays)
+    container.write(path, description, arrays)
     net = dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
     assert 1000 < net.history["seconds"][1] < 1060
     assert max(net.history["seconds"][0], *net.history["seconds"][2:]) < 60
@@ -368,15 +368,15 @@ def test_a_fingerprint_sees_every_element_and_their_order(shape, dtype, be):
             be.dtype(dtype)
         except TypeError:
             return
-    here = identity.fingerprint(x, dlx.get_backend("numpy"))
-    assert identity.fingerprint(be.asarray(x), be).split()[1:] == here.split()[1:]  # of whatever library
-    assert identity.fingerprint(np.asfortranarray(x), be) == here
-    assert identity.fingerprint(x[np.arange(len(x))], be) == here
+    here = fingerprint.fingerprint(x, dlx.get_backend("numpy"))
+    assert fingerprint.fingerprint(be.asarray(x), be).split()[1:] == here.split()[1:]  # of whatever library
+    assert fingerprint.fingerprint(np.asfortranarray(x), be) == here
+    assert fingerprint.fingerprint(x[np.arange(len(x))], be) == here
     other = x.copy()
     other.flat[-1] = not other.flat[-1] if dtype == "bool" else other.flat[-1] + 1
-    assert identity.fingerprint(other, be) != here
+    assert fingerprint.fingerprint(other, be) != here
     turned = x[::-1]
-    assert (identity.fingerprint(turned, be) == here) == bool((turned == x).all())
+    assert (fingerprint.fingerprint(turned, be) == here) == bool((turned == x).all())
 
 
 # -- what is asked for --
@@ -430,9 +430,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_two_are_an_error(tmp_path):
 def forged(folder, change):
     """The checkpoints with another training, and a right digest."""
     for path in folder.glob("checkpoint-*"):
-        description, arrays = saving.read(path, descriptions.layout)
+        description, arrays = container.read(path, schema.layout)
         change(description, arrays)
-        saving.write(path, description, arrays)
+        container.write(path, description, arrays)
 
 
 def put(**entries):
@@ -579,9 +579,9 @@ def test_a_forged_memory_of_lbfgs_is_refused(change, tmp_path):
 def test_slots_that_are_not_finite_are_refused(tmp_path):
     dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
     for path in tmp_path.glob("checkpoint-*"):
-        description, arrays = saving.read(path, descriptions.layout)
+        description, arrays = container.read(path, schema.layout)
         arrays["slots/0/W1"][0, 0] = math.nan
-        saving.write(path, description, arrays)
+        container.write(path, description, arrays)
     with pytest.raises(dlx.FileError, match="a number that is not finite"):
         dlx.fit(X, Y, **HOW | {"epochs": 9}, checkpoint=tmp_path)
 
@@ -596,7 +596,7 @@ def test_a_training_that_diverges_leaves_the_last_good_checkpoint(tmp_path):
         dlx.fit(X, X[:, 0], **how, checkpoint=tmp_path, checkpoint_every=1)
     path = max(tmp_path.glob("checkpoint-*"))  # weights that give a bad loss are not saved
     assert dlx.load(path).score(X, X[:, 0]) > -10
-    description, _ = saving.read(path, descriptions.layout)
+    description, _ = container.read(path, schema.layout)
     assert description["training"]["updates"] == 10
 
 
@@ -628,13 +628,13 @@ def test_foreign_files_stay(tmp_path):
     before = {path.name for path in run.iterdir()}
     dlx.fit(X, Y, **HOW, checkpoint=run)
     assert {path.name for path in run.iterdir()} - before == {
-        files.LOCK,
+        atomic.LOCK,
         checkpoints.NAME.format(3),
         checkpoints.NAME.format(4),
     }
     assert all(path.read_text() == "mine" for path in run.iterdir() if path.name in before and path.is_file())
-    (run / files.LOCK).unlink()
-    (run / files.LOCK).symlink_to(tmp_path / "precious")
+    (run / atomic.LOCK).unlink()
+    (run / atomic.LOCK).symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="symbolic links"):
         dlx.fit(X, Y, **HOW, checkpoint=run)
     assert (tmp_path / "precious").read_text() == "mine"
@@ -747,9 +747,9 @@ def test_a_damaged_number_of_the_format_is_damage_and_no_newer_file(tmp_path):
     mark = b'\\"format\\": 1'
     assert newest.read_bytes().count(mark) == 1
     damaged(newest, newest.read_bytes().index(mark) + len(mark) - 1)
-    with pytest.raises(saving.FileError, match="that dlx saved, and whole") as caught:
+    with pytest.raises(container.FileError, match="that dlx saved, and whole") as caught:
         dlx.load(newest)
-    assert type(caught.value) is saving.FileError
+    assert type(caught.value) is container.FileError
     with pytest.warns(UserWarning, match="the checkpoint before is used"):
         assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
 
@@ -815,7 +815,7 @@ class TestApart:
         run = run_apart(code, tmp_path)
         assert run.returncode == -signal.SIGTERM, run.stderr
         assert run.stdout == ""
-        description, _ = saving.read(max(tmp_path.glob("checkpoint-*")), descriptions.layout)
+        description, _ = container.read(max(tmp_path.glob("checkpoint-*")), schema.layout)
         training = description["training"]
         assert (training["updates"], training["epoch"], training["position"]) == (13, 2, 1)
 
@@ -886,7 +886,7 @@ class TestApart:
         """
         run = run_apart(code, tmp_path)
         assert "update 12 was not saved: File too large. What was saved before is as it was." in run.stdout, run.stderr
-        assert sorted(path.name for path in tmp_path.iterdir()) == [files.LOCK, checkpoints.NAME.format(1)]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [atomic.LOCK, checkpoints.NAME.format(1)]
         assert_same(dlx.fit(X, Y, **HOW, checkpoint=tmp_path), dlx.fit(X, Y, **HOW))
 
     def test_a_read_only_folder(self, tmp_path):
@@ -948,7 +948,7 @@ def test_ctrl_c_saves_and_gives_the_weights_so_far(tmp_path):
     how = HOW | {"learning_rate": pressed}
     with pytest.warns(UserWarning, match="training was interrupted after 2 epochs; the weights so far are kept"):
         net = dlx.fit(X, Y, **how, checkpoint=tmp_path)
-    description, arrays = saving.read(max(tmp_path.glob("checkpoint-*")), descriptions.layout)
+    description, arrays = container.read(max(tmp_path.glob("checkpoint-*")), schema.layout)
     np.testing.assert_array_equal(net.params[0].W, arrays["W1"])  # what is returned is what was saved
     assert len(net.history["loss"]) == 2
     assert (description["training"]["updates"], description["training"]["position"]) == (13, 1)

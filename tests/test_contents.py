@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import activations, checkpoints, contents, descriptions, losses, saving
+from dlx import activations, losses
+from dlx.files import checkpoints, container, contents, schema
 from dlx.network import Layer
 
 RNG = np.random.default_rng(3)
@@ -398,8 +399,8 @@ def test_the_writer_checks_what_the_reader_checks():
     """Every description that the reader refuses, the writer refuses."""
     net = network()
     own = contents.of(net)
-    history = descriptions.history_arrays(net.history)
-    description, arrays = descriptions.description_of(own, history), descriptions.named(own.params) | history
+    history = schema.history_arrays(net.history)
+    description, arrays = schema.description_of(own, history), schema.named(own.params) | history
     contents.require_written("save", description, arrays)
     for other in ({"dtype": "float64"}, {"layer_dims": [3, 4]}, {"extra": 1}, {"classes": [1, "a", 2]},
                   {"feature_names": ["a"]}, {"activation": []}, {"made_by": np.nan}):  # fmt: skip
@@ -409,4 +410,4 @@ def test_the_writer_checks_what_the_reader_checks():
             contents.require_written("save", description | other, arrays)
     with pytest.raises(ValueError, match="tensors of other names, dtypes or shapes than it describes: b1"):
         contents.require_written("save", description, {k: x for k, x in arrays.items() if k != "b1"})
-    assert saving.as_read(description) == description
+    assert container.as_read(description) == description

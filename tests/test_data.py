@@ -7,8 +7,9 @@ import pytest
 
 import dlx
 from conftest import INSTALLED
-from dlx import data, losses, targets
-from dlx.data import Rows
+from dlx import losses
+from dlx.data import features, targets
+from dlx.data.features import Rows
 
 NUMPY = dlx.get_backend("numpy")
 
@@ -140,17 +141,17 @@ def test_class_numbers_become_rows_of_probabilities_in_the_batch(be):
     X = be.asarray(np.arange(8, dtype=np.uint8).reshape(4, 2))
     rows = targets.place(target, np.ones((4, 1)), X, be, "float32")
     assert be.to_host(rows.Y).dtype == np.int32
-    batch = data.gather(be.xp, rows, be.row_numbers(np.array([3, 0]), 4), be.dtype("float32"))
+    batch = features.gather(be.xp, rows, be.row_numbers(np.array([3, 0]), 4), be.dtype("float32"))
     np.testing.assert_array_equal(be.to_host(batch.Y), np.float32([[0, 1, 0], [0, 0, 1]]), strict=True)
     np.testing.assert_array_equal(be.to_host(batch.X), np.float32([[6, 7], [0, 1]]), strict=True)
     np.testing.assert_array_equal(be.to_host(batch.weights), np.ones((2, 1), np.float32), strict=True)
-    whole = data.gather(be.xp, rows._replace(weights=None), None, be.dtype("float32"))
+    whole = features.gather(be.xp, rows._replace(weights=None), None, be.dtype("float32"))
     np.testing.assert_array_equal(be.to_host(whole.Y), np.eye(3, dtype="f4")[[2, 0, 1, 1]])
     assert whole.weights is None
     if be.name == "numpy":
-        same = data.gather(be.xp, rows._replace(X=np.ones((4, 2), "f4")), None, np.float32)
-        assert data.gather(be.xp, rows._replace(X=same.X), None, np.float32).X is same.X
-    some = data.some_rows(rows, np.array([1, 3]), be)
+        same = features.gather(be.xp, rows._replace(X=np.ones((4, 2), "f4")), None, np.float32)
+        assert features.gather(be.xp, rows._replace(X=same.X), None, np.float32).X is same.X
+    some = features.some_rows(rows, np.array([1, 3]), be)
     np.testing.assert_array_equal(be.to_host(some.X), [[2, 3], [6, 7]])
     np.testing.assert_array_equal(be.to_host(some.Y), [[0], [1]])
     assert isinstance(some, Rows)
@@ -179,13 +180,13 @@ def test_row_numbers_are_as_small_as_they_may_be(n, dtype):
     ],
 )
 def test_working_dtype(given, asked, expected):
-    assert data.working_dtype(asked, np.zeros((1, 1), given)) == expected
+    assert features.working_dtype(asked, np.zeros((1, 1), given)) == expected
 
 
 def test_working_dtype_of_every_library(be):
     for name in ("float32", "float64"):
-        assert data.working_dtype(None, be.asarray([[1.0]], name)) == name
-        assert data.working_dtype(be.dtype(name), be.asarray([[1]])) == name
+        assert features.working_dtype(None, be.asarray([[1.0]], name)) == name
+        assert features.working_dtype(be.dtype(name), be.asarray([[1]])) == name
 
 
 @pytest.mark.parametrize("library", [name for name in ("torch", "jax") if name in INSTALLED])
@@ -193,17 +194,17 @@ def test_half_precision_of_other_libraries(library):
     be = dlx.get_backend(library)
     for kind in ("bfloat16", "float16"):
         X = be.xp.ones((3, 2), dtype=getattr(be.xp, kind))
-        assert data.working_dtype(None, X) == "float32"
-        assert data.features(X, be, "float32", 2).dtype == be.dtype("float32")
+        assert features.working_dtype(None, X) == "float32"
+        assert features.features(X, be, "float32", 2).dtype == be.dtype("float32")
     with pytest.raises(TypeError, match="`X` must hold real numbers; got dtype complex64"):
-        data.features(be.xp.ones((3, 2), dtype=be.xp.complex64), be, "float32", 2)
+        features.features(be.xp.ones((3, 2), dtype=be.xp.complex64), be, "float32", 2)
 
 
-@pytest.mark.parametrize("kind", [*data.KEPT_INTEGERS, "float32", "float64"])
+@pytest.mark.parametrize("kind", [*features.KEPT_INTEGERS, "float32", "float64"])
 def test_features_keep_integers_and_share_memory_where_they_can(kind, be):
     X = be.asarray(np.ones((3, 2), kind))
-    found = data.features(X, be, "float32", 2)
-    kept = kind if kind in data.KEPT_INTEGERS else "float32"
+    found = features.features(X, be, "float32", 2)
+    kept = kind if kind in features.KEPT_INTEGERS else "float32"
     assert found.dtype == be.dtype(kept)
     if be.name == "numpy":
         assert np.shares_memory(found, X) == (kind != "float64")
@@ -216,24 +217,24 @@ def test_features_keep_integers_and_share_memory_where_they_can(kind, be):
 @pytest.mark.parametrize("place", [(0, 0), (2, 3), (3, 0), (6, 1), (9, 3)])
 @pytest.mark.parametrize("elements", [1, 12, 1 << 22])
 def test_the_first_value_that_is_not_finite_is_named_across_blocks(be, elements, place, value, monkeypatch):
-    monkeypatch.setattr(data, "CHECKED_AT_ONCE", elements)
+    monkeypatch.setattr(features, "CHECKED_AT_ONCE", elements)
     X = np.ones((10, 4))
     X[9, 3] = np.nan
     X[place] = value
     with pytest.raises(
         ValueError, match=rf"`Q` must be finite in float64; got {value} at row {place[0]}, column {place[1]}\."
     ):
-        data.require_finite(be.asarray(X), be, "Q")
+        features.require_finite(be.asarray(X), be, "Q")
 
 
 @pytest.mark.parametrize("elements", [1, 12, 1 << 22])
 def test_finite_values_pass_the_extremes_too(be, elements, monkeypatch):
-    monkeypatch.setattr(data, "CHECKED_AT_ONCE", elements)
+    monkeypatch.setattr(features, "CHECKED_AT_ONCE", elements)
     seen, isfinite = [], be.xp.isfinite
     monkeypatch.setattr(be.xp, "isfinite", lambda x: (seen.append(x.shape), isfinite(x))[1])
     X = np.full((10, 4), np.finfo("f8").max)
     X[::2] *= -1
-    data.require_finite(be.asarray(X), be, "X")
+    features.require_finite(be.asarray(X), be, "X")
     rows = max(1, elements // 4)
     blocks = [(), *((min(rows, 10 - first), 4) for first in range(0, 10, rows))]  # the sum of all, then blocks
     assert seen == ([] if be.padded(10) else blocks)  # a library that compiles for each shape looks on the host
@@ -283,14 +284,14 @@ def test_the_scale_of_a_column_of_one_value_is_1_whatever_rounding_makes_of_its_
         pytest.skip("the device has no float64")
     X = np.stack([np.full(301, value), np.arange(301.0)], axis=1).astype(dtype)
     with be.scope():
-        mean, scale = (be.to_host(each) for each in data.center_and_scale(be, be.asarray(X)))
+        mean, scale = (be.to_host(each) for each in features.center_and_scale(be, be.asarray(X)))
     np.testing.assert_allclose(scale, [[1.0, np.arange(301.0).std()]], rtol=1e-6)
     np.testing.assert_allclose(mean, X.mean(axis=0, dtype=np.float64, keepdims=True), rtol=1e-6)
 
 
 def test_the_scale_of_a_million_float32_rows():
     X = np.random.default_rng(0).uniform(100, 101, (1_000_000, 1)).astype("float32")
-    mean, scale = data.center_and_scale(dlx.get_backend("numpy"), X)
+    mean, scale = features.center_and_scale(dlx.get_backend("numpy"), X)
     np.testing.assert_allclose(mean, X.mean(dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(scale, X.std(dtype=np.float64), rtol=1e-4)
 
@@ -326,7 +327,7 @@ def test_a_frame_of_several_kinds_of_numbers_is_numbers(columns, dtype):
     pandas = pytest.importorskip("pandas")
     given = {name: each if isinstance(each, tuple) else (None, each) for name, each in columns.items()}
     frame = pandas.DataFrame({name: pandas.array(each, dtype=kind) for name, (kind, each) in given.items()})
-    found = data.as_array(frame, "X")
+    found = features.as_array(frame, "X")
     np.testing.assert_array_equal(found, np.array([each for _, each in given.values()], float).T)
     assert found.dtype == dtype
 
@@ -350,7 +351,7 @@ def test_what_is_missing_in_a_nullable_column_is_named():
 def test_the_scale_of_a_column_of_huge_or_tiny_values(factor, dtype):
     X = np.random.default_rng(0).normal(2.0, 3.0, (500, 2))
     be = dlx.get_backend("numpy")
-    mean, scale = data.center_and_scale(be, (X * factor).astype(dtype))
+    mean, scale = features.center_and_scale(be, (X * factor).astype(dtype))
     tolerance = 1e-12 if dtype == "float64" else 1e-5
     np.testing.assert_allclose(mean / factor, X.mean(axis=0, keepdims=True), rtol=tolerance)
     np.testing.assert_allclose(scale / factor, X.std(axis=0, keepdims=True), rtol=tolerance)

@@ -319,7 +319,7 @@ def test_width_and_depth_take_the_place_of_the_tuple():
     ],
 )
 def test_a_wrong_parameter_is_named_before_any_work(settings, text, monkeypatch):
-    monkeypatch.setattr("dlx.training.train", lambda *rest: pytest.fail("the training began"))
+    monkeypatch.setattr("dlx.training.loop.train", lambda *rest: pytest.fail("the training began"))
     with pytest.raises((ValueError, TypeError), match=text):
         MLPClassifier(**settings).fit(X_IRIS, Y_IRIS)
 

@@ -12,8 +12,8 @@ import sklearn.metrics
 
 import dlx
 import oracles
-from dlx import diagnosis, evidence
-from dlx.diagnosis import Finding, Report
+from dlx.report import evidence, rules
+from dlx.report.rules import Finding, Report
 
 RNG = np.random.default_rng(6)
 X = RNG.standard_normal((90, 4))
@@ -255,9 +255,9 @@ def test_nothing_found_is_false_and_says_so():
 
 def test_long_lists_are_cut():
     report = Report([Finding("a fault", "x " * 99, "do " * 99)])
-    assert max(map(len, str(report).splitlines())) <= diagnosis.COLUMNS
-    assert diagnosis._listed([str(k) for k in range(20)]) == "0, 1, 2, 3, 4, 5, ..., 19"
-    assert diagnosis._listed(["a"], " or ") == "a"
+    assert max(map(len, str(report).splitlines())) <= rules.COLUMNS
+    assert rules._listed([str(k) for k in range(20)]) == "0, 1, 2, 3, 4, 5, ..., 19"
+    assert rules._listed(["a"], " or ") == "a"
 
 
 def test_facts_go_where_the_network_goes_but_into_no_file(tmp_path):

@@ -13,7 +13,8 @@ import pytest
 
 import dlx
 import oracles
-from dlx import activations, export, losses, network
+from dlx import activations, losses, network
+from dlx.interchange import onnx_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -319,7 +320,7 @@ def test_the_bytes_are_reproducible(tmp_path):
 
 # -- opsets --
 
-OPSETS = range(export.OLDEST, onnx.defs.onnx_opset_version() + 1)
+OPSETS = range(onnx_model.OLDEST, onnx.defs.onnx_opset_version() + 1)
 
 
 def at_opset(net, opset, path):
@@ -519,8 +520,8 @@ def test_a_path_is_asked_for(path):
 
 
 def test_a_network_that_the_format_cannot_hold(tmp_path, monkeypatch):
-    assert export.MOST_BYTES < 2**31
-    monkeypatch.setattr(export, "MOST_BYTES", 100)
+    assert onnx_model.MOST_BYTES < 2**31
+    monkeypatch.setattr(onnx_model, "MOST_BYTES", 100)
     text = (
         "`to_onnx` must be asked of a network of less than 2 GiB; got 460 bytes of parameters. "
         "Make it float32, or use save, which has no limit."

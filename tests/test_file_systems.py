@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import checkpoints, files
+from dlx.files import atomic, checkpoints
 
 X, Y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
 HOW = {"layer_dims": (3, 4, 2), "epochs": 4, "batch_size": 10, "rng": 0}
@@ -92,11 +92,11 @@ def test_locks_that_fail_otherwise_are_an_error(number, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES], ids=name_of)
 def test_locks_that_another_holds_exclude(number, tmp_path, monkeypatch):
     with (
-        files.owned(tmp_path, "checkpoint"),
+        atomic.owned(tmp_path, "checkpoint"),
         pytest.raises(ValueError, match="`checkpoint` must be a folder that no other training uses"),
     ):
         dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
-    monkeypatch.setattr(files, "_lock", refusing(number))
+    monkeypatch.setattr(atomic, "_lock", refusing(number))
     with pytest.raises(ValueError, match="`checkpoint` must be a folder that no other training uses"):
         dlx.fit(X, Y, **HOW, checkpoint=tmp_path)
 
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_listed_after_a_save(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", REFUSED, ids=name_of)
 def test_temporaries_that_cannot_be_removed_stay(number, tmp_path, monkeypatch):
-    dead = [tmp_path / files.TEMPORARY.format(k * 16) for k in "ab"]
+    dead = [tmp_path / atomic.TEMPORARY.format(k * 16) for k in "ab"]
     for path in dead:
         path.write_bytes(b"half")
         os.utime(path, (1, 1))
@@ -204,7 +204,7 @@ def test_temporaries_that_cannot_be_removed_stay(number, tmp_path, monkeypatch):
 
 def test_a_folder_whose_temporaries_cannot_be_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "glob", refusing(errno.EIO))
-    files.replace(tmp_path / "file", b"new")
+    atomic.replace(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
@@ -225,15 +225,15 @@ def test_a_replacement_that_is_refused_is_an_error(number, tmp_path, monkeypatch
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS], ids=name_of)
 def test_permissions_that_cannot_be_set(number, tmp_path, monkeypatch):
     path = tmp_path / "file"
-    files.replace(path, b"old")
+    atomic.replace(path, b"old")
     monkeypatch.setattr(os, "chmod", refusing(number))
-    files.replace(path, b"new")  # those of a new file are those of the old one
+    atomic.replace(path, b"new")  # those of a new file are those of the old one
     monkeypatch.undo()
     path.chmod(0o600)
     monkeypatch.setattr(os, "chmod", refusing(number))
     what = f"{tmp_path} is on a file system that sets no permissions; those of the file that is replaced are not kept."
     with pytest.warns(UserWarning, match=re.escape(what)):
-        files.replace(path, b"newer")
+        atomic.replace(path, b"newer")
     assert path.read_bytes() == b"newer"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import files
+from dlx.files import atomic
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 CALLS = ("open", "close", "stat", "lstat", "access", "chmod", "fsync", "replace", "unlink", "scandir", "mkdir", "read")
@@ -96,7 +96,7 @@ def swept(work, intact, kills):
         for left in disk.opened:  # the system closes what a dead process had open
             with contextlib.suppress(OSError):
                 os.close(left)
-        files._HELD.clear()
+        atomic._HELD.clear()
         intact(succeeded)
         if succeeded and len(disk.calls) < fatal:
             return disk.calls
@@ -118,7 +118,7 @@ def test_old_or_new_whichever_call_fails(kills, tmp_path):
             each.unlink()
 
     path.write_bytes(OLD)
-    calls = swept(lambda: files.replace(path, NEW), intact, kills)
+    calls = swept(lambda: atomic.replace(path, NEW), intact, kills)
     assert {"open", "write", "flush", "fsync", "replace", "close"} <= set(calls)
     assert calls.count("fsync") == 2  # of the file, and of its folder
     assert found == {OLD, NEW}
@@ -158,7 +158,7 @@ def test_old_or_new_checkpoint_whichever_call_fails(kills, tmp_path):
 def test_a_new_file_has_the_permissions_of_the_umask(mask, tmp_path):
     before = os.umask(mask)
     try:
-        files.replace(tmp_path / "file", NEW)
+        atomic.replace(tmp_path / "file", NEW)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
@@ -169,7 +169,7 @@ def test_an_old_file_keeps_its_permissions(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(OLD)
     path.chmod(0o640)
-    files.replace(path, NEW)
+    atomic.replace(path, NEW)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
@@ -178,7 +178,7 @@ def test_a_file_that_may_not_be_written_stays(tmp_path, monkeypatch):
     path.write_bytes(OLD)
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write anything
     with pytest.raises(PermissionError):
-        files.replace(path, NEW)
+        atomic.replace(path, NEW)
     assert path.read_bytes() == OLD
 
 
@@ -188,7 +188,7 @@ def test_a_symbolic_link_stays_and_its_file_is_written(tmp_path):
     target, link = tmp_path / "there" / "file", tmp_path / "link"
     link.symlink_to(target)
     for content in (OLD, NEW):  # first it points to nothing
-        files.replace(link, content)
+        atomic.replace(link, content)
         assert link.is_symlink()
         assert target.read_bytes() == content
     assert [path.name for path in target.parent.iterdir()] == ["file"]
@@ -201,20 +201,20 @@ def test_a_device_is_not_replaced(tmp_path):
         with pytest.raises(
             ValueError, match=r"`path` must be a file, or a name that is free; got .*, a device or pipe\."
         ):
-            files.replace(path, NEW)
+            atomic.replace(path, NEW)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
-    dead, young, living = (tmp_path / files.TEMPORARY.format(k * 16) for k in "abc")
+    dead, young, living = (tmp_path / atomic.TEMPORARY.format(k * 16) for k in "abc")
     foreign = tmp_path / ".dlx-mine.tmp"
     for path in (dead, young, living, foreign):
         path.write_bytes(b"half")
         if path != young:
-            os.utime(path, (time.time() - 2 * files.STALE,) * 2)
+            os.utime(path, (time.time() - 2 * atomic.STALE,) * 2)
     with open(living, "rb") as file:
-        files._lock(file.fileno())
-        files.replace(tmp_path / "file", NEW)
+        atomic._lock(file.fileno())
+        atomic.replace(tmp_path / "file", NEW)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([young.name, living.name, foreign.name, "file"])
 
 
@@ -247,7 +247,7 @@ def test_a_folder_that_another_process_has_is_refused_until_that_is_dead(tmp_pat
     try:
         with (
             pytest.raises(ValueError, match=rf"{rule}{run.pid} on \S+ uses\. Wait"),
-            files.owned(tmp_path / "deep" / "run", "checkpoint"),
+            atomic.owned(tmp_path / "deep" / "run", "checkpoint"),
         ):
             pass
         with pytest.raises(ValueError, match=rule):  # and so does fit, before any work
@@ -257,12 +257,12 @@ def test_a_folder_that_another_process_has_is_refused_until_that_is_dead(tmp_pat
         run.wait()
         run.stdout.close()
     with (
-        files.owned(tmp_path / "deep" / "run", "checkpoint"),
+        atomic.owned(tmp_path / "deep" / "run", "checkpoint"),
         pytest.raises(ValueError, match=rf"{rule}{os.getpid()} "),  # nor twice in one process
-        files.owned(tmp_path / "deep" / "run", "checkpoint"),
+        atomic.owned(tmp_path / "deep" / "run", "checkpoint"),
     ):
         pass
-    with files.owned(tmp_path / "deep" / "run", "checkpoint"):
+    with atomic.owned(tmp_path / "deep" / "run", "checkpoint"):
         pass
 
 
@@ -272,7 +272,7 @@ def test_a_child_of_the_dead_holds_nothing(tmp_path):
     assert run.stdout.readline() == "child\n"
     run.kill()
     run.wait()
-    with files.owned(Path(tmp_path), "checkpoint"):
+    with atomic.owned(Path(tmp_path), "checkpoint"):
         pass
     run.stdout.close()
 
@@ -282,7 +282,7 @@ def test_a_pipe_among_the_temporaries_holds_nobody_up(tmp_path):
     pipe = tmp_path / ".dlx-0123456789abcdef.tmp"
     os.mkfifo(pipe)
     os.utime(pipe, (1, 1))
-    files.replace(tmp_path / "file", NEW)
+    atomic.replace(tmp_path / "file", NEW)
     assert (tmp_path / "file").read_bytes() == NEW
     assert pipe.exists()
 
@@ -292,8 +292,8 @@ def test_a_file_system_without_locks(number, tmp_path, monkeypatch):
     def none(file):
         raise OSError(number, "no locks")
 
-    monkeypatch.setattr(files, "_lock", none)
-    files.replace(tmp_path / "a", b"new")
+    monkeypatch.setattr(atomic, "_lock", none)
+    atomic.replace(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
@@ -301,7 +301,7 @@ def test_another_failure_of_a_lock_is_told(tmp_path, monkeypatch):
     def fails(file):
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(files, "_lock", fails)
+    monkeypatch.setattr(atomic, "_lock", fails)
     with pytest.raises(OSError, match="Input/output error"):
-        files.replace(tmp_path / "a", b"new")
+        atomic.replace(tmp_path / "a", b"new")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,8 @@ import sklearn.linear_model
 
 import dlx
 from allocation import peak
-from dlx import losses, training
+from dlx import losses
+from dlx.training import loop
 
 XOR = np.tile([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], (8, 1))
 EITHER = np.tile([0, 1, 1, 0], 8)
@@ -215,9 +216,9 @@ def test_auto_is_a_loss_for_the_targets(y, outputs, loss, classes):
     ],
 )
 def test_dtype_follows_floating_X_and_integers_stay(given, asked, computes, kept, monkeypatch):
-    seen, train = [], training.train
+    seen, train = [], loop.train
     monkeypatch.setattr(
-        training, "train", lambda task, *rest, **more: (seen.append(task.rows.X), train(task, *rest, **more))[1]
+        loop, "train", lambda task, *rest, **more: (seen.append(task.rows.X), train(task, *rest, **more))[1]
     )
     net = dlx.fit(XOR.astype(given), EITHER, (2, 3, 2), epochs=1, dtype=asked, rng=0)
     assert net.dtype == computes

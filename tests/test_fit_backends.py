@@ -9,8 +9,10 @@ import pytest
 
 import dlx
 from conftest import SELECTORS, read_only
-from dlx import data, network, steps
+from dlx import network
 from dlx.backend import Backend
+from dlx.data import features, parameters
+from dlx.training import steps
 
 N, DIMS = 45, (4, 8, 6, 3)
 X = np.random.default_rng(1).standard_normal((N, 4))
@@ -175,13 +177,13 @@ if importlib.util.find_spec("torch"):
         net = network.bind(
             be,
             "float32",
-            dlx.parameters.hidden_activations("mish", 2),
+            parameters.hidden_activations("mish", 2),
             dlx.losses.cross_entropy(0.1),
             dropout=(0.5, 0.5),
             l2=0.1,
             l1=0.1,
         )
-        rows = data.Rows(
+        rows = features.Rows(
             be.xp.zeros((N, 4), device="meta"),
             be.xp.zeros((N, 1), dtype=be.xp.int32, device="meta"),
             be.xp.zeros((N, 1), device="meta"),

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import data, divergence, epochs, network, steps, training
+from dlx import network
+from dlx.data import features
+from dlx.training import divergence, epochs, loop, steps
 
 N, DIMS = 40, (3, 8, 2)
 X = np.random.default_rng(1).standard_normal((N, 3))
@@ -51,9 +53,9 @@ class Recorder:
 @pytest.mark.parametrize("backend", ["numpy", "strict"])
 def test_a_share_is_what_the_two_parts_by_hand_are(backend, monkeypatch):
     """The rows that are drawn, used as (X_val, y_val), give the same validation; the others the same training."""
-    seen, train = [], training.train
+    seen, train = [], loop.train
     monkeypatch.setattr(
-        training, "train", lambda task, *rest, **more: (seen.append(task.chosen), train(task, *rest, **more))[1]
+        loop, "train", lambda task, *rest, **more: (seen.append(task.chosen), train(task, *rest, **more))[1]
     )
     plain = {"batch_size": None, "init": "zeros", "backend": backend, "epochs": 3}
     drawn = fit(validation=0.25, **plain)
@@ -97,9 +99,9 @@ def test_the_validation_loss_has_no_penalty_and_no_dropout():
 
 
 def test_held_out_rows_keep_their_weights(monkeypatch):
-    seen, train = [], training.train
+    seen, train = [], loop.train
     monkeypatch.setattr(
-        training, "train", lambda task, *rest, **more: (seen.append(task.chosen), train(task, *rest, **more))[1]
+        loop, "train", lambda task, *rest, **more: (seen.append(task.chosen), train(task, *rest, **more))[1]
     )
     w = np.random.default_rng(0).uniform(0.0, 2.0, N)
     net = fit(REAL, (3, 8, 1), validation=0.5, sample_weight=w)
@@ -139,14 +141,14 @@ def test_without_patience_the_last_weights_are_kept():
 def test_any_loss_is_better_than_nan():
     """A validation loss that starts as nan must not win (scikit-learn 29504)."""
     task_losses = iter([np.nan, 3.0, 2.0, np.nan, 2.5, 2.5])
-    rows = data.Rows(np.zeros((2, 1)), np.zeros((2, 1)), None, None)
+    rows = features.Rows(np.zeros((2, 1)), np.zeros((2, 1)), None, None)
     task = steps.Task(dlx.get_backend("numpy"), None, "float64", rows, None)
     each = [epochs.Epoch((network.Layer(np.full((1, 1), k), np.zeros((1, 1))),), 1.0, 0.1) for k in range(6)]
     settings = steps.Settings(dlx.adam(), None, 1, 6, True, 3, None, None)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(epochs, "by_batch", lambda *rest: iter(each))
         patch.setattr(divergence, "require_good", lambda *rest: None)
-        params, history = training.train(
+        params, history = loop.train(
             task, settings, (), None, lambda params: {"validation_loss": next(task_losses)}, lambda *rest: False
         )
     assert params[0].W == 2.0

@@ -10,7 +10,11 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import dlx
 import oracles
-from dlx import divergence, evidence, gaps, losses, network, parameters, plot_data, scoring, steps, targets
+from dlx import losses, network, scoring
+from dlx.data import gaps, parameters, targets
+from dlx.plot import figures
+from dlx.report import evidence
+from dlx.training import arguments, divergence, loop, steps
 
 N, K = 40, 3
 RNG = np.random.default_rng(5)
@@ -298,9 +302,9 @@ def test_a_picture_of_gradients_leaves_gaps_out():
     net = fit()
     bound = network.bind(net.backend, "float64", net.activation, net.loss)
     _, expected = network.loss_and_gradients(bound, net.params, X, np.where(PRESENT, REAL, 7.0), PRESENT * 1.0, None)
-    drawn = plot_data.layers(net, X, HOLEY, N)
+    drawn = figures.layers(net, X, HOLEY, N)
     size = np.abs(expected[0].W)
-    assert drawn[0].gradients == pytest.approx(np.quantile(size[size > 0], plot_data.QUANTILES), rel=1e-9)
+    assert drawn[0].gradients == pytest.approx(np.quantile(size[size > 0], figures.QUANTILES), rel=1e-9)
 
 
 def test_the_search_for_a_learning_rate_takes_gaps():
@@ -527,7 +531,7 @@ def test_what_is_refused_and_what_to_do(settings, kind, text, monkeypatch):
     def reached(*arguments, **named):
         raise AssertionError("the training began")
 
-    monkeypatch.setattr(dlx.training, "train", reached)
+    monkeypatch.setattr(loop, "train", reached)
     with pytest.raises((ValueError, TypeError), match=re.escape(text)) as caught:
         fit(**settings)
     assert type(caught.value) is kind
@@ -546,8 +550,8 @@ def test_a_column_all_of_whose_targets_are_held_out_is_refused():
 def test_a_kind_of_targets_is_told_by_the_rows_without_gaps(kind, monkeypatch):
     """So that a rule for `loss="auto"` sees what it knows."""
     seen = []
-    loss_for = dlx.arguments.loss_for
-    monkeypatch.setattr(dlx.arguments, "loss_for", lambda loss, y, *rest: seen.append(y) or loss_for(loss, y, *rest))
+    loss_for = arguments.loss_for
+    monkeypatch.setattr(arguments, "loss_for", lambda loss, y, *rest: seen.append(y) or loss_for(loss, y, *rest))
     given = np.array([[None if np.isnan(each) else each for each in row] for row in HOLEY_YES], kind)
     fit(given)
     np.testing.assert_array_equal(seen[0], YES[PRESENT.all(axis=1)])

@@ -5,7 +5,7 @@ import pytest
 
 import dlx
 from dlx import __main__ as command
-from dlx import descriptions, inspection, saving
+from dlx.files import container, inspection, schema
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
@@ -132,9 +132,9 @@ def test_every_text_is_plain_ascii(tmp_path):
 def test_a_count_that_is_none_is_refused(tmp_path):
     dlx.fit(X, Y, (3, 2), epochs=1, rng=0, checkpoint=tmp_path)
     path = max(tmp_path.glob("checkpoint-*"))
-    description, arrays = saving.read(path, descriptions.layout)
+    description, arrays = container.read(path, schema.layout)
     training = description["training"] | {"epoch": "\x1b[31m"}
-    saving.write(path, description | {"training": training}, arrays)
+    container.write(path, description | {"training": training}, arrays)
     with pytest.raises(dlx.FileError, match="must be a file that dlx saved, and whole"):
         inspection.report(path)
 

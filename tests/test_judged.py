@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import divergence
+from dlx.training import divergence
 
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((200, 3))

@@ -9,7 +9,8 @@ import scipy.sparse
 from sklearn.preprocessing import OneHotEncoder
 
 import dlx
-from dlx import labels, plot_data
+from dlx.data import labels
+from dlx.plot import figures
 from rejection import assert_rejected
 
 RNG = np.random.default_rng(0)
@@ -83,7 +84,7 @@ def test_the_same_labels_in_another_container_give_the_same_classes(make, plain)
     np.testing.assert_array_equal(net.params[0].W, other.params[0].W)
     np.testing.assert_array_equal(net.predict(X), other.predict(X))
     assert net.score(X, y) == np.mean(net.predict(X) == plain)
-    np.testing.assert_array_equal(plot_data.places(y, net.classes), Y)
+    np.testing.assert_array_equal(figures.places(y, net.classes), Y)
     checked = dlx.fit(X, plain, (8, 3), validation=(X, y), **N)
     assert checked.history["validation_score"][-1] == net.score(X, y)
 
@@ -435,5 +436,5 @@ def test_labels_and_one_hot_rows_of_bfloat16(name):
 
 
 def test_the_look_up_imports_no_library():
-    source = importlib.util.find_spec("dlx.labels").loader.get_source("dlx.labels")
+    source = importlib.util.find_spec("dlx.data.labels").loader.get_source("dlx.data.labels")
     assert "import pandas" not in source

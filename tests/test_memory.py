@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 import dlx
-from dlx import memory, training
+from dlx.training import loop, memory
 
 X = np.zeros((50, 3), np.float32)
 TEXT = (
@@ -23,7 +23,7 @@ def test_another_error_stays_what_it_is(monkeypatch):
     def fail(*arguments, **named):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(loop, "train", fail)
     with pytest.raises(RuntimeError, match=r"^something else$"):
         dlx.fit(X, X[:, 0], (3, 1))
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import nearest, training
+from dlx import nearest
+from dlx.training import loop
 
 X = np.random.default_rng(0).standard_normal((30, 3))
 Y = X[:, 0]
@@ -40,7 +41,7 @@ Y = X[:, 0]
 )
 def test_an_unknown_argument_of_fit_is_refused_with_the_nearest_known(given, remedy, monkeypatch):
     """`fit(..., lr=0.01)` said: fit() got an unexpected keyword argument 'lr'."""
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(loop, "train", None)
     with pytest.raises(TypeError) as caught:
         dlx.fit(X, Y, (3, 1), **{given: 0.01})
     assert str(caught.value).startswith(f"`{given}` must be an argument of fit; got {given}=0.01. {remedy}")
@@ -106,7 +107,7 @@ def listener(*hooks):
 )
 def test_an_unknown_hook_is_refused_with_the_nearest_known(hooks, named, meant, monkeypatch):
     """A method on_batch_end beside on_epoch_end was never called, and nobody said so."""
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(loop, "train", None)
     with pytest.raises(TypeError) as caught:
         dlx.fit(X, Y, (3, 1), callbacks=[listener(*hooks)])
     wanted = f"`callbacks` must have no hooks but on_start, on_epoch_end, on_end; got Logger.{named}. Did you mean "

@@ -11,8 +11,9 @@ import test_dropout
 
 import dlx
 import oracles
-from dlx import activations, losses, network, optimizers, storage
+from dlx import activations, losses, network, optimizers
 from dlx.network import Layer
+from dlx.training import flat as storage
 
 NUMPY = dlx.get_backend("numpy")
 N = 7

@@ -26,7 +26,9 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 import dlx
 import oracles
-from dlx import activations, export, onnx_hooks
+from dlx import activations
+from dlx.estimators import onnx_hooks
+from dlx.interchange import onnx_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -107,7 +109,7 @@ def test_labels_of_every_kind(labels, dtype):
     assert_same(est, rows, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("opset", [export.OLDEST, 15, 17, 18, 20, NEWEST])
+@pytest.mark.parametrize("opset", [onnx_model.OLDEST, 15, 17, 18, 20, NEWEST])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_every_activation_at_old_and_new_opsets(dtype, opset):
     rows = X.astype(dtype)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import descriptions, plot_data, saving
+from dlx.files import container, schema
+from dlx.plot import figures
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((60, 6))
@@ -146,11 +147,11 @@ def test_a_checkpoint_of_an_older_dlx_is_refused(batch_size, tmp_path):
     how = HOW | {"batch_size": batch_size, "epochs": 3}
     dlx.fit(X, Y, **how, checkpoint=tmp_path)
     for path in tmp_path.glob("checkpoint-*"):
-        description, arrays = saving.read(path, descriptions.layout)
+        description, arrays = container.read(path, schema.layout)
         del description["training"]["settings"]["best_by"], description["training"]["settings"]["arithmetic"]
         arrays = {name: each for name, each in arrays.items() if name != "history/training_loss"}
         description["history"].pop("training_loss", None)
-        saving.write(path, description, arrays)
+        container.write(path, description, arrays)
     text = "patience of an older dlx, which kept the weights of another epoch than the best. Pass resume='ignore'"
     with pytest.raises(ValueError, match=text):
         dlx.fit(X, Y, **how, checkpoint=tmp_path)
@@ -159,7 +160,7 @@ def test_a_checkpoint_of_an_older_dlx_is_refused(batch_size, tmp_path):
 
 def test_curves_mark_the_epoch_that_is_returned():
     net = dlx.fit(X, Y, **HOW | {"batch_size": 16, "epochs": 30})
-    found = plot_data.curves(net)
+    found = figures.curves(net)
     assert found.loss.tolist() == net.history["training_loss"]
     assert found.loss[found.best - 1] == lowest(net)
 

@@ -11,7 +11,8 @@ import scipy.optimize
 
 import dlx
 import oracles
-from dlx import activations, losses, network, quasi_newton, storage
+from dlx import activations, losses, network, quasi_newton
+from dlx.training import flat
 
 NUMPY = dlx.get_backend("numpy")
 
@@ -30,10 +31,10 @@ def of_network(be, hidden, dims, loss, l2, spread=0.0, seed=0, dtype="float64"):
     X, Y = be.asarray(X, dtype), be.asarray(Y, dtype)
 
     def evaluate(x):
-        loss, gradients = network.loss_and_gradients(net, storage.unravel(be.xp, x, params), X, Y, None, None)
-        return float(loss), storage.ravel(be.xp, gradients)
+        loss, gradients = network.loss_and_gradients(net, flat.unravel(be.xp, x, params), X, Y, None, None)
+        return float(loss), flat.ravel(be.xp, gradients)
 
-    return evaluate, storage.ravel(be.xp, params)
+    return evaluate, flat.ravel(be.xp, params)
 
 
 def softmax_regression(be=NUMPY, **settings):

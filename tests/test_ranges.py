@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import training
+from dlx.training import loop
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 3))
@@ -45,7 +45,7 @@ def scaled(schedule_of):
 def test_fit_names_the_number_before_any_work(name, given, stream, monkeypatch, tmp_path):
     """float32 clip_norm=1e39 or eps=1e-300 ended in: `loss` must stay finite ... Lower learning_rate."""
     seed, folder = np.random.default_rng(7), tmp_path / "kept"
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(loop, "train", None)
     with pytest.raises(ValueError, match=rf"^`{name}` must fit float32") as caught:
         dlx.fit(X.astype("f4"), X[:, 0], (3, 8, 1), rng=seed, stream=stream, checkpoint=folder, **given)
     assert SINGLE in str(caught.value)
@@ -142,10 +142,8 @@ def test_weights_of_1e308_are_trained_on_as_their_proportions_say():
 @pytest.mark.parametrize("large", [1e60, 1e-60])
 def test_weights_of_the_rows_held_out_may_be_of_another_order(large, monkeypatch):
     """Those have a mean of their own: the figures are those without weights."""
-    seen, train = [], training.train
-    monkeypatch.setattr(
-        training, "train", lambda task, *rest, **more: (seen.append(task), train(task, *rest, **more))[1]
-    )
+    seen, train = [], loop.train
+    monkeypatch.setattr(loop, "train", lambda task, *rest, **more: (seen.append(task), train(task, *rest, **more))[1])
     how = {"validation": 0.2, "rng": 0, "epochs": 1}
     plain = dlx.fit(X.astype("f4"), X[:, 0], (3, 1), **how)
     w = np.full(200, large)

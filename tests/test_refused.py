@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import files
+from dlx.files import atomic
 
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal((40, 3))
@@ -110,7 +110,7 @@ def test_what_has_begun_is_not_undone(tmp_path):
     with pytest.raises(ArithmeticError, match="mine"):
         call(rng=generator, checkpoint=tmp_path / "run", callbacks=failing, checkpoint_every=1, batch_size=16)
     assert states(generator) != before
-    assert (tmp_path / "run" / files.LOCK).exists()
+    assert (tmp_path / "run" / atomic.LOCK).exists()
     assert list((tmp_path / "run").glob("checkpoint-*"))
 
 

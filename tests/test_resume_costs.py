@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import backend, descriptions, identity, saving, schedules
+from dlx import backend, schedules
+from dlx.files import container, fingerprint, schema
 
 RNG = np.random.default_rng(6)
 X = RNG.standard_normal((24, 3))
@@ -65,7 +66,7 @@ def test_a_plateau_is_a_function_of_its_arguments():
 @pytest.mark.parametrize("plans", [(1200, 1200), (1200, 2400)], ids=["the same plan", "more epochs"])
 def test_resuming_asks_for_each_rate_a_few_times(plans, monkeypatch):
     """And hands over one list of losses, which grows, not a list of its own for each step."""
-    monkeypatch.setattr(identity, "Losses", Counting)
+    monkeypatch.setattr(fingerprint, "Losses", Counting)
     calls, lists = [], set()
 
     def schedule(step, steps, losses):
@@ -75,7 +76,7 @@ def test_resuming_asks_for_each_rate_a_few_times(plans, monkeypatch):
 
     history = {"loss": [1.0] * 400, "learning_rate": [0.5] * 400}
     Counting.touched = 0
-    assert identity.kept_rates(schedule, plans, 3, history, 1200)
+    assert fingerprint.kept_rates(schedule, plans, 3, history, 1200)
     assert all(seen == step // 3 for step, seen in calls)
     assert len(calls) == (400 if plans[0] == plans[1] else 400 + 2 * 1200)
     assert len(lists) == 1
@@ -87,7 +88,7 @@ def test_another_rate_in_any_epoch_is_found(wrong):
     rates = [0.5] * 12
     rates[wrong] = 0.25
     history = {"loss": [1.0] * 12, "learning_rate": rates}
-    assert not identity.kept_rates(lambda *rest: 0.5, (36, 36), 3, history, 36)
+    assert not fingerprint.kept_rates(lambda *rest: 0.5, (36, 36), 3, history, 36)
 
 
 @pytest.mark.parametrize("wrong", [0, 20, 36])
@@ -95,19 +96,19 @@ def test_another_plan_in_any_update_is_found(wrong):
     """The last epoch is half done."""
     history = {"loss": [1.0] * 12, "learning_rate": [0.5] * 12}
     schedule = lambda step, steps, losses: 0.25 if step == wrong and steps == 60 and step % 3 != 2 else 0.5  # noqa: E731
-    assert identity.kept_rates(schedule, (45, 45), 3, history, 37)
-    assert identity.kept_rates(schedule, (45, 60), 3, history, 37) == (wrong == 20)
+    assert fingerprint.kept_rates(schedule, (45, 45), 3, history, 37)
+    assert fingerprint.kept_rates(schedule, (45, 60), 3, history, 37) == (wrong == 20)
 
 
 def test_a_history_is_converted_as_it_was():
     """The fast way is for plain floats alone."""
     odd = {"a": [1.0, float("nan")], "b": [1, np.float32(0.1), True], "c": (2.0, 3.0), "d": [], "e": np.arange(2.0)}
-    found = descriptions.history_arrays(odd)
+    found = schema.history_arrays(odd)
     for name, figures in odd.items():
         expected = np.array([float(each) for each in figures])
-        np.testing.assert_array_equal(found[descriptions.HISTORY + name], expected, strict=True)
+        np.testing.assert_array_equal(found[schema.HISTORY + name], expected, strict=True)
     with pytest.raises(ValueError, match="`history` must be a dict of lists of numbers"):
-        descriptions.history_arrays({"a": [1.0, None]})
+        schema.history_arrays({"a": [1.0, None]})
 
 
 def test_each_library_says_what_its_bits_depend_on(be):
@@ -137,9 +138,9 @@ def test_without_threadpoolctl_the_environment_is_told(monkeypatch):
 def rewritten(folder, change):
     """The newest checkpoint with other settings."""
     path = max(folder.glob("checkpoint-*"))
-    description, arrays = saving.read(path, descriptions.layout)
+    description, arrays = container.read(path, schema.layout)
     change(description["training"]["settings"])
-    saving.write(path, description, arrays)
+    container.write(path, description, arrays)
 
 
 def test_other_arithmetic_warns_once_and_goes_on(be, tmp_path):

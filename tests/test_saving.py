@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 
 import dlx
-from dlx import activations, losses, saving
+from dlx import activations, losses
+from dlx.files import container
 
 RNG = np.random.default_rng(8)
 X = RNG.standard_normal((7, 4))
@@ -129,8 +130,8 @@ ARRAYS = {
 
 def test_arrays_of_every_layout_are_written_right(path):
     """safetensors by itself writes wrong bytes of some of them."""
-    saving.write(path, {}, ARRAYS)
-    _, found = saving.read(path, lambda _: {k: (x.dtype.newbyteorder("="), x.shape) for k, x in ARRAYS.items()})
+    container.write(path, {}, ARRAYS)
+    _, found = container.read(path, lambda _: {k: (x.dtype.newbyteorder("="), x.shape) for k, x in ARRAYS.items()})
     assert sorted(found) == sorted(ARRAYS)
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(found[name], array)
@@ -156,7 +157,7 @@ def test_a_file_is_byte_for_byte_what_the_library_writes(path):
         'a "name" \\ with \n, \x01, ü and \u2028': np.ones(2),
     }
     arrays["a number"] = np.array(2.5)
-    saving.write(path, {"text": 'ü "quoted" \\'}, arrays)
+    container.write(path, {"text": 'ü "quoted" \\'}, arrays)
     content = path.read_bytes()
     (size,) = np.frombuffer(content[:8], "<u8")
     metadata = json.loads(content[8 : 8 + int(size)])["__metadata__"]
@@ -246,7 +247,7 @@ def test_memory_that_does_not_suffice_is_no_damage(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr(saving, "_payload", full)
+    monkeypatch.setattr(container, "_payload", full)
     with pytest.raises(MemoryError):
         dlx.load(tmp_path / "net")
 

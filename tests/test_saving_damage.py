@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 import dlx
-from dlx import descriptions, inspection, saving
+from dlx.files import container, inspection, schema
 
 RNG = np.random.default_rng(8)
 PAIRS = [(RNG.standard_normal((4, 5)), RNG.standard_normal(5)), (RNG.standard_normal((5, 3)), np.zeros((1, 3)))]
@@ -27,9 +27,9 @@ def path(tmp_path):
 
 def rewritten(path, change):
     """The file with another description or other arrays; its checksum fits again."""
-    description, arrays = saving.read(path, descriptions.layout)
+    description, arrays = container.read(path, schema.layout)
     change(description, arrays)
-    saving.write(path, description, arrays)
+    container.write(path, description, arrays)
     return path
 
 
@@ -130,7 +130,7 @@ def test_what_a_file_would_be_refused_for_is_not_saved(path, monkeypatch):
     net = dlx.Network([(np.ones((1, 3)), np.zeros(3))], loss="cross_entropy", classes=["a" * 3_000_000, "b", "c"])
     with pytest.raises(ValueError, match=r"`classes` must have at most \d+ letters, all as long as the longest; got"):
         net.save(path)
-    monkeypatch.setattr(descriptions, "MOST_FIGURES", 1 << 22)  # of the true limit, a list would take 2 GB
+    monkeypatch.setattr(schema, "MOST_FIGURES", 1 << 22)  # of the true limit, a list would take 2 GB
     net = dlx.Network([(np.ones((1, 3)), np.zeros(3))], history={"loss": [1.0] * ((1 << 22) + 1)})
     with pytest.raises(ValueError, match=r"`history` must hold at most \d+ numbers; got"):
         net.save(path)
@@ -251,7 +251,7 @@ def test_no_file_takes_more_memory_than_its_size_and_a_constant(content, path):
     finally:
         tracemalloc.stop()
     size = path.stat().st_size
-    assert peak < size + 4 * min(size, saving.MOST_BYTES) + 2_000_000  # a header is there as bytes, text and JSON
+    assert peak < size + 4 * min(size, container.MOST_BYTES) + 2_000_000  # a header is there as bytes, text and JSON
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a kind of file that only POSIX systems have")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import descriptions, saving
+from dlx.files import container, schema
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -107,7 +107,7 @@ def test_edited_bytes(blob, path):
     assert sum(loaded) < 0.5 * len(loaded)
 
 
-NAMES = sorted([*descriptions.KEYS, *descriptions.TRAINING_KEYS, "training", "name", "settings", "sha256", "format"])
+NAMES = sorted([*schema.KEYS, *schema.TRAINING_KEYS, "training", "name", "settings", "sha256", "format"])
 WORDS = [*dlx.activations.ACTIVATIONS, *dlx.losses.LOSSES, "float32", "float64", "W1", "b2", "", "os.system", "loss"]
 NUMBERS = st.one_of(
     st.integers(-3, 5), st.sampled_from([1 << 31, 1 << 63, 10**30]), st.floats(allow_nan=False, allow_infinity=False)
@@ -153,8 +153,8 @@ def signed(entries, arrays):
     """A file of this description, whose digest is right."""
     from safetensors.numpy import save
 
-    text = saving._text({**entries, "sha256": saving._digest(entries, arrays)})
-    return save(arrays, metadata={saving.KEY: text})
+    text = container._text({**entries, "sha256": container._digest(entries, arrays)})
+    return save(arrays, metadata={container.KEY: text})
 
 
 CHANGES = st.lists(st.tuples(st.integers(0, 10_000), VALUES), min_size=1, max_size=3)
@@ -167,8 +167,8 @@ def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path):
     if checkpoint:
         dlx.fit(X, [0, 1, 0, 1], (2, 3, 2), epochs=1, patience=3, rng=0, checkpoint=tmp_path / "run")
         path.write_bytes(next((tmp_path / "run").glob("checkpoint-*")).read_bytes())
-    description, arrays = saving.read(path, descriptions.layout)
-    entries = json.loads(json.dumps({"format": saving.FORMAT, **description}))
+    description, arrays = container.read(path, schema.layout)
+    entries = json.loads(json.dumps({"format": container.FORMAT, **description}))
     loaded = []
 
     def run(changes):

@@ -10,7 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import dlx
 from allocation import peak
-from dlx import identity, plot_data
+from dlx.files import fingerprint
+from dlx.plot import figures
 
 RNG = np.random.default_rng(0)
 DENSE = np.where(RNG.random((90, 12)) < 0.2, RNG.standard_normal((90, 12)), 0.0)
@@ -156,12 +157,12 @@ def test_what_is_too_large_for_the_dtype_is_named():
 
 def test_the_fingerprint_is_that_of_the_matrix():
     be = dlx.get_backend("numpy")
-    own = identity.told(of("csr"), be)
-    assert {identity.told(X, be) for X in (of("csc matrix"), of("coo"), of("lil"))} == {own}
+    own = fingerprint.told(of("csr"), be)
+    assert {fingerprint.told(X, be) for X in (of("csc matrix"), of("coo"), of("lil"))} == {own}
     other = DENSE.copy()
     other[0, 0] += 1
     moved = DENSE[:, [1, 0, *range(2, 12)]]
-    told = {identity.told(of("csr", X), be) for X in (other, moved, DENSE.astype("f4"), DENSE[::-1], DENSE[:, :11])}
+    told = {fingerprint.told(of("csr", X), be) for X in (other, moved, DENSE.astype("f4"), DENSE[::-1], DENSE[:, :11])}
     assert len(told) == 5
     assert own not in told
 
@@ -243,4 +244,4 @@ def test_a_report_and_the_figures_of_layers_hold_no_dense_rows():
     y = np.arange(1500) % 2
     net = dlx.fit(wide, y, (2**16, 4, 2), epochs=1, rng=0)
     dense = 1500 * 2**16 * 8
-    assert peak(lambda: (net.report(wide, y), plot_data.layers(net, wide, y, 1500))) < dense / 4
+    assert peak(lambda: (net.report(wide, y), figures.layers(net, wide, y, 1500))) < dense / 4

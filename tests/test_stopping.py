@@ -7,8 +7,10 @@ import pytest
 
 import dlx
 from conftest import SELECTORS
-from dlx import network, schedules, steps, stopping, training
-from dlx.targets import check, place
+from dlx import network, schedules
+from dlx.data.targets import check, place
+from dlx.estimators import stopping
+from dlx.training import loop, steps
 
 
 def test_a_figure_that_is_nan_never_improves():
@@ -62,9 +64,7 @@ def test_a_training_goes_on_where_another_ended(selector, optimizer):
             settings = steps.Settings(
                 optimizer, schedules.exponential(0.05, every=3), 8, epochs, False, None, None, None
             )
-            params, _ = training.train(
-                task, settings, params, rng, lambda params: {}, lambda *_: False, start, kept.append
-            )
+            params, _ = loop.train(task, settings, params, rng, lambda params: {}, lambda *_: False, start, kept.append)
             before = start.updates if start else 0
             assert [each.updates for each in kept] == [before + 4 * k for k in range(1, epochs + 1)]
             return params, kept[-1]

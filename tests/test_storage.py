@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import network, storage
+from dlx import network
 from dlx.network import Layer
+from dlx.training import flat
 
 SHAPES = [((4, 3), (1, 3)), ((3, 5), (1, 5)), ((5, 1), (1, 1))]
 PURE = ("strict", "jax")
@@ -20,9 +21,9 @@ def layers(be, rng):
 
 def test_ravel_and_unravel_are_inverse(be, rng):
     host, params = layers(be, rng)
-    x = storage.ravel(be.xp, params)
+    x = flat.ravel(be.xp, params)
     np.testing.assert_array_equal(be.to_host(x), np.concatenate([each.ravel() for pair in host for each in pair]))
-    back = storage.unravel(be.xp, x, params)
+    back = flat.unravel(be.xp, x, params)
     assert all(isinstance(layer, network.Layer) for layer in back)
     for layer, pair in zip(back, host, strict=True):
         for each, expected in zip(layer, pair, strict=True):
@@ -46,7 +47,7 @@ def test_together_are_views_of_one_vector_weights_first(be, rng):
         assert not be.in_place
         return
     host, params = layers(be, rng)
-    found = storage.together(be, params)
+    found = flat.together(be, params)
     assert not be.to_host(found.vector).any()
     for view, layer in zip(found.layers, params, strict=True):
         assert isinstance(view, Layer)
@@ -56,7 +57,7 @@ def test_together_are_views_of_one_vector_weights_first(be, rng):
     for part in zip(*host, strict=True):
         for each in part:
             np.testing.assert_array_equal(vector[start : start + each.size], each.ravel())
-            start += -(-each.size // storage.ALIGNED) * storage.ALIGNED
+            start += -(-each.size // flat.ALIGNED) * flat.ALIGNED
     assert vector.shape == (start,)
     assert np.count_nonzero(vector) == sum(each.size for pair in host for each in pair)
     weights = be.to_host(found.weights)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import dlx
-from dlx import inspection, streams
+from dlx.files import inspection, streams
 
 RNG = np.random.default_rng(5)
 NET = dlx.Network(
@@ -251,7 +251,7 @@ def test_a_stream_at_its_end_says_the_way_back():
     """What one gets who loads what was just saved."""
     stream = io.BytesIO()
     NET.save(stream)
-    with pytest.raises(dlx.saving.FileError, match=r"is at its end\. Go back to its beginning: seek\(0\)\.$"):
+    with pytest.raises(dlx.FileError, match=r"is at its end\. Go back to its beginning: seek\(0\)\.$"):
         dlx.load(stream)
     stream.seek(0)
     assert dlx.load(stream).layer_dims == NET.layer_dims

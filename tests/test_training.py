@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 
 import dlx
-from dlx import divergence, training
+from dlx.training import divergence, loop
 
 N = 40
 X = 100.0 * np.random.default_rng(1).standard_normal((N, 3))
@@ -146,7 +146,7 @@ def test_mean_loss_weighs_by_size():
 def test_the_loss_of_zero_scores_is_over_all_rows_trained_on(y, block, be, monkeypatch):
     monkeypatch.setattr(divergence, "ELEMENTS_AT_ONCE", block)
     seen = []
-    monkeypatch.setattr(training, "train", lambda task, _, params, *rest, **named: (seen.append(task), (params, {}))[1])
+    monkeypatch.setattr(loop, "train", lambda task, _, params, *rest, **named: (seen.append(task), (params, {}))[1])
     w = np.random.default_rng(1).uniform(0, 2, 45)
     dlx.fit(np.ones((45, 2)), y, (2, 3), loss="cross_entropy", sample_weight=w, validation=0.2, backend=be, rng=0)
     with be.scope():

@@ -11,7 +11,8 @@ import sklearn.neural_network
 
 import dlx
 from dlx import __main__ as command
-from dlx import display, losses
+from dlx import losses
+from dlx.training import progress_bar
 
 pytestmark = pytest.mark.filterwarnings("ignore:The training has not converged", "ignore:Stochastic Optimizer")
 X = np.random.default_rng(0).standard_normal((60, 3))
@@ -53,7 +54,7 @@ def test_many_quantiles_leave_room_for_the_bar(capsys):
 
 
 def test_texts_are_shortened_in_the_middle():
-    assert [display.shortened("abcdefghijkl", longest) for longest in (12, 11, 7)] == [
+    assert [progress_bar.shortened("abcdefghijkl", longest) for longest in (12, 11, 7)] == [
         "abcdefghijkl",
         "abcdefg…jkl",
         "abcd…kl",

@@ -19,7 +19,7 @@ from items import ITEMS, data  # first, for it prepares the environment of NumPy
 from host import facts
 
 import dlx
-from dlx import checkpoints, identity
+from dlx.files import checkpoints, fingerprint
 
 
 def timed(item: Any, X: Any, y: Any, epochs: int, **settings: Any) -> float:
@@ -55,7 +55,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
             always.append(timed(item, X, y, chosen.epochs, checkpoint=folder))
     started = time.perf_counter()
-    identity.fingerprint(X, dlx.get_backend("numpy"))
+    fingerprint.fingerprint(X, dlx.get_backend("numpy"))
     found = {
         "a checkpoint": {
             "median": statistics.median(saves),

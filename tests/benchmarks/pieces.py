@@ -9,18 +9,9 @@ import pytest
 from contenders import numpy_that
 from items import ITEMS, data, start
 
-from dlx import (
-    activations,
-    data as rows,
-    losses,
-    network,
-    optimizers,
-    parameters,
-    schedules,
-    steps,
-    storage,
-    targets,
-)
+from dlx import activations, losses, network, optimizers, schedules
+from dlx.data import features as rows, parameters, targets
+from dlx.training import flat, steps
 
 BACKENDS = {"blocks": numpy_that(False), "compiled": numpy_that(True)}
 
@@ -88,4 +79,4 @@ def test_step(item, be, benchmark):
 
 def test_parameters_together(item, be, benchmark):
     params = tuple(network.Layer(W, b[None, :]) for W, b in start(item))
-    benchmark(lambda: storage.together(be, params))
+    benchmark(lambda: flat.together(be, params))

@@ -11,7 +11,9 @@ import pytest
 
 import dlx
 from cupy_on_cpu import emulate
-from dlx import losses, network, parameters, schedules, steps, targets
+from dlx import losses, network, schedules
+from dlx.data import parameters, targets
+from dlx.training import steps
 
 DIMS = {2: (20, 16, 3), 3: (20, 16, 12, 3), 5: (20, 16, 12, 12, 8, 3)}
 BATCH = 60

@@ -1,0 +1,10 @@
+"""scikit-learn's face: `MLPClassifier` and `MLPRegressor`, and what their users expect.
+
+Files: mlp (the classes), base, hyperparameters, inputs, watch, stopping, callbacks, pickles, conversion, onnx_hooks.
+They may import all rooms below `dlx.plot`, and scikit-learn.
+"""
+
+from dlx.estimators import onnx_hooks
+from dlx.estimators.mlp import MLPClassifier, MLPRegressor, from_sklearn
+
+__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn", "onnx_hooks"]

@@ -1,0 +1,238 @@
+"""What the parameters of the scikit-learn estimators mean in dlx's own words."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, Options, StrOptions
+
+from dlx import activations, checks, initializers, losses, nearest, optimizers, quasi_newton, schedules
+from dlx.activations import Activation
+from dlx.estimators import stopping
+from dlx.model import Network
+from dlx.training import arguments, ranges, steps
+from dlx.warm_start import begun_from
+
+Pairs = list[tuple[Any, Any]]
+BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
+    make.__name__: make
+    for make in (
+        schedules.step_decay,
+        schedules.exponential,
+        schedules.inverse_scaling,
+        schedules.cosine,
+        schedules.warmup_cosine,
+        schedules.one_cycle,
+        schedules.reduce_on_plateau,
+    )
+}
+RATES = ("constant", "invscaling", "adaptive")
+FLAT = 2.2e-9  # SciPy's default of "ftol", with which scikit-learn's lbfgs stops
+NAMES = {"learning_rate": "learning_rate_init", "eps": "epsilon"}  # of scikit-learn
+CONSTRAINTS: dict[str, Any] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [str, Activation, tuple, list],
+    "solver": [StrOptions({*optimizers.OPTIMIZERS}), optimizers.Optimizer, quasi_newton.LBFGS],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({*RATES, *BY_NAME}), callable],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="left")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean", StrOptions({"score", "loss"})],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {math.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "loss": [str, losses.Loss, tuple],
+    "backend": "no_validation",
+    "dtype": [StrOptions({"float32", "float64"}), None],
+    "dropout": [Interval(Real, 0, 1, closed="left"), tuple, list],
+    "n_layers": [Interval(Integral, 0, None, closed="left"), None],
+    "width": [Interval(Integral, 1, None, closed="left"), None],
+    "init": [str, callable, list, tuple, Network],
+    "standardize": ["boolean"],
+    "scoring": [str, callable, HasMethods("_score"), None],
+}
+
+
+def given(arguments: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """What a constructor was given, from its `arguments` as its first line sees them; others are refused."""
+    nearest.refuse(arguments["unknown"], kind.__name__, kind)
+    return {name: value for name, value in arguments.items() if name not in ("self", "__class__", "unknown")}
+
+
+def validate(est: Any) -> None:
+    """scikit-learn's checks of all parameters; its own MLPRegressor takes a loss first, which here is no layer size."""
+    first = est.hidden_layer_sizes
+    for name, kind, known in (
+        ("loss", losses.Loss, {*losses.LOSSES, "log_loss"}),
+        ("activation", Activation, {*activations.ACTIVATIONS}),
+        ("solver", optimizers.Optimizer | quasi_newton.LBFGS, {*optimizers.OPTIMIZERS}),
+    ):
+        if isinstance(first, kind) or (isinstance(first, str) and first in known):
+            remedy = f"Here layer sizes come first: pass {name}={first!r} by name."
+            checks.reject("hidden_layer_sizes", "hold widths of layers", repr(first), remedy, InvalidParameterError)
+    est._validate_params()
+
+
+def hidden_sizes(est: Any) -> list[int]:
+    """The widths of the hidden layers: `hidden_layer_sizes`, or `n_layers` times `width`."""
+    sizes = est.hidden_layer_sizes
+    sizes = sizes.tolist() if isinstance(sizes, np.ndarray) else sizes
+    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if est.n_layers is not None or est.width is not None:
+        if sizes != [100]:
+            got, remedy = f"{sizes} beside n_layers or width", "Leave out one of them."
+            checks.reject("hidden_layer_sizes", "be given alone", got, remedy)
+        return [100 if est.width is None else int(est.width)] * (1 if est.n_layers is None else int(est.n_layers))
+    remedy = "Each is the width of a hidden layer; () is a linear model."
+    return [checks.integer("hidden_layer_sizes", each, low=1, remedy=remedy) for each in sizes]
+
+
+def real_outputs(loss: losses.Loss, columns: int) -> int:
+    """How many outputs a network has for targets of so many columns: one for each, or for each quantile of a list."""
+    q = loss.settings.get("q")
+    if not isinstance(q, list):
+        return columns
+    if columns not in (1, len(q)):
+        rule, remedy = f"have 1 column, or {len(q)} as q has", "One target is that of every quantile."
+        checks.reject("y", rule, f"{columns} columns", remedy)
+    return len(q)
+
+
+def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool, dtype: str) -> steps.Settings:
+    """How to train on `n` rows, `before` of which were seen in earlier trainings."""
+    batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
+    if batch_size > n:
+        warnings.warn(
+            f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.", stacklevel=5
+        )
+        batch_size = n
+    chosen = optimizer(est)
+    planned = est.max_iter * -(-n // batch_size)
+    own = getattr(chosen, "learning_rate", None)
+    found = arguments.settings(
+        chosen,
+        arguments.DEFAULT_RATE if own is not None else rate(est, n, rule, before, planned, incremental),
+        batch_size,
+        1 if incremental else est.max_iter,
+        est.shuffle,
+        None,
+        None,
+        None,
+    )
+    return ranges.in_dtype(dtype, found, est._hidden, est._fitted_loss, NAMES)
+
+
+def optimizer(est: Any) -> optimizers.Optimizer | quasi_newton.LBFGS:
+    """What `solver` names, with the parameters that scikit-learn's three have."""
+    if not isinstance(est.solver, str):
+        return optimizers.get(est.solver)
+    if est.solver == "adam":
+        return _epsilon_hat(optimizers.adam(b1=est.beta_1, b2=est.beta_2, eps=est.epsilon))
+    if est.solver == "sgd" and est.momentum > 0:
+        make = optimizers.nesterov if est.nesterovs_momentum else optimizers.momentum
+        return make(beta=est.momentum)
+    if est.solver == "lbfgs":
+        return quasi_newton.lbfgs(tolerance=est.tol, max_evaluations=int(est.max_fun))
+    return optimizers.get(est.solver)
+
+
+def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
+    """Adam with the ε that the paper calls ε̂, as in scikit-learn: it is not corrected for the first updates."""
+
+    def coefficients(t: int, rate: float) -> tuple[float, ...]:
+        return adam.coefficients(t, rate)[0], adam.settings["eps"] / math.sqrt(1.0 - adam.settings["b2"])  # as its v
+
+    return adam._replace(coefficients=coefficients)
+
+
+def is_lbfgs(est: Any) -> bool:
+    """Whether all rows are taken at once."""
+    return est.solver == "lbfgs" or isinstance(est.solver, quasi_newton.LBFGS)
+
+
+def takes_parts(est: Any) -> bool:
+    """Whether `partial_fit` is there: for optimizers that take batches."""
+    if is_lbfgs(est):
+        raise AttributeError("partial_fit is only available for stochastic optimizers, and lbfgs is not one.")
+    return True
+
+
+def rule(est: Any, goes_on: bool) -> stopping.Plateau:
+    """When the training ends; in `partial_fit` the epochs before count too."""
+    found = stopping.Plateau(est.tol, est.n_iter_no_change, float(est.learning_rate_init), adapts(est))
+    if goes_on and hasattr(est, "_optimizer"):
+        found.rate = est._optimizer.learning_rate
+    if goes_on and est.best_loss_ is not None:
+        found.best, found.count = -est.best_loss_, est._no_improvement_count
+    return found
+
+
+def adapts(est: Any) -> bool:
+    """Whether the learning rate is divided by 5 where the training would end; as in scikit-learn, not with "adam"."""
+    return bool(est.solver != "adam" and isinstance(est.learning_rate, str) and est.learning_rate == "adaptive")
+
+
+def rate(est: Any, n: int, rule: stopping.Plateau, before: int, planned: int, incremental: bool) -> Any:
+    """What `learning_rate` names."""
+    if callable(est.learning_rate) or est.learning_rate in BY_NAME:
+        named = BY_NAME.get(est.learning_rate) if isinstance(est.learning_rate, str) else None
+        schedule = est.learning_rate if named is None else named(est.learning_rate_init)
+        return stopping.over(schedule, planned) if incremental else schedule
+    if est.solver == "adam" or est.learning_rate == "constant":
+        return float(est.learning_rate_init)
+    if est.learning_rate == "adaptive":
+        return rule.schedule
+    return stopping.by_samples(est.learning_rate_init, est.power_t, before, n)
+
+
+class Draws:
+    """The generator of a training: batches in scikit-learn's order, drawn from the like `random_state`.
+
+    scikit-learn shuffles the order of the epoch before.
+    """
+
+    def __init__(self, state: np.random.RandomState) -> None:
+        self.state = state
+        self.places: np.ndarray[Any, Any] = np.arange(0)
+
+    def permutation(self, x: Any, /) -> Any:
+        """The rows' numbers in the next epoch's order."""
+        if len(self.places) != len(x):
+            self.places = np.arange(len(x))
+        self.places = self.places[self.state.permutation(len(x))]
+        return x[self.places]
+
+    def integers(self, low: int, high: int, size: Any, /) -> Any:
+        """Dropout keys."""
+        return self.state.randint(low, high, size, dtype=np.int64)
+
+
+def initial(est: Any, dims: Sequence[int], hidden: Sequence[Activation], state: np.random.RandomState) -> Pairs:
+    """The first weights: scikit-learn's own draw from `random_state`, another that `init` names, or arrays."""
+    if not isinstance(est.init, str) or est.init != "auto":
+        found = arguments.initializer(begun_from(est.init, hidden), dims)
+        if isinstance(found, list):
+            return found
+        generator = np.random.default_rng(state.randint(2**31 - 1))
+        return initializers.draw(found, generator, dims, [each.init for each in hidden])
+    if any(each.name not in initializers.BY_SKLEARN for each in hidden):
+        generator = np.random.default_rng(state.randint(2**31 - 1))
+        return initializers.draw(None, generator, dims, [each.init for each in hidden])
+    return initializers.as_scikit_learn(state, dims, [each.name for each in hidden])

@@ -1,0 +1,227 @@
+"""The training loop: epochs, validation, stopping, saving. No formula stands here."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from dlx import network, quasi_newton
+from dlx.backend import Backend
+from dlx.network import Layer, Params
+from dlx.schedules import Losses
+from dlx.training import divergence, epochs, interrupts, steps
+from dlx.training.steps import Settings, Start, Task
+
+History = dict[str, list[float]]
+ORDER = ["loss", "training_loss", "validation_loss", "validation_score"]  # of the history, as fit has it
+ORDER += ["learning_rate", "seconds"]
+WATCHED = ("validation_loss", "training_loss", "loss")  # the first that there is decides what is best
+
+
+class Progress(NamedTuple):
+    """A training between two updates: all that it takes to go on, to the same bits.
+
+    `drawn` is the generator's state before the draws of the epoch that `start` is in, in which `seconds` have gone by;
+    `ended` says that a rule has ended the training before its last epoch.
+    """
+
+    params: Params
+    start: Start
+    history: History
+    best: Params | None
+    best_epoch: int | None
+    seconds: float
+    ended: bool
+    drawn: Any
+
+
+class Keeper(Protocol):
+    """What saves a training while it runs, and in one epoch at least every `most` updates, if that is a number."""
+
+    most: int | None
+
+    def drawn(self) -> Any:
+        """The state of the training's generator."""
+
+    def due(self, updates: int, epoch_done: bool) -> bool:
+        """Whether to save now."""
+
+    def save(self, progress: Progress) -> None:
+        """Save."""
+
+
+def watched(history: Mapping[str, Any]) -> Any:
+    """The losses that a training looks at: the validation's, those of all training rows, or else the epochs' own."""
+    return next((history[name] for name in WATCHED if name in history), [])
+
+
+def is_lbfgs(settings: Settings) -> bool:
+    """Whether an epoch's loss is that of the weights that it leaves."""
+    return isinstance(settings.optimizer, quasi_newton.LBFGS)
+
+
+def judges_before(task: Task, settings: Settings) -> bool:
+    """Whether an epoch's loss is that of the weights before it: one batch of all rows, without dropout."""
+    return not is_lbfgs(settings) and settings.batch_size >= task.size and not any(task.net.dropout)
+
+
+def measures(task: Task, settings: Settings, validates: bool) -> bool:
+    """Whether the loss of all training rows after each epoch decides which is the best.
+
+    It must be computed where `patience` looks at the training, and the epoch's own loss is not that of any weights.
+    """
+    unknown = not (validates or is_lbfgs(settings) or judges_before(task, settings))
+    return settings.patience is not None and unknown
+
+
+def figures(task: Task, settings: Settings, validates: bool) -> list[str]:
+    """The names of a training's own figures, in the order of its history."""
+    left_out = () if validates else ("validation_loss", "validation_score")
+    measured = measures(task, settings, validates)
+    return [name for name in ORDER if name not in left_out and (measured or name != "training_loss")]
+
+
+class Run:
+    """What a training has seen so far: its history, the losses it watches, and with `patience` the best weights.
+
+    `before` are the weights that the epoch begins with, where its loss will be theirs.
+    """
+
+    def __init__(self, task: Task, settings: Settings, params: Params, resumed: Progress | None) -> None:
+        self.task, self.settings = task, settings
+        self.history: History = {} if resumed is None else resumed.history
+        self.watched = Losses(watched(self.history))
+        self.best, self.best_epoch = (None, None) if resumed is None else (resumed.best, resumed.best_epoch)
+        self.ended = resumed is not None and resumed.ended
+        self.limit = math.inf if resumed is None else resumed.start.limit
+        self.since = time.perf_counter() - (0.0 if resumed is None else resumed.seconds)
+        keeps = settings.patience is not None and judges_before(task, settings)
+        self.before = _copied(task.backend, params) if keeps else None
+        self.judged: Params | None = None
+
+    def add(self, epoch: epochs.Epoch, figures: dict[str, float]) -> None:
+        """An epoch's figures, those measured after it among them, and the best weights, where these are better."""
+        now = time.perf_counter() - self.since
+        figures = {"loss": epoch.loss, **figures, "learning_rate": epoch.rate, "seconds": now}
+        for name, figure in figures.items():
+            self.history.setdefault(name, []).append(figure)
+        self.watched.append(watched(figures))
+        self.limit = self.limit if epoch.end is None else epoch.end.limit
+        if self.settings.patience is None:
+            return
+        copy = partial(_copied, self.task.backend, epoch.params)
+        before = None if {"validation_loss", "training_loss"} & figures.keys() else self.before
+        if self.best_epoch is None or _is_lower(self.watched[-1], self.watched[self.best_epoch]):
+            self.best, self.best_epoch = before or copy(), len(self.watched) - 1
+        if before is not None:
+            self.before = copy()
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether so many epochs went by without a better one."""
+        if self.settings.patience is None or self.best_epoch is None:
+            return False
+        return len(self.watched) - 1 - self.best_epoch >= self.settings.patience
+
+    def progress(self, params: Params, start: Start, drawn: Any, last: bool) -> Progress:
+        """What to save, which has not diverged; with the `last` the training ends."""
+        self.limit = start.limit
+        if last:
+            self.require_good(params)
+        else:
+            divergence.require_good(self.task, params, len(self.watched), divergence.GLANCED)
+        seconds = time.perf_counter() - self.since
+        return Progress(params, start, self.history, self.best, self.best_epoch, seconds, self.ended, drawn)
+
+    def require_good(self, params: Params) -> None:
+        """Raise where what will be returned, from these last weights on, has diverged."""
+        returned, done = params if self.best is None else self.best, len(self.watched)
+        if returned is self.judged:
+            return
+        lowest = self.watched[-1 if self.best_epoch is None else self.best_epoch] if done else math.nan
+        validated = "validation_loss" in self.history
+        if validated:
+            divergence.require_good_loss("validation_loss", lowest, done)
+        if done and not validated and (self.best is not None or is_lbfgs(self.settings)):  # it is theirs
+            divergence.require_finite(self.task, returned, done)
+            divergence.require_good_loss("loss", lowest, done, self.limit)
+        else:
+            divergence.require_good(self.task, returned, done, divergence.JUDGED, self.limit)
+        self.judged = returned
+
+
+def train(
+    task: Task,
+    settings: Settings,
+    params: Params,
+    rng: steps.Draws,
+    validate: Callable[[Params], dict[str, float]],
+    report: Callable[[Params, History], bool],
+    start: Start | None = None,
+    keep: Callable[[Start], None] | None = None,
+    keeper: Keeper | None = None,
+    resumed: Progress | None = None,
+) -> tuple[Params, History]:
+    """Epochs until the last, until `patience` ends, until `report` says stop, or until Ctrl-C.
+
+    Consumes `params`. `validate` gives an epoch's figures, `report` shows the history so far. Returns the last
+    weights, or with `patience` the best by the watched loss: the validation's, or else the training's (see `measures`).
+    With `start`, which is consumed too, it goes on where another training ended; `keep` is given the like after
+    each epoch. What a `keeper` saves, another call takes as `resumed`, with its `params` and `start`.
+    """
+    run, interrupted = Run(task, settings, params, resumed), False
+
+    def pause(reached: Params, start: Start, drawn: Any) -> None:
+        nonlocal params
+        assert keeper is not None
+        params = reached
+        keeper.save(run.progress(params, start, drawn, last=bool(received)))
+
+    with interrupts.held(*(() if keeper is None else (signal.SIGINT, signal.SIGTERM))) as received:
+        pauses = None
+        if keeper is not None:
+            pauses = epochs.Pauses(received, keeper.most, keeper.drawn, partial(keeper.due, epoch_done=False), pause)
+        if is_lbfgs(settings):
+            each = epochs.by_lbfgs(task, settings, params, start)
+        else:
+            each = epochs.by_batch(task, settings, params, rng, run.watched, start, pauses)
+        try:
+            for epoch in () if run.ended else each:
+                params = epoch.params
+                run.add(epoch, validate(params))
+                if keep is not None and epoch.end is not None:
+                    keep(Start(epoch.end.slots, epoch.end.updates))
+                stop = report(params, run.history)
+                run.ended = stop or epoch.last or run.out_of_patience
+                run.since = time.perf_counter()
+                if keeper is not None and epoch.end is not None and not epoch.end.position:
+                    last = run.ended or bool(received) or len(run.watched) == settings.epochs
+                    if last or keeper.due(epoch.end.updates, epoch_done=True):
+                        progress = run.progress(params, epoch.end, keeper.drawn(), last)
+                        if run.best is None or network.all_finite(task.net.xp, params):  # the best are good by now
+                            keeper.save(progress)
+                if run.ended:
+                    break
+                if received:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        text = f"training was interrupted after {len(run.watched)} epochs; the weights so far are kept."
+        warnings.warn(text, stacklevel=4)
+    run.require_good(params)
+    return params if run.best is None else run.best, run.history
+
+
+def _copied(backend: Backend, params: Params) -> Params:
+    return tuple(Layer(backend.copy(W), backend.copy(b)) for W, b in params)
+
+
+def _is_lower(loss: float, best: float) -> bool:
+    """Whether the loss is the better one; any is better than nan."""
+    return loss < best or (math.isnan(best) and not math.isnan(loss))

@@ -1,0 +1,357 @@
+"""One update as a function, and an epoch of them: what is trained on what, how, and with which numbers.
+
+No formula stands here, and nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dlx import network, optimizers, quasi_newton
+from dlx.backend import Array, Backend, Loop, Namespace
+from dlx.data.features import Batch, Rows, gather, some_rows, streams
+from dlx.network import Layer, Params
+from dlx.schedules import Schedule
+from dlx.training import flat
+
+HostArray = np.ndarray[Any, Any]
+
+
+class Draws(Protocol):
+    """What a training draws from: a `numpy.random.Generator`, or what stands for one."""
+
+    def permutation(self, x: Any, /) -> Any:
+        """The rows' numbers in another order."""
+
+    def integers(self, low: int, high: int, size: Any, /) -> Any:
+        """Numbers low <= x < high: dropout keys."""
+
+
+class Task(NamedTuple):
+    """What is trained on what: `chosen` are the numbers of the rows that are trained on, None for all of them.
+
+    Tasks of equal `key` have equal formulas; None promises nothing.
+    """
+
+    backend: Backend
+    net: network.Formulas
+    dtype: str
+    rows: Rows
+    chosen: HostArray | None
+    key: Hashable = None
+
+    @property
+    def size(self) -> int:
+        """How many rows are trained on."""
+        return int(self.rows.X.shape[0]) if self.chosen is None else len(self.chosen)
+
+    def numbers(self) -> HostArray:
+        """The numbers of the rows that are trained on."""
+        return np.arange(self.size) if self.chosen is None else self.chosen
+
+    def to_device(self, numbers: HostArray) -> Array:
+        """Row numbers on the device."""
+        return self.backend.row_numbers(numbers, self.rows.X.shape[0])
+
+
+class Settings(NamedTuple):
+    """How it is trained."""
+
+    optimizer: optimizers.Optimizer | quasi_newton.LBFGS
+    schedule: Schedule
+    batch_size: int
+    epochs: int
+    shuffle: bool
+    patience: int | None
+    clip_norm: float | None
+    clip_value: float | None
+
+
+def work(n: int, dims: Sequence[int], settings: Settings) -> float:
+    """How many elements the fused formulas will compute: activations, their derivatives and updates."""
+    updates = -(-n // settings.batch_size)
+    parameters = sum((a + 1) * b for a, b in itertools.pairwise(dims))
+    return settings.epochs * (2.0 * n * sum(dims[1:-1]) + updates * parameters)
+
+
+class Carry(NamedTuple):
+    """What goes from step to step where nothing is written in place."""
+
+    params: Params
+    state: optimizers.State
+
+
+class Start(NamedTuple):
+    """Where a training goes on beside its parameters: the optimizer's slots, layer by layer, and its updates so far.
+
+    The layout does not depend on the backend's. L-BFGS has its memory, and counts evaluations. Of the updates, those of
+    the first `epoch` epochs, and then of `position` batches with these `losses`, belong to this training, which holds
+    a loss above `limit` for divergence.
+    """
+
+    slots: optimizers.State | quasi_newton.Memory | None
+    updates: int
+    epoch: int = 0
+    position: int = 0
+    losses: Sequence[float] | HostArray = ()
+    limit: float = math.inf
+
+
+def make_step(
+    task: Task, settings: Settings, params: Params, slots: optimizers.State | None = None
+) -> tuple[Callable[[Any, Rows, Any], tuple[Any, Array]], Any, Callable[[Any], Params]]:
+    """One update as a pure function of arrays and numbers, a straight line without any wait for the device.
+
+    Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the parameters in a carry. The
+    inputs are the rows' numbers or None, dropout keys or None, the optimizer's coefficients, a factor of all weights or
+    None, and with `Padding` the rows' shares and the factors of the penalties, or None. The step of a backend that
+    writes in place has buffers of its own, and `params` are copied. The optimizer starts with those `slots`, or with
+    zeros.
+    """
+    net, xp, optimizer = task.net, task.net.xp, settings.optimizer
+    assert isinstance(optimizer, optimizers.Optimizer)
+    update = optimizers.bind(optimizer, task.backend)
+    dtype = task.backend.dtype(task.dtype)
+
+    def gradients_of(params: Params, samples: Rows, inputs: Any, into: Params | None) -> tuple[Array, Params]:
+        numbers, keys, _, _, *given = inputs
+        shares, at = None, net
+        if given:
+            shares, l2, l1 = given
+            at = net._replace(l2=l2, l1=l1)
+        X, Y, weights = _batch(xp, samples, numbers, shares, dtype)
+        return network.loss_and_gradients(at, params, X, Y, weights, keys, into)
+
+    def clipped(gradients: Params) -> Params:
+        if settings.clip_value is not None:
+            gradients = optimizers.clip_by_value(xp, gradients, settings.clip_value)
+        if settings.clip_norm is not None:
+            gradients = optimizers.clip_by_norm(xp, gradients, settings.clip_norm)
+        return gradients
+
+    def pure(carry: Carry, samples: Rows, inputs: Any) -> tuple[Carry, Array]:
+        loss, gradients = gradients_of(carry.params, samples, inputs, None)
+        return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:4])), loss
+
+    if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
+        state = optimizers.start(task.backend, optimizer, params) if slots is None else slots
+        return pure, Carry(params, state), lambda carry: carry.params
+
+    own, slopes = flat.together(task.backend, params), flat.together(task.backend, params)
+    flat.add(own.layers, params)
+    vectors = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
+    for k, vector in enumerate(vectors if slots is not None else []):
+        flat.add(flat.views(xp, vector, params), tuple(Layer(W[k], b[k]) for W, b in slots or ()))
+    clips = settings.clip_value is not None or settings.clip_norm is not None
+
+    def in_place(slots: Sequence[Array], samples: Rows, inputs: Any) -> tuple[Sequence[Array], Array]:
+        loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
+        coefficients, shrink = inputs[2:4]
+        g = slopes.vector
+        if clips:
+            g = clipped((Layer(g, g[:0]),))[0].W
+        if shrink is not None:
+            weights = own.weights
+            weights *= shrink
+        return update(own.vector, g, *slots, *coefficients)[1:], loss
+
+    return in_place, vectors, lambda slots: own.layers
+
+
+def slots_of(task: Task, carry: Any, params: Params) -> optimizers.State:
+    """The optimizer's slots in a carry of `make_step`, layer by layer; the next step may consume them."""
+    if isinstance(carry, Carry):
+        return carry.state
+    each = [flat.views(task.net.xp, vector, params) for vector in carry]
+    return tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(len(params)))
+
+
+def chained(
+    run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Any, int]], position: int = 0, most: int | None = None
+) -> Iterator[tuple[Carry, Array]]:
+    """The loop over one group after the other, from the step at `position` on."""
+    for samples, inputs, steps in groups:
+        for done in run(carry, samples, inputs, steps, min(position, steps), most):
+            carry = done[0]
+            yield done
+        position = max(0, position - steps)
+
+
+def formulas(task: Task) -> Hashable:
+    """What formulas of a training depend on beside numbers that they are given; None where a user's own are in it."""
+    net = task.net
+    if task.key is None or net.kind is None:
+        return None
+    return net.kind, net.dropout, net.l2 is not None, net.l1 is not None
+
+
+def kind(task: Task, settings: Settings) -> Hashable:
+    """What a step depends on; None promises nothing."""
+    optimizer, known = settings.optimizer, formulas(task)
+    assert isinstance(optimizer, optimizers.Optimizer)
+    if known is None or not optimizers.is_own(optimizer):
+        return None
+    return known, optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
+
+
+def dropout_keys(task: Task, batches: int, rng: Draws) -> tuple[HostArray, ...] | None:
+    """For each hidden layer the keys of an epoch's batches, or None where nothing is dropped."""
+    if not any(rate > 0 for rate in task.net.dropout):
+        return None
+    keys = rng.integers(-(2**31), 2**31, (batches, len(task.net.dropout))).astype(np.int32)
+    return tuple(keys.T)
+
+
+def numbers(
+    task: Task, settings: Settings, t: int, rates: Sequence[float]
+) -> tuple[tuple[HostArray, ...], HostArray | None]:
+    """What an epoch's updates, of which t were before, take from their learning rates: coefficients and shrinkage."""
+    optimizer = settings.optimizer
+    assert isinstance(optimizer, optimizers.Optimizer)
+    coefficients = [optimizer.coefficients(t + 1 + k, rate) for k, rate in enumerate(rates)]
+    decay = optimizer.weight_decay
+    shrink = np.asarray([1.0 - rate * decay for rate in rates]) if decay else None
+    return tuple(np.asarray(each, np.float64) for each in zip(*coefficients, strict=True)), shrink
+
+
+class Padding(NamedTuple):
+    """The few sizes in which a library that compiles for each shape trains; what is added to fill them weighs nothing.
+
+    `samples` are the rows with copies of the first, `batch` the rows of a batch, `batches` those of an epoch.
+    """
+
+    samples: Rows
+    batch: int
+    batches: int
+
+
+def padding(task: Task, batch_size: int) -> Padding | None:
+    """For that many rows in a batch; None where the rows are trained on as they are."""
+    backend, n, samples = task.backend, task.size, task.rows
+    rows, trained = backend.padded(int(samples.X.shape[0])), backend.padded(n)
+    if rows is None or trained is None:
+        return None
+    batch = trained if n <= batch_size else batch_size
+    if streams(samples, backend):
+        return Padding(samples, batch, -(-n // batch))
+    X, Y, w, classes = samples
+    X, Y, w = (None if each is None else _filled(each, rows, backend) for each in (X, Y, w))
+    return Padding(Rows(X, Y, w, classes), batch, -(-trained // batch))
+
+
+def _filled(x: Array, n: int, backend: Backend) -> Array:
+    """Of n rows: those of `x`, then copies of its first; by way of the host, where nothing is compiled."""
+    if n == x.shape[0]:
+        return x
+    host = backend.to_host(x)
+    return backend.asarray(np.concatenate([host, np.repeat(host[:1], n - len(host), axis=0)]))
+
+
+def _shares(n: int, batch: int, first: int, last: int) -> HostArray:
+    """What the weights of rows in batches first:last, one in each row, are multiplied by.
+
+    It is 0 for a row that was added and batch / real for another, so that a mean over the batch is that over its `real`
+    rows.
+    """
+    real = np.clip(n - batch * np.arange(first, last), 0, batch)[:, None]
+    return np.where(np.arange(batch) < real, batch / np.maximum(real, 1), 0.0)
+
+
+def order(task: Task, settings: Settings, rng: Draws, padding: Padding | None = None) -> Array | None:
+    """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows.
+
+    With `padding` they are on the host.
+    """
+    one_batch, streamed = settings.batch_size >= task.size, streams(task.rows, task.backend)
+    if one_batch and task.chosen is None and not streamed:
+        return None
+    numbers = rng.permutation(task.numbers()) if settings.shuffle and not one_batch else task.numbers()
+    return numbers if streamed or padding is not None else task.to_device(numbers)
+
+
+def groups(
+    task: Task, settings: Settings, order: Array | None, tables: Any, batches: int, padding: Padding | None = None
+) -> Iterator[tuple[Rows, Any, int]]:
+    """An epoch as groups of batches of one size: the rows that they are taken from, inputs, and how many they are.
+
+    Rows that lie on the host are brought to the device a batch at a time, each a group.
+    """
+    xp, size = task.net.xp, settings.batch_size
+    if padding is not None:
+        yield from _padded_groups(task, order, tables, batches, padding)
+    elif order is None:
+        yield task.rows, (None, *tables), batches
+    elif streams(task.rows, task.backend):
+        for batch in range(batches):
+            samples = some_rows(task.rows, order[batch * size : (batch + 1) * size], task.backend, task.dtype)
+            yield samples, (None, *_part(tables, batch, batch + 1)), 1
+    else:
+        full = task.size // size
+        if full:
+            yield task.rows, (xp.reshape(order[: full * size], (full, size)), *_part(tables, 0, full)), full
+        if full < batches:
+            yield task.rows, (xp.reshape(order[full * size :], (1, -1)), *_part(tables, full, batches)), 1
+
+
+def _padded_groups(
+    task: Task, order: HostArray | None, tables: Any, batches: int, padding: Padding
+) -> Iterator[tuple[Rows, Any, int]]:
+    """The same in few sizes: all batches in one group, or those that are streamed each in its own."""
+    penalties = (None if each is None else np.full(padding.batches, each) for each in (task.net.l2, task.net.l1))
+    tables = *_extended(tables, padding.batches), None, *penalties
+    table = None if order is None else _table(order, padding)
+    if table is not None and streams(task.rows, task.backend):
+        for batch in range(batches):
+            samples = some_rows(task.rows, table[batch], task.backend)
+            *others, _, l2, l1 = _part(tables, batch, batch + 1)
+            yield samples, (None, *others, _shares(task.size, padding.batch, batch, batch + 1), l2, l1), 1
+    else:
+        *others, _, l2, l1 = tables
+        shares = task.backend.asarray(_shares(task.size, padding.batch, 0, padding.batches), task.dtype)
+        yield padding.samples, (None if table is None else task.to_device(table), *others, shares, l2, l1), batches
+
+
+def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
+    """All rows that are trained on, and the function that makes one batch of them."""
+    xp, chosen, dtype, filling = task.net.xp, task.chosen, task.backend.dtype(task.dtype), padding(task, task.size)
+    if filling is None:
+        batch = _batch(xp, task.rows, None if chosen is None else task.to_device(chosen), None, dtype)
+        return lambda batch: batch, batch
+    numbers = None if chosen is None else task.to_device(_table(chosen, filling)[0])
+    given = filling.samples, numbers, _shares(task.size, filling.batch, 0, 1).astype(task.dtype)
+    return lambda given: _batch(xp, given[0], given[1], given[2], dtype), given
+
+
+def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:
+    """The rows of those numbers (all, if None), their weights multiplied by their shares, if there are any."""
+    batch = gather(xp, samples, numbers, dtype)
+    if shares is None:
+        return batch
+    shares = xp.reshape(shares, (-1, 1))
+    return batch._replace(weights=shares if batch.weights is None else shares * batch.weights)
+
+
+def _table(order: HostArray, padding: Padding) -> HostArray:
+    """An epoch's row numbers, a batch in each row; the last real one fills what is left."""
+    table = np.full((padding.batches, padding.batch), order[-1])
+    table.flat[: len(order)] = order
+    return table
+
+
+def _extended(tables: Any, n: int) -> Any:
+    """Every table with n rows, the last one repeated."""
+    if isinstance(tables, tuple):
+        return tuple(_extended(each, n) for each in tables)
+    return None if tables is None else np.append(tables, [tables[-1]] * (n - len(tables))).astype(tables.dtype)
+
+
+def _part(tables: Any, first: int, last: int) -> Any:
+    """Those rows of every table."""
+    if isinstance(tables, tuple):
+        return tuple(_part(each, first, last) for each in tables)
+    return None if tables is None else tables[first:last]
