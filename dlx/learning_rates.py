@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 from collections.abc import Iterator, Sequence
@@ -10,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import checks, nearest, network, optimizers
+from dlx import checks, nearest, optimizers
 from dlx.backend import HOST, library_of
-from dlx.data import features, targets
-from dlx.fitting import fit
-from dlx.model import Network
+from dlx.data import features
+from dlx.fitting import Asked, fit, prepare
 from dlx.training import arguments, steps
 
 HostArray = np.ndarray[Any, Any]
@@ -38,10 +36,6 @@ class RateSearch(NamedTuple):
     smoothed: HostArray
     suggestion: float | None
     diverges: float | None
-
-
-class _Begun(Exception):
-    """Everything is checked and the first weights are drawn."""
 
 
 def find_learning_rate(
@@ -116,59 +110,24 @@ def find_learning_rate(
 
 def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: dict[str, Any]) -> Iterator[float]:
     """The loss of each batch, then an update at the next of the rates."""
-    generator = arguments.generator(given.get("rng"))
-    used = {name: value for name, value in given.items() if name not in NO_PART} | {"rng": generator}
-    bound = inspect.signature(fit).bind(X, y, layer_dims, **used)
+    rng = arguments.generator(given.get("rng"))
+    stays = features.compressed(X) or library_of(X) in (None, HOST)  # the batches come from the host, one by one
+    used = {name: value for name, value in given.items() if name not in NO_PART}
+    bound = inspect.signature(fit).bind(X, y, layer_dims, **used | {"rng": rng, "stream": stays, "epochs": 1})
     bound.apply_defaults()
-    asked = bound.arguments
-    optimizer = optimizers.get(asked["optimizer"])
-    if not isinstance(optimizer, optimizers.Optimizer):
+    if not isinstance(optimizers.get(bound.arguments["optimizer"]), optimizers.Optimizer):
         checks.reject("optimizer", "have a learning rate", "lbfgs", "It searches for step lengths of its own.")
-    net = _begun(asked)
-    backend = net.backend
-    limits = asked["clip_norm"], asked["clip_value"]
-    settings = arguments.settings(optimizer, arguments.DEFAULT_RATE, asked["batch_size"], 1, True, None, *limits)
-    dropout = arguments.dropout_rates(asked["dropout"], len(net.activation), optimizer)
-    with backend.scope():
-        rows = _rows(net, asked)
-        formulas = network.bind(
-            backend, net.dtype, net.activation, net.loss, dropout=dropout, l2=asked["l2"], l1=asked["l1"]
-        )
-        task = steps.Task(backend, formulas, net.dtype, rows, None)
-        step, carry, _ = steps.make_step(task, settings, net.params)
+    with prepare(Asked(**bound.arguments)) as job:
+        task, settings, backend = job.task, job.settings, job.task.backend
+        step, carry, _ = steps.make_step(task, settings, job.net.params)
         run = backend.loop(step)
-        shuffled = asked["shuffle"] and settings.batch_size < task.size
-        batches = _batches(task.size, min(settings.batch_size, task.size), generator if shuffled else None)
+        shuffled = settings.shuffle and settings.batch_size < task.size
+        batches = _batches(task.size, min(settings.batch_size, task.size), rng if shuffled else None)
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
-            tables = steps.dropout_keys(task, 1, generator), *steps.numbers(task, settings, t, [rate])
-            samples = features.some_rows(rows, batch, backend, net.dtype)
-            ((carry, loss),) = run(carry, samples, (None, *tables), 1)
+            tables = steps.dropout_keys(task, 1, rng), *steps.numbers(task, settings, t, [rate])
+            rows = features.some_rows(task.rows, batch, backend, task.dtype)
+            ((carry, loss),) = run(carry, rows, (None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
-
-
-def _begun(asked: dict[str, Any]) -> Network:
-    """The network with which that `fit` would begin, when it has checked everything."""
-    started: list[Network] = []
-
-    class Starter:
-        def on_start(self, net: Network) -> None:
-            started.append(net)
-            raise _Begun
-
-    with contextlib.suppress(_Begun):
-        stays = features.compressed(asked["X"]) or library_of(asked["X"]) in (None, HOST)  # checked, not placed
-        fit(**{**asked, "callbacks": Starter(), "epochs": 1, "stream": stays})
-    return started[0]
-
-
-def _rows(net: Network, asked: dict[str, Any]) -> features.Rows:
-    """The training rows, checked before, where they lie."""
-    X = features.unplaced(asked["X"], net.backend, net.dtype, net.layer_dims[0])
-    y = targets.on_host(asked["y"], net.backend)
-    target = targets.check(y, net.loss, net.layer_dims[-1], X.shape[0], missing=net.missing)
-    weights = targets.weights(asked["sample_weight"], asked["class_weight"], target, net.backend)
-    weights = targets.to_mean_one(weights, None, None, target.present)
-    return targets.place(target, weights, X, net.backend, net.dtype)
 
 
 def _batches(n: int, size: int, rng: np.random.Generator | None) -> Iterator[HostArray]:

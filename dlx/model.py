@@ -17,7 +17,7 @@ from dlx.backend import (
     get_backend,
     library_of,
 )
-from dlx.data import features, gaps, labels, parameters, targets
+from dlx.data import features, gaps, labels, parameters, samples, targets
 from dlx.data.placement import common_backend
 from dlx.files import container, contents, schema, streams
 from dlx.files.container import FileError
@@ -180,16 +180,11 @@ class Network:
         Raises as `predict`, and ValueError if `y` does not fit.
         """
         with self.backend.scope():
-            X = self._checked(X)
-            y = targets.on_host(y, self.backend)
-            outputs, known = self.layer_dims[-1], targets.known_classes(self)
-            target = targets.check(y, self.loss, outputs, X.shape[0], known, missing=self.missing)
-            targets.require_fit(target, self.dtype)
-            w = targets.weights(sample_weight, None, target, self.backend)
+            given = samples.for_network(self, X, y, sample_weight)
             asked = scoring.Asked(self.backend, self.formulas, self.params)
             answer = asked.rowwise(scoring.answers(self.loss), "answers")
-            answered = ((first, last, answer(rows, True)) for first, last, rows in asked.blocks(X))
-            return scoring.figure_of_merit(self.backend, self.loss, target.Y, w, answered)
+            answered = ((first, last, answer(rows, True)) for first, last, rows in asked.blocks(given.X))
+            return scoring.figure_of_merit(self.backend, self.loss, given.target.Y, given.weights, answered)
 
     def activations(self, X: Any) -> tuple[Array, ...]:
         """What each layer gives for X: A_1, ..., A_{L-1} after activation, and last the scores Z_L.
@@ -218,7 +213,7 @@ class Network:
         (array([[0., 2.]]), array([[2.]]))
         """
         with self.backend.scope():
-            return tuple(evidence.outputs(self, self._checked(X), library_of(X) == self.backend.name))
+            return tuple(evidence.outputs(self, samples.inputs_of(self, X), library_of(X) == self.backend.name))
 
     def report(self, X: Any, y: Any, validation: Any = None) -> rules.Report:
         """What commonly goes wrong, found in this network, its history and its data, each with its evidence and remedy.
@@ -457,13 +452,7 @@ class Network:
         if self._needs_no_more(X):
             return of_scores(self.formulas, network.scores(self.formulas, self.params, X))
         asked = scoring.Asked(self.backend, self.formulas, self.params)
-        return asked.of_rows(self._checked(X), of_scores, name, stays=library_of(X) == self.backend.name)
-
-    def _checked(self, X: Any) -> Array:
-        """X where it lies."""
-        features.require_names(X, self.feature_names)
-        common_backend(self.backend, {"X": X}, of_network=True)
-        return features.unplaced(X, self.backend, self.dtype, self.layer_dims[0])
+        return asked.of_rows(samples.inputs_of(self, X), of_scores, name, stays=library_of(X) == self.backend.name)
 
     def _needs_no_more(self, X: Any) -> bool:
         """Whether these are a few good rows as they should be, on a library that has but one device."""

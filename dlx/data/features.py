@@ -283,6 +283,15 @@ def gather(xp: Namespace, samples: Rows, rows: Array | None, dtype: Any) -> Batc
     return Batch(X if X.dtype == dtype else xp.astype(X, dtype), truth(xp, Y, classes, dtype), w)
 
 
+def batch(rows: Rows, numbers: HostArray, backend: Backend, dtype: str) -> Batch:
+    """The batch of the rows of those numbers on the backend, wherever they lie."""
+    X = block(rows.X, 0, len(numbers), numbers, backend, dtype)
+    X = backend.placed(X)
+    Y, w = beside(rows, 0, len(numbers), numbers, backend, dtype)
+    working = backend.dtype(dtype)
+    return Batch(backend.xp.astype(X, working, copy=False), truth(backend.xp, Y, rows.classes, working), w)
+
+
 def streams(samples: Rows, backend: Backend) -> bool:
     """Whether X lies on the host, or is sparse, and goes to the backend a batch at a time."""
     return compressed(samples.X) or library_of(samples.X) == HOST != backend.name

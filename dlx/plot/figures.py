@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx import checks, network
 from dlx.backend import backend_of
-from dlx.data import features, labels, targets
+from dlx.data import features, labels, samples, targets
 from dlx.model import Network
 
 HostArray = np.ndarray[Any, Any]
@@ -184,18 +184,10 @@ def layers(net: Network, X: Any, y: Any, rows: int) -> list[LayerFigures]:
     """Activations, and gradients of the loss without penalties and dropout by the weights, on evenly spaced rows."""
     backend, formulas = net.backend, net.formulas
     with backend.scope():
-        features.require_names(X, net.feature_names)
-        checked = features.unplaced(X, backend, net.dtype, net.layer_dims[0])
-        n = int(checked.shape[0])
-        y, known = targets.on_host(y, backend), targets.known_classes(net)
-        target = targets.check(y, net.loss, net.layer_dims[-1], n, known, missing=net.missing)
-        mask = targets.weights(None, None, target, backend)
+        given = samples.for_network(net, X, y)
+        n = int(given.X.shape[0])
         numbers = np.linspace(0, n - 1, min(rows, n)).round().astype(np.int64)
-        some = features.block(checked, 0, len(numbers), numbers, backend, net.dtype)
-        some = backend.placed(some)
-        mask = None if mask is None else mask[numbers]
-        samples = targets.place(target._replace(Y=target.Y[numbers]), mask, some, backend, net.dtype)
-        A, Y, w = features.gather(net.backend.xp, samples, None, backend.dtype(net.dtype))
+        A, Y, w = features.batch(given.where_they_lie(backend), numbers, backend, net.dtype)
         trace = network.forward(formulas, net.params, A)
         outputs = [backend.to_host(each) for each in (*trace.fs, trace.Zs[-1])]
         _, gradients = network.loss_and_gradients(formulas, net.params, A, Y, w, None)

@@ -10,10 +10,11 @@ import numpy as np
 
 from dlx import activations, checks, losses, network, scoring
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, library_of
-from dlx.data import features, targets
+from dlx.data import features, samples, targets
 from dlx.data.features import HostArray
 from dlx.data.placement import common_backend
 from dlx.network import Layer, Params
+from dlx.training.plan import Plan
 
 AT_START = 128  # rows for the loss at the start: a batch
 
@@ -93,26 +94,24 @@ def outputs(net: Trained, X: Array, stays: bool) -> list[Array]:
 
 
 def facts(
-    net: network.Formulas | None,
+    plan: Plan,
     initial: Sequence[tuple[Any, Any]],
     X: Array,
-    target: targets.Targets,
-    weights: HostArray | None,
-    parts: tuple[HostArray | None, HostArray | None],
+    given: samples.Samples,
+    split: samples.Split,
     restored: bool,
-    backend: Backend,
-    dtype: str,
 ) -> Facts:
     """Of a fit that begins, computed on the host: there it costs a millisecond, and no library compiles anything.
 
-    `net` are its formulas on NumPy, None where they are a user's own; `parts` the rows to train on and to hold out.
+    X are the rows of the samples where they were given, `split` the numbers of those to train on and to hold out.
     """
-    trained, held = parts
+    (target, weights), (trained, held), (backend, dtype) = given[1:3], split, (plan.backend, plan.dtype)
     unseen = () if trained is None or held is None else _unseen(target, trained, target, held)
     mask = target.present  # is known from y
     weighted = weights is not None and not (mask is not None and np.array_equal(weights, mask))
+    net, dropout = plan.formulas_on_host(), any(plan.dropout)
     if net is None:
-        return Facts(math.nan, math.nan, weighted, restored, unseen)
+        return Facts(math.nan, math.nan, weighted, restored, unseen, dropout)
     widest = max(max(W.shape) for W, _ in initial)
     most = min(AT_START, max(2, get_backend(HOST).most_elements // widest))
     some = np.arange(0, X.shape[0], -(-X.shape[0] // most))
@@ -128,20 +127,20 @@ def facts(
         values = network.values_at(net, Z, Y, network.weighs_targets(w))
         start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
         error = float(np.std(values if w is None else (w * values).sum(axis=1))) / math.sqrt(len(values))
-        return Facts(start, error, weighted, restored, unseen)
+        return Facts(start, error, weighted, restored, unseen, dropout)
 
 
 def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
     """The figures for these training data, and for the validation data, if there are any."""
-    rows, target = _rows(net, X, y)
-    n = rows.X.shape[0]
+    given = _samples(net, X, y)
+    rows, n = given.where_they_lie(net.backend), given.X.shape[0]
     looked = _most(net, rows.X)
     numbers = np.sort(np.random.default_rng(0).choice(n, looked, replace=False)) if n > looked else np.arange(n)
     now, unseen = None, () if net.facts is None else net.facts.unseen
     if validation is not None:
-        held, held_target = _rows(net, *_pair(validation), name="_val")
-        now = _loss(net, rows, numbers), _loss(net, held, None)
-        unseen = _unseen(target, np.arange(n), held_target, np.arange(held.X.shape[0]))
+        held = _samples(net, *_pair(validation), suffix="_val")
+        now = _loss(net, rows, numbers), _loss(net, held.where_they_lie(net.backend), None)
+        unseen = _unseen(given.target, np.arange(n), held.target, np.arange(held.X.shape[0]))
     looking, batch = _looked_at(net, rows, numbers)
     return Evidence(
         f"all {n:,} rows" if n <= looked else f"{looked:,} of the {n:,} rows",
@@ -160,14 +159,15 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
 def _looked_at(net: Trained, rows: features.Rows, numbers: HostArray) -> tuple[Trained, features.Batch]:
     """Those rows, and who looks at them: on the host where the library would compile for each number of rows."""
     if net.backend.padded(1) is None or net.formulas.kind is None:
-        return net, _batch(net, rows, numbers)
+        return net, features.batch(rows, numbers, net.backend, net.dtype)
     X = features.taken(rows.X, numbers, net.backend)
     X = X if features.compressed(X) or library_of(X) == HOST else net.backend.to_host(X)
     Y, w = (None if each is None else each[numbers] for each in (rows.Y, rows.weights))
     classes = None if rows.classes is None else np.arange(rows.classes.shape[1])[None, :]
     host = net.to(HOST)
     with host.backend.scope():
-        return host, _batch(host, features.Rows(X, Y, w, classes), np.arange(len(numbers)))
+        rows = features.Rows(X, Y, w, classes)
+        return host, features.batch(rows, np.arange(len(numbers)), host.backend, host.dtype)
 
 
 def _pair(validation: Any) -> tuple[Any, Any]:
@@ -177,37 +177,16 @@ def _pair(validation: Any) -> tuple[Any, Any]:
     return validation[0], validation[1]
 
 
-def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[features.Rows, targets.Targets]:
+def _samples(net: Trained, X: Any, y: Any, suffix: str = "") -> samples.Samples:
     """The samples where they lie, checked."""
-    common_backend(net.backend, {f"X{name}": X, f"y{name}": y}, of_network=True)
-    features.require_names(X, net.feature_names, f"X{name}")
-    placed = features.unplaced(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
-    host = targets.on_host(y, net.backend, f"y{name}")
-    n, outputs, known = placed.shape[0], net.layer_dims[-1], targets.known_classes(net)
-    target = targets.check(host, net.loss, outputs, n, known, f"y{name}", net.missing)
-    targets.require_fit(target, net.dtype, f"y{name}")
-    mask = targets.weights(None, None, target, net.backend)
-    return features.Rows(placed, target.Y, mask, targets.class_numbers(target, net.backend)), target
+    common_backend(net.backend, {f"X{suffix}": X, f"y{suffix}": y}, of_network=True)
+    return samples.for_network(net, X, y, suffix=suffix)
 
 
 def _most(net: Trained, X: Array) -> int:
     """How many rows are looked at: fewer where they are very wide."""
     stays = features.compressed(X) and net.backend.multiplies_sparse
     return scoring.rows_sampled(max(net.layer_dims[1:] if stays else net.layer_dims))
-
-
-def _batch(net: Trained, rows: features.Rows, numbers: HostArray) -> features.Batch:
-    """Those rows on the backend."""
-    X = features.block(rows.X, 0, len(numbers), numbers, net.backend, net.dtype)
-    Y, w = features.beside(rows, 0, len(numbers), numbers, net.backend, net.dtype)
-    dtype = net.backend.dtype(net.dtype)
-    return features.Batch(_placed(net, X), features.truth(net.backend.xp, Y, rows.classes, dtype), w)
-
-
-def _placed(net: Trained, rows: Array) -> Array:
-    """Rows on the backend, in the working dtype."""
-    rows = rows if features.compressed(rows) else net.backend.asarray(rows)
-    return net.backend.xp.astype(rows, net.backend.dtype(net.dtype), copy=False)
 
 
 def _columns(net: Trained, X: Array) -> HostArray:
