@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx import checks, losses, nearest, network, optimizers
 from dlx.backend import Array, Backend
-from dlx.data import features, parameters, targets
+from dlx.data import features, parameters, samples
 from dlx.data.placement import common_backend
 from dlx.training import arguments, divergence, ranges
 
@@ -114,7 +114,7 @@ def L_layer_model(
         if rows.shape[0] != truth.shape[0]:
             rule = f"have {rows.shape[0]} columns, one for each of X"
             checks.reject("Y", rule, truth.shape[0], "Columns are samples.")
-        targets.check(chosen.to_host(truth), priced, dims[-1], truth.shape[0], name="Y")
+        samples.of_rows(rows, chosen.to_host(truth), priced, dims[-1], chosen, name="Y")
         arguments.try_own_functions([*hidden, last], priced, chosen, chosen.dtype(name), dims[-1])
         xp = chosen.xp
         net = network.bind(chosen, name, hidden, loss)

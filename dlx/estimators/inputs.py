@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, column_or_1d, validat
 
 from dlx import checks, losses, scoring
 from dlx.backend import HOST, Backend, backend_of, get_backend, host_array, library_of
-from dlx.data import columns, features, labels, targets
+from dlx.data import columns, features, labels, samples, targets
 from dlx.host import require_rows, way_to_host
 
 HostArray = np.ndarray[Any, Any]
@@ -116,8 +116,9 @@ def explained(loss: losses.Loss, y: Any, predicted: Any, sample_weight: Any) -> 
     """What of real targets is explained by predictions (n,) or (n, K), as `Network.score` has it."""
     host, y, predicted, w = get_backend(HOST), *map(on_host, (y, predicted, sample_weight))
     P = np.asarray(predicted, np.float64).reshape(len(predicted), -1)
-    target = targets.check(targets.on_host(y, host), loss, P.shape[1], len(P), missing=None)
-    Y, weights = target.Y.astype(np.float64), targets.weights(w, None, target, host)
+    how = {"missing": None, "sample_weight": w}
+    given = samples.of_rows(P, targets.on_host(y, host), loss, P.shape[1], host, **how)
+    Y, weights = given.target.Y.astype(np.float64), given.weights
     return scoring.explained(
         loss, lambda a, b: Y[a:b], lambda a, b: None if weights is None else weights[a:b], len(P), [(0, len(P), P)]
     )

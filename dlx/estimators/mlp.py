@@ -22,7 +22,8 @@ from dlx.data import features, labels
 from dlx.estimators import conversion, hyperparameters, inputs
 from dlx.estimators.base import Base, HostArray
 from dlx.estimators.callbacks import with_callbacks
-from dlx.estimators.watch import Plan, all_or_nothing
+from dlx.estimators.watch import all_or_nothing
+from dlx.training.plan import Plan
 
 
 class MLPClassifier(ClassifierMixin, Base):

@@ -14,30 +14,18 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
 from dlx import losses, optimizers, scoring
-from dlx.activations import Activation
-from dlx.backend import Backend
 from dlx.data import features
 from dlx.estimators import hyperparameters, stopping
 from dlx.estimators.callbacks import Hooks
 from dlx.estimators.pickles import each_slot
 from dlx.network import Layer, Params
 from dlx.training import divergence, loop, progress_bar
+from dlx.training.plan import Plan
 from dlx.training.steps import Start, Task
 
 
 class Diverged(divergence.DivergenceError, ValueError):
     """`DivergenceError`, as the kind of error that scikit-learn's users catch."""
-
-
-class Plan(NamedTuple):
-    """A network to be trained, and where; `stays`: whether X lies on the backend's device, where weights stay too."""
-
-    backend: Backend
-    dtype: str
-    dims: tuple[int, ...]
-    hidden: tuple[Activation, ...]
-    loss: losses.Loss
-    stays: bool
 
 
 class Given(NamedTuple):
