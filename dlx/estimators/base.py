@@ -31,7 +31,6 @@ from dlx.network import Layer, Params
 from dlx.training import arguments, divergence, loop, memory, ranges, steps
 
 HostArray = np.ndarray[Any, Any]
-LINKS = {"classes": "softmax", "binary": "logistic", "counts": "exp", "real": "identity"}
 
 
 class Base(CallbackSupport, OnnxHooks, BaseEstimator):
@@ -129,7 +128,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         dtype = features.working_dtype(self.dtype, given.X)
         backend.dtype(dtype)
         self._hidden, self._fitted_loss = hidden, loss
-        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), LINKS[loss.targets]
+        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), loss.link.name
         return Plan(backend, dtype, dims, hidden, loss, library_of(given.X) == backend.name != HOST)
 
     def _forget(self) -> None:
