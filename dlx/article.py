@@ -96,7 +96,7 @@ def L_layer_model(
         checks.choice("cost", cost, losses.LOSSES, "Or pass an object: dlx.losses.huber(0.5).")
     *hidden, last = parameters.hidden_activations(activation, len(dims) - 1)
     priced = losses.get(cost)
-    if priced.targets != "real" and last.name != "identity":
+    if priced.link.name != "identity" and last.name != "identity":
         rule, remedy = f"end in 'none' for cost {priced.name}", "That cost takes scores and brings its own link."
         checks.reject("activation", rule, repr(last.name), remedy)
     loss = losses.through(last, priced)

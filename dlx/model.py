@@ -141,12 +141,12 @@ class Network:
             `X` is of another library, of another width, empty, or not finite.
         """
         with self.backend.scope():
-            said = self._of_rows(X, scoring.answers(self.loss), "answers")
-            if self.loss.targets == "classes":
-                return self._labels(said, X)
-            if self.loss.targets == "binary":
-                return self._labels(said[:, 0], X) if self._one_label else said
-            return _one_column(said)
+            answers = self._of_rows(X, scoring.answers(self.loss), "answers")
+            if self.loss.link.answers == "class":
+                return self._labels(answers, X)
+            if self.loss.link.answers == "yes or no":
+                return self._labels(answers[:, 0], X) if self._one_label else answers
+            return _one_column(answers)
 
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class, (n, K); for one yes-or-no output (n, 2), no before yes.
@@ -154,7 +154,7 @@ class Network:
         Several yes-or-no outputs give the probability of yes for each, (n, K). Raises as `predict`, and TypeError if
         the network was trained on real targets.
         """
-        if self.loss.targets not in ("classes", "binary"):
+        if self.loss.link.answers == "number":
             got = f"loss {self.loss.name}"
             checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():

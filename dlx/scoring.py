@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import losses, metrics, network
-from dlx.activations import log1p_exp
 from dlx.backend import HOST, Array, Backend, library_of
 from dlx.data import features
 from dlx.data.features import HostArray
@@ -135,8 +134,8 @@ def difference(net: network.Formulas, Z: Array) -> Array:
 
 
 def yes(net: network.Formulas, Z: Array) -> Array:
-    """Which labels of several a row has, (n, K), 1 or 0."""
-    return net.xp.astype(Z > 0, net.xp.int64)
+    """Which labels of several a row has, (n, K), 1 or 0 as scikit-learn has them: int64, and no for a score of 0."""
+    return net.xp.astype(losses.LOGISTIC.decide(net.xp, Z, tie=False), net.xp.int64)
 
 
 def certainty(log: bool = False) -> OfScores:
@@ -147,38 +146,19 @@ def certainty(log: bool = False) -> OfScores:
 def probabilities(loss: losses.Loss, both: bool, log: bool = False) -> OfScores:
     """The probability of each output's yes, or with `both`, for one output, of its no and yes; or the logarithms."""
 
-    def found(net: network.Formulas, Z: Array) -> Array:
-        Z = net.xp.concat([-Z, Z], axis=1) if both else Z  # not 1 - P, which is 0 for P near 1
-        return log_probabilities(net.xp, loss, Z) if log else net.loss.predict(Z)
+    of_link = loss.link.log_predict if log else loss.link.predict
 
-    return found
+    def of_scores(net: network.Formulas, Z: Array) -> Array:
+        Z = net.xp.concat([-Z, Z], axis=1) if both else Z  # not 1 - P, which is 0 for P near 1
+        return of_link(net.xp, Z)
+
+    return of_scores
 
 
 def answers(loss: losses.Loss, tie: bool = True) -> OfScores:
-    """What scores say: the class number (n,), yes or no as 1 or 0 (n, K), or the prediction (n, K).
-
-    `tie` says whether a score of 0 is a yes, which it is not in scikit-learn.
-    """
-
-    def answer(net: network.Formulas, Z: Array) -> Array:
-        if loss.targets == "classes":
-            return net.xp.argmax(Z, axis=-1)
-        if loss.targets == "binary":
-            return net.xp.astype(Z >= 0 if tie else Z > 0, net.xp.int32)
-        return net.loss.predict(Z)
-
-    return answer
-
-
-def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
-    """The logarithm of the link, straight from the scores: none is -inf where a probability is too small for a float.
-
-    log softmax(Z) = Z - max Z - log Σ_k e^{Z_k - max Z};  log σ(Z) = -log(1 + e^-Z)
-    """
-    if loss.targets == "classes":
-        z = Z - xp.max(Z, axis=-1, keepdims=True)
-        return z - xp.log(xp.sum(xp.exp(z), axis=-1, keepdims=True))
-    return -log1p_exp(xp, -Z)
+    """What the loss's link decides: class number (n,), yes or no (n, K), or prediction (n, K); `tie` as there."""
+    link = loss.link
+    return lambda net, Z: link.decide(net.xp, Z, tie)
 
 
 def loss_of(backend: Backend, net: network.Formulas, params: Params, samples: features.Rows, numbers: Any) -> float:
@@ -239,7 +219,7 @@ def figure_of_merit(
     def weights(first: int, last: int) -> HostArray | None:
         return None if w is None else part(w, first, last).astype(np.float64)
 
-    if loss.targets in ("classes", "binary"):
+    if loss.link.answers != "number":
         counts = [metrics.right_of(np, _right(loss, part(Y, *at), said), weights(*at)) for *at, said in answered]
         right, total = map(sum, zip(*counts, strict=True))
         return float(right / total)
@@ -289,12 +269,12 @@ def _d2(loss: losses.Loss, weighed: Part, n: int, answered: Iterable[Block]) -> 
     return metrics.d2_of(np, lost, of_constant, mass, pooled=isinstance(q, list))
 
 
-def _right(loss: losses.Loss, Y: HostArray, said: HostArray) -> HostArray:
+def _right(loss: losses.Loss, Y: HostArray, answers: HostArray) -> HostArray:
     """Which answers are as in `Y` (n, K), or class numbers (n, 1): (n,), of several labels (n, K)."""
-    if loss.targets == "classes":
-        right: HostArray = said == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
+    if loss.link.answers == "class":
+        right: HostArray = answers == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
         return right
-    return np.asarray(said == (Y >= 0.5))
+    return np.asarray(answers == (Y >= 0.5))
 
 
 def _judged(

@@ -71,7 +71,7 @@ def _problem(
     rng = np.random.default_rng(0)
     described = losses.LOSSES[loss]()
     X, Y = rng.standard_normal((ROWS, DIMS[0])), rng.uniform(0.1, 1.0, (ROWS, DIMS[-1]))
-    if described.targets == "classes":
+    if described.link.answers == "class":  # each row holds probabilities
         Y /= Y.sum(axis=1, keepdims=True)
     net = network.bind(backend, dtype, [activations.ACTIVATIONS[activation]()], described, l2=0.1, l1=0.1)
     pairs = [(W, rng.standard_normal(b.shape)) for W, b in initializers.draw(None, rng, DIMS, ["glorot_normal"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,12 @@ def hold_zero_and_one(y: HostArray) -> bool:
 def are_one_hot(y: HostArray) -> bool:
     """Whether each row holds a single 1 among zeros."""
     return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 1).sum(axis=1) == 1).all() and (y != 0).sum() == len(y))
+
+
+def require_kind(loss: losses.Loss, kinds: Sequence[losses.Targets], remedy: str) -> None:
+    """Raise where the loss takes no targets of one of these kinds."""
+    if loss.targets not in kinds:
+        checks.reject("loss", f"be one for {' or '.join(kinds)}", loss.name, remedy)
 
 
 def one_label(loss: losses.Loss, outputs: int) -> bool:

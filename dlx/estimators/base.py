@@ -31,7 +31,6 @@ from dlx.training import arguments, divergence, loop, ranges, steps
 from dlx.training.plan import Plan, room
 
 HostArray = np.ndarray[Any, Any]
-LINKS = {"classes": "softmax", "binary": "logistic", "counts": "exp", "real": "identity"}
 
 
 class Base(CallbackSupport, OnnxHooks, BaseEstimator):
@@ -131,7 +130,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         dtype = features.working_dtype(self.dtype, given.X)
         backend.dtype(dtype)
         self._hidden, self._fitted_loss = hidden, loss
-        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), LINKS[loss.targets]
+        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), loss.link.name
         stays = library_of(given.X) == backend.name != HOST
         return Plan(backend, dtype, dims, hidden, loss, stays=stays)
 

@@ -99,7 +99,7 @@ def parts(est: Any) -> onnx_model.Parts:
     """What the ONNX model of a dlx estimator is made of."""
     check_is_fitted(est, "coefs_")
     classes = None if not is_classifier(est) or est._multilabel else np.asarray(est.classes_)
-    one_label = classes is not None and est._fitted_loss.targets == "binary"
+    one_label = classes is not None and est._fitted_loss.link.answers == "yes or no"
     if one_label and len(est.classes_) < 2:
         checks.reject("classes_", "hold at least two labels for to_onnx", est.classes_, "Train it on two.")
     pairs = [(_own(W), _own(b)) for W, b in zip(est.coefs_, est.intercepts_, strict=True)]

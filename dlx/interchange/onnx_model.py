@@ -41,6 +41,12 @@ OPERATORS: Mapping[str, Callable[..., tuple[str, dict[str, Any]]]] = {  # of set
     "sigmoid": lambda: ("Sigmoid", {}),
     "tanh": lambda: ("Tanh", {}),
 }
+LINKS: Mapping[str, tuple[str, dict[str, Any]]] = {  # of a loss, by its name: the operator and its attributes
+    "identity": ("Identity", {}),
+    "exp": ("Exp", {}),
+    "logistic": ("Sigmoid", {}),
+    "softmax": ("Softmax", {"axis": 1}),
+}
 
 
 def _constants(**values: float) -> str:
@@ -161,8 +167,8 @@ def model(parts: Parts, opset: int | None = None) -> Any:
 def computed(parts: Parts, onnx: Any, dtype: str, opset: int, inline: bool) -> tuple[Graph, Answers]:
     """The graph from "X" to the answers, in that dtype whatever the parameters'."""
     graph = Graph(onnx, dtype, opset, inline)
-    Z = _scores(graph, parts)
-    return graph, {"classes": _one_of_several, "binary": _yes_or_no}.get(parts.loss.targets, _numbers)(graph, parts, Z)
+    answer = {"class": _one_of_several, "yes or no": _yes_or_no, "number": _numbers}[parts.loss.link.answers]
+    return graph, answer(graph, parts, _scores(graph, parts))
 
 
 def library() -> Any:
@@ -221,7 +227,7 @@ def _one_of_several(graph: Graph, parts: Parts, Z: str) -> Answers:
     place = graph.op("ArgMax", Z, output="label" if numbered else "", axis=1, keepdims=0)
     if not numbered:
         graph.op("Gather", graph.hold("classes", labels, labels.dtype), place, output="label")
-    _link(graph, parts, "Softmax", Z, axis=1)
+    _probabilities(graph, parts, Z)
     return {"label": (kind, ["n"]), "probabilities": (None, ["n", K])}
 
 
@@ -231,24 +237,27 @@ def _yes_or_no(graph: Graph, parts: Parts, Z: str) -> Answers:
     yes = graph.op(parts.yes, Z, graph.hold("threshold", 0.0))
     if not parts.one_label:
         graph.op("Cast", yes, output="label", to=int64)
-        _link(graph, parts, "Sigmoid", Z)
+        _probabilities(graph, parts, Z)
         return {"label": (int64, ["n", K]), "probabilities": (None, ["n", K])}
     labels, kind = _labels(graph, parts.classes, 2)
     no, sure = (graph.hold(name, label, labels.dtype) for name, label in zip(("no", "yes"), labels, strict=True))
     graph.op("Squeeze", graph.op("Where", yes, sure, no), graph.hold("axis", [1], np.int64), output="label")
     both = graph.op("Concat", graph.op("Neg", Z), Z, axis=1)  # 1 - σ(z) = σ(-z)
-    _link(graph, parts, "Sigmoid", both)
+    _probabilities(graph, parts, both)
     return {"label": (kind, ["n"]), "probabilities": (None, ["n", 2])}
 
 
-def _link(graph: Graph, parts: Parts, kind: str, Z: str, **settings: Any) -> None:
-    graph.op("Identity" if parts.raw else kind, Z, output="probabilities", **({} if parts.raw else settings))
+def _probabilities(graph: Graph, parts: Parts, Z: str) -> None:
+    """What the loss's link predicts, or the scores themselves where these are asked for."""
+    operator, attributes = LINKS["identity" if parts.raw else parts.loss.link.name]
+    graph.op(operator, Z, output="probabilities", **attributes)
 
 
 def _numbers(graph: Graph, parts: Parts, Z: str) -> Answers:
     """The prediction, as `predict` has it: (n,) for one output, unless a column is asked for."""
     K = parts.pairs[-1][0].shape[1]
-    P = graph.op("Exp", Z) if parts.loss.targets == "counts" else Z
+    link = parts.loss.link.name
+    P = Z if link == "identity" else graph.op(LINKS[link][0], Z)
     if parts.outputs is not None:
         mean, scale = parts.outputs
         P = graph.op("Add", graph.hold("target_mean", mean), graph.op("Mul", graph.hold("target_scale", scale), P))

@@ -364,7 +364,7 @@ def _zeros(ax: Axes, number: int, layer: figures.LayerFigures) -> None:
 
 def _regresses(net: Any) -> bool:
     if isinstance(net, Network):
-        return net.loss.targets in ("real", "counts")
+        return net.loss.link.answers == "number"
     return hasattr(net, "predict") and not hasattr(net, "predict_proba")
 
 

@@ -17,6 +17,7 @@ from dlx.network import Layer, Params
 from dlx.training.plan import Plan
 
 AT_START = 128  # rows for the loss at the start: a batch
+OFF_BOUND = 1e-6  # of a mean at a bound of the predictions, which no score reaches
 
 
 class Facts(NamedTuple):
@@ -231,13 +232,8 @@ def _guesses(net: Trained, batch: features.Batch) -> tuple[float, float]:
         mass = xp.sum(w, axis=0, keepdims=True)
         average = xp.sum(w * Y, axis=0, keepdims=True) / xp.where(mass > 0, mass, xp.ones_like(mass))
     mean = net.backend.to_host(average).astype(np.float64)
-    within = np.clip(mean, 1e-6, 1.0 - 1e-6)  # of probabilities; of counts, above 0
-    scores = {
-        "real": mean,
-        "counts": np.log(np.maximum(mean, 1e-6)),
-        "binary": np.log(within) - np.log1p(-within),
-        "classes": np.log(within),
-    }[net.loss.targets]
+    low, high = net.loss.link.range
+    scores = net.loss.link.inverse(np, np.clip(mean, low + OFF_BOUND, high - OFF_BOUND))
     both = zero, zero + net.backend.asarray(scores, net.dtype)
     found = [network.loss_at(net.formulas, Z, Y, w) for Z in both]
     at_zero, at_mean = net.backend.stack_to_host(found).tolist()
