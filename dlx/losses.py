@@ -20,9 +20,9 @@ without targets.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from dlx import checks
@@ -31,6 +31,7 @@ from dlx.backend import Array, Fuse, Namespace, unfused
 
 Targets = Literal["real", "counts", "binary", "classes"]
 OnScores = Callable[[Namespace, Array], Array]
+Both = Callable[[Array, Array], tuple[Array, Array]]
 
 
 class Link(NamedTuple):
@@ -82,21 +83,6 @@ class Link(NamedTuple):
         return self.predict(xp, Z)
 
 
-def _same(xp: Namespace, Z: Array) -> Array:
-    """P = Z."""
-    return Z
-
-
-def _exp(xp: Namespace, Z: Array) -> Array:
-    """P = e^Z."""
-    return xp.exp(Z)
-
-
-def _log(xp: Namespace, P: Array) -> Array:
-    """Z = log P; for softmax, whose scores are known up to a constant, those with Σ_k e^{Z_k} = 1."""
-    return xp.log(P)
-
-
 def _log_logistic(xp: Namespace, Z: Array) -> Array:
     """log σ(Z) = -log(1 + e^-Z)."""
     return -log1p_exp(xp, -Z)
@@ -129,22 +115,18 @@ def _log_softmax(xp: Namespace, Z: Array) -> Array:
     return z - xp.log(_sum(xp, e))
 
 
-IDENTITY = Link("identity", "number", (-math.inf, math.inf), _same, _log, _same)
-EXP = Link("exp", "number", (0.0, math.inf), _exp, _same, _log)
+IDENTITY = Link("identity", "number", (-inf, inf), lambda xp, Z: Z, lambda xp, Z: xp.log(Z), lambda xp, P: P)
+EXP = Link("exp", "number", (0.0, inf), lambda xp, Z: xp.exp(Z), lambda xp, Z: Z, lambda xp, P: xp.log(P))
 LOGISTIC = Link("logistic", "yes or no", (0.0, 1.0), logistic, _log_logistic, _logit)
-SOFTMAX = Link("softmax", "class", (0.0, 1.0), _softmax, _log_softmax, _log)
+SOFTMAX = Link("softmax", "class", (0.0, 1.0), _softmax, _log_softmax, lambda xp, P: xp.log(P))
 
 
 def _behind(f: OnScores, link: Link) -> Link:
     """The link of scores that go through `f` first, P = link(f(Z)); name, range and inverse stay those of `link`."""
-
-    def predict(xp: Namespace, Z: Array) -> Array:
-        return link.predict(xp, f(xp, Z))
-
-    def log_predict(xp: Namespace, Z: Array) -> Array:
-        return link.log_predict(xp, f(xp, Z))
-
-    return link._replace(predict=predict, log_predict=log_predict)
+    return link._replace(
+        predict=lambda xp, Z: link.predict(xp, f(xp, Z)),
+        log_predict=lambda xp, Z: link.log_predict(xp, f(xp, Z)),
+    )
 
 
 class _Formulas(NamedTuple):
@@ -157,9 +139,6 @@ class Formulas(_Formulas):
     """A loss on one library: three functions, and beside them the terms that `value` is the sum of, if it is one."""
 
     terms: Callable[[Array, Array], Array] | None = None
-
-
-Both = Callable[[Array, Array], tuple[Array, Array]]
 
 
 class Loss(NamedTuple):
@@ -184,7 +163,7 @@ class Loss(NamedTuple):
 
 
 def _scores(Z: Array) -> Array:
-    """The prediction of a user's own loss that has no link; pickles of such losses name this function."""
+    """The prediction of a user's own loss without a `predict`; pickles of such losses name this function."""
     return Z
 
 
@@ -500,14 +479,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         both = share(xp, unfused)
-
-        def value(Z: Array, Y: Array) -> Array:
-            return both(Z, Y)[0]
-
-        def delta(Z: Array, Y: Array) -> Array:
-            return both(Z, Y)[1]
-
-        return Formulas(value, delta, partial(SOFTMAX.predict, xp))
+        return Formulas(lambda Z, Y: both(Z, Y)[0], lambda Z, Y: both(Z, Y)[1], partial(SOFTMAX.predict, xp))
 
     return Loss("cross_entropy", {"label_smoothing": s}, "classes", SOFTMAX, bind, share)
 
@@ -539,11 +511,7 @@ def through(activation: Activation, loss: Loss) -> Loss:
     >>> predict(Z), value(Z, Y), delta(Z, Y)
     (array([[0., 2.]]), array([[10.]]), array([[-0., -2.]]))
     """
-
-    def f(xp: Namespace, Z: Array) -> Array:
-        return activation.bind(xp).f(Z)
-
-    link = _behind(f, loss.link)
+    link = _behind(lambda xp, Z: activation.bind(xp).f(Z), loss.link)
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         f, df = activation.bind(xp)

@@ -116,8 +116,8 @@ def check(
         numbered = labels.whole(y)
         y = y if numbered is None else numbered
         if labels.are_labels(y):
-            found = _labels(y, outputs if loss.targets == "classes" else 2, known, name)
-            return found._replace(one_hot=loss.targets == "classes")
+            one_hot = loss.targets == "classes"
+            return _labels(y, outputs if one_hot else 2, known, name)._replace(one_hot=one_hot)
         if loss.targets == "classes" or y.dtype.kind != "f":
             labels.refuse(y, name)
     if loss.targets == "classes":
@@ -133,17 +133,14 @@ def check(
             remedy = f"Change layer_dims[-1] or {name}; if these are class labels, pass loss='cross_entropy'."
         checks.reject(name, rule, f"{Y.dtype} of shape {y.shape}", remedy)
     gaps.require_finite(Y, name, missing)
-    present = None
-    if missing == "mask":
-        Y, present = gaps.masked(Y, name)
+    Y, present = gaps.masked(Y, name) if missing == "mask" else (Y, None)
     if loss.targets == "binary" and ((Y < 0) | (Y > 1)).any():
         bad = Y[(Y < 0) | (Y > 1)][0]
         checks.reject(name, "lie in [0, 1] for binary_cross_entropy", bad, "Encode no as 0 and yes as 1.")
     if loss.targets == "counts" and (Y < 0).any():
         checks.reject(name, "be >= 0 for poisson", Y[Y < 0][0], "Counts are not negative.")
     classes = np.arange(2) if one_label(loss, outputs) else None
-    several = loss.targets == "binary"
-    return Targets(Y, classes, present=present, outputs=outputs, several=several)
+    return Targets(Y, classes, present=present, outputs=outputs, several=loss.targets == "binary")
 
 
 def _numbers(y: HostArray, name: str) -> HostArray:
@@ -158,8 +155,7 @@ def _numbers(y: HostArray, name: str) -> HostArray:
         elif y.dtype.kind in "Mm":
             remedy = f"Make numbers of them, for example ({name} - {name}.min()) / numpy.timedelta64(1, 'D')."
         checks.reject(name, "hold real numbers for this loss", f"dtype {y.dtype}", remedy, TypeError)
-    Y = found[:, None] if found.ndim == 1 else found
-    return Y
+    return found[:, None] if found.ndim == 1 else found
 
 
 def _probabilities(y: HostArray, outputs: int, name: str) -> Targets:
