@@ -252,6 +252,7 @@ def test_a_download_is_verified_and_kept(fashion_mnist, served, monkeypatch, cap
         (gzip.compress(b"12345")[:-6], "cannot be had: .*ended before"),
         (None, "cannot be had: HTTP Error 404"),
     ],
+    ids=["another file", "a page", "a part", "nothing"],  # gzip writes the time: tests side by side need one name each
 )
 def test_a_wrong_download_is_refused(fashion_mnist, served, sent, message):
     folder, address = served

@@ -1,6 +1,6 @@
 """Files of whatever content: a network or a `FileError`, never another exception and never a wrong array.
 
-DLX_FUZZ sets how many files each test tries.
+DLX_FUZZ sets how many files each test tries, in parts that may run side by side.
 """
 
 import json
@@ -21,20 +21,18 @@ RNG = np.random.default_rng(8)
 PAIRS = [(RNG.standard_normal((2, 3)), RNG.standard_normal(3)), (RNG.standard_normal((3, 2)), np.zeros((1, 2)))]
 NET = dlx.Network(PAIRS, loss="cross_entropy", classes=["a", "b"], history={"loss": [2.0, 1.0]})
 X = RNG.standard_normal((4, 2))
-AT_ONCE = 1000  # hypothesis remembers all that it has tried in one run, in gigabytes for many
+AT_ONCE = min(CASES, 1000)  # hypothesis remembers all that it has tried in one run, in gigabytes for many
+
+parts = pytest.mark.parametrize("part", range(-(-CASES // AT_ONCE)))
 
 
-def fuzz(strategy, run):
-    """`run` of so many examples, the same each time."""
-    for seed in range(-(-CASES // AT_ONCE)):
-        given = hypothesis.given(strategy)(lambda example: run(example))
-        settings = hypothesis.settings(
-            max_examples=min(CASES, AT_ONCE),
-            deadline=None,
-            database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        hypothesis.seed(seed)(settings(given))()
+def fuzz(strategy, run, part):
+    """`run` of so many examples, the same each time, and others in each part."""
+    given = hypothesis.given(strategy)(lambda example: run(example))
+    settings = hypothesis.settings(
+        max_examples=AT_ONCE, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    hypothesis.seed(part)(settings(given))()
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +92,8 @@ def edited(blob, edits):
     return blob
 
 
-def test_edited_bytes(blob, path):
+@parts
+def test_edited_bytes(blob, path, part):
     loaded = []
 
     def run(edits):
@@ -102,8 +101,8 @@ def test_edited_bytes(blob, path):
         loaded.append(outcome(path, content))
         assert loaded[-1] == (content == blob)
 
-    fuzz(EDITS, run)
-    assert len(loaded) >= 0.9 * CASES
+    fuzz(EDITS, run, part)
+    assert len(loaded) >= 0.9 * AT_ONCE
     assert sum(loaded) < 0.5 * len(loaded)
 
 
@@ -160,8 +159,9 @@ def signed(entries, arrays):
 CHANGES = st.lists(st.tuples(st.integers(0, 10_000), VALUES), min_size=1, max_size=3)
 
 
+@parts
 @pytest.mark.parametrize("checkpoint", [False, True], ids=["network", "checkpoint"])
-def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path):
+def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path, part):
     """What a hostile hand may write: it loads only if it says of the same arrays what a network may say."""
     NET.save(path)
     if checkpoint:
@@ -179,12 +179,13 @@ def test_other_descriptions_under_a_right_digest(checkpoint, path, tmp_path):
         except dlx.FileError:
             loaded.append(None)
 
-    fuzz(CHANGES, run)
+    fuzz(CHANGES, run, part)
     assert None in loaded
-    assert len(loaded) >= 0.9 * CASES
+    assert len(loaded) >= 0.9 * AT_ONCE
 
 
-def test_other_headers(blob, path):
+@parts
+def test_other_headers(blob, path, part):
     """What safetensors' own header says of dtypes, shapes and places."""
     (size,) = struct.unpack("<Q", blob[:8])
     header, payload = json.loads(blob[8 : 8 + size]), blob[8 + size :]
@@ -195,5 +196,5 @@ def test_other_headers(blob, path):
         loaded.append(outcome(path, struct.pack("<Q", len(text)) + text + payload))
         assert loaded[-1] == (text == json.dumps(header).encode())  # in Python, 1 == 1.0 == True
 
-    fuzz(CHANGES, run)
-    assert len(loaded) >= 0.9 * CASES
+    fuzz(CHANGES, run, part)
+    assert len(loaded) >= 0.9 * AT_ONCE
