@@ -74,7 +74,7 @@ def told_rates(schedule: Schedule, planned: int, before: Any) -> Any:
 
     Those are at the steps that were asked for `before`, in another call.
     """
-    known = getattr(schedule, "told", None)
+    known = getattr(schedule, "description", None)
     if known is not None:
         return known
     at = before["steps"] if isinstance(before, Mapping) and "steps" in before else None
