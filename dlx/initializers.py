@@ -304,7 +304,7 @@ def draw(
     return layers
 
 
-SKLEARN_FACTORS = {"identity": 6.0, "sigmoid": 2.0, "tanh": 6.0, "relu": 6.0}  # by the name of the activation
+BY_SKLEARN = {"identity": 6.0, "sigmoid": 2.0, "tanh": 6.0, "relu": 6.0}  # factors, by activation
 
 
 def as_scikit_learn(state: np.random.RandomState, layer_dims: Sequence[int], names: Sequence[str]) -> HostPairs:
@@ -335,7 +335,7 @@ def as_scikit_learn(state: np.random.RandomState, layer_dims: Sequence[int], nam
     """
     pairs = []
     for d_in, d_out, name in zip(layer_dims[:-1], layer_dims[1:], [*names, *names[-1:]] or ["relu"], strict=True):
-        limit = math.sqrt(SKLEARN_FACTORS[name] / (d_in + d_out))
+        limit = math.sqrt(BY_SKLEARN[name] / (d_in + d_out))
         W = state.uniform(-limit, limit, (d_in, d_out))
         pairs.append((W, state.uniform(-limit, limit, (1, d_out))))
     return pairs

@@ -15,7 +15,7 @@ from dlx.backend import Array, Namespace
 class Spread(NamedTuple):
     """What R² needs to know of all targets (n, K), for each output.
 
-    `mean` (1, K) is the weighted mean and `mass` (1, K) the sum of weights. `varies` (K,) is true if the targets differ.
+    `mean` (1, K) is the weighted mean, `mass` (1, K) the sum of weights, and `varies` (K,) whether the targets differ.
     """
 
     mean: Array

@@ -97,7 +97,7 @@ class Network:
         self.loss = losses.get(loss)
         self.classes = targets.own_classes(classes, self.loss, self.layer_dims[-1])
         self.feature_names = features.own_names(feature_names, self.layer_dims[0])
-        self.missing = gaps.rule(missing, self.loss, self.layer_dims[-1])
+        self.missing = gaps.missing_rule(missing, self.loss, self.layer_dims[-1])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():

@@ -47,7 +47,7 @@ def of(net: Any) -> Contents:
         hidden = _checked("activation", net.activation, parameters.hidden_activations, len(pairs) - 1)
         loss = _checked("loss", net.loss, losses.get)
         classes = _checked("classes", net.classes, targets.own_classes, loss, dims[-1])
-        missing = _checked("missing", net.missing, gaps.rule, loss, dims[-1])
+        missing = _checked("missing", net.missing, gaps.missing_rule, loss, dims[-1])
         names = _checked("feature_names", net.feature_names, features.own_names, dims[0])
         host = [(net.backend.to_host(W), net.backend.to_host(b).reshape(1, -1)) for W, b in pairs]
     for place, array in parameters.named(host, "params").items():

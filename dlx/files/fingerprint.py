@@ -42,7 +42,7 @@ def told(value: Any, backend: Backend) -> Any:
     if isinstance(value, tuple):
         return [told(each, backend) for each in value]
     if features.compressed(value):
-        found = " ".join(fingerprint(each, backend) for each in sparse.parts(value))
+        found = " ".join(fingerprint(each, backend) for each in sparse.canonical_parts(value))
         return f"sparse {features.dtype_name(value)} {tuple(value.shape)} {short(found)}"
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
