@@ -223,8 +223,8 @@ def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dlx import files
-with files.owned(Path(sys.argv[1]), "checkpoint"):
+from dlx.files import atomic
+with atomic.owned(Path(sys.argv[1]), "checkpoint"):
     print("has it", flush=True)
     if sys.argv[2:]:
         import os
