@@ -54,15 +54,15 @@ def diagnosis() -> list[str]:
 def _inspect(path: str) -> int:
     """Print what the file holds, or each file of the folder, or what is wrong with it; returns the exit status."""
     from dlx.files.container import escaped
-    from dlx.files.inspection import report, whole_folder
+    from dlx.files.inspection import files_in, inspect_file
 
-    status, found = 0, whole_folder(path)
+    status, found = 0, files_in(path)
     if not found:
         print(f"`path` must hold files of dlx; got {path}, a folder without any. Name another.", file=sys.stderr)
         return 1
     for file in found:
         try:
-            print(report(file))
+            print(inspect_file(file))
         except (FileError, OSError) as reason:
             print(escaped(str(reason)), file=sys.stderr)
             status = 1

@@ -314,7 +314,7 @@ def _plan(asked: Asked, X_val: Any, y_val: Any) -> tuple[Plan, steps.Settings, A
         y = targets.on_host(asked.y, backend)
     loss = arguments.loss_for(asked.loss, y if asked.missing == "raise" else gaps.whole_rows(y), dims[-1])
     settings = ranges.in_dtype(dtype, settings, hidden, loss, l2=l2, l1=l1)
-    missing = gaps.rule(asked.missing, loss, dims[-1])
+    missing = gaps.missing_rule(asked.missing, loss, dims[-1])
     backend = backend.expecting(steps.work(X.shape[0], dims, settings))
     return Plan(backend, dtype, dims, hidden, loss, dropout, l2, l1, missing), settings, init, X, y
 

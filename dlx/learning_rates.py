@@ -92,7 +92,7 @@ def find_learning_rate(
     lowest = checks.number("lowest", lowest, low=0, above=True, remedy="Use 1e-6, for example.")
     highest = checks.number("highest", highest, low=lowest, above=True, remedy="Use 10, for example.")
     updates = checks.integer("updates", updates, low=20, remedy="Use 300, for example.")
-    for name in [name for name in fit_arguments if nearest.of(name, ["learning_rate"])]:
+    for name in [name for name in fit_arguments if nearest.meant_by(name, ["learning_rate"])]:
         got = checks.shown(fit_arguments[name])
         checks.reject(name, "be left out", got, "It is what is searched, from `lowest` to `highest`.")
     nearest.refuse(fit_arguments, "find_learning_rate", find_learning_rate, fit)

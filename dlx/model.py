@@ -97,7 +97,7 @@ class Network:
         self.loss = losses.get(loss)
         self.classes = targets.own_classes(classes, self.loss, self.layer_dims[-1])
         self.feature_names = features.own_names(feature_names, self.layer_dims[0])
-        self.missing = gaps.rule(missing, self.loss, self.layer_dims[-1])
+        self.missing = gaps.missing_rule(missing, self.loss, self.layer_dims[-1])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
@@ -319,11 +319,11 @@ class Network:
             The disk or the stream refuses.
         """
         streams.require_target(path, "net.safetensors")
-        own = contents.of(self)
+        own = contents.of_network(self)
         history = schema.history_arrays(self.history)
         description = schema.description_of(own, history)
-        arrays = schema.named(own.params) | history
-        schema.require_own(description)
+        arrays = schema.tensors_of(own.params) | history
+        schema.require_describable(description)
         contents.require_written("save", description, arrays)
         container.write(path, description, arrays)
 
@@ -379,7 +379,7 @@ class Network:
         >>> model.opset_import[0].version, model.ir_version
         (13, 7)
         """
-        own = contents.of(self)
+        own = contents.of_network(self)
         one_label = targets.one_label(own.loss, own.layer_dims[-1])
         onnx_model.to_onnx(path, onnx_model.Parts(own.params, own.activation, own.loss, own.classes, one_label), opset)
 
@@ -507,10 +507,10 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     """
     chosen = get_backend(backend)
     description, arrays = container.read(path, schema.layout)
-    with container.whole(path):
+    with container.file_errors(path):
         if None in (*description["activation"], description["loss"]):
             remedy = "Go on by dlx.fit with them, and the folder as `checkpoint`."
-            got = f"{streams.shown(path)}, of {schema.OWN}"
+            got = f"{streams.display_name(path)}, of {schema.OWN}"
             raise FileError(f"`path` must be of dlx's own functions; got {got}. {remedy}")
         net = Network(**schema.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)

@@ -1,4 +1,4 @@
-"""Arrays in nested tuples."""
+"""Arrays in tuples, and in tuples of tuples."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 
 
 def each_of(function: Callable[[Any], Any], arrays: Any) -> Any:
-    """What the function makes of an array, or of each in a tuple."""
+    """Apply the function to one array, or to every array of a tuple."""
     return tuple(map(function, arrays)) if isinstance(arrays, tuple) else function(arrays)
 
 
 def rows_of(inputs: Any) -> Iterable[Any]:
-    """Row after row of every array in nested tuples; None stays, and numbers of the host become Python's own."""
+    """The rows of all arrays in nested tuples, one after another, in tuples that are nested in the same way.
+
+    None has the row None. A vector of NumPy's has plain Python numbers as its rows.
+    """
     if inputs is None:
         return itertools.repeat(None)
     if isinstance(inputs, tuple):

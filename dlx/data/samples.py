@@ -1,7 +1,7 @@
-"""The one door for rows: X, y and weights as a user gives them become checked samples, and these rows on the backend.
+"""The one door for rows: the X, y and weights that a user passes become checked samples, then rows on the backend.
 
-`for_training` and `for_network` check them, each in one call; `Samples` brings them to the backend. What they are made
-of (the checks of features, targets and weights, and their placing) is put together nowhere else.
+`for_training` and `for_network` check them, each in one call, and `Samples` brings them to the backend. No other module
+combines the checks of features, targets and weights.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import numpy as np
 
 from dlx.backend import Array, Backend
 from dlx.data import features, targets
-from dlx.data.features import HostArray, Rows
+from dlx.data.features import Rows
 from dlx.data.placement import common_backend
+from dlx.host import HostArray
 from dlx.losses import Loss
 
-Split = tuple[HostArray | None, HostArray | None]  # numbers of rows: to train on (None: all), and held out
+Split = tuple[HostArray | None, HostArray | None]  # row numbers: to train on (None: all), and held out (None: none)
 
 
 class Samples(NamedTuple):
-    """Checked samples: `X` (n, d0) where it lies, targets on the host, and the product of all weights beside them.
+    """Checked samples: `X` (n, d0) where it lies, and targets and weights on the host.
 
-    The weights are (n, 1), or (n, K) for each target, or None. `name` is what an error calls the targets.
+    `weights` is the product of all weights: (n, 1), or (n, K) with one for each target, or None. Errors call the
+    targets `name`.
     """
 
     X: Array
@@ -31,19 +33,19 @@ class Samples(NamedTuple):
     name: str = "y"
 
     def split(self, share: float, rng: np.random.Generator) -> Split:
-        """Row numbers to train on and to validate on, drawn at random; labels keep their proportions."""
+        """Row numbers to train on and to validate on, drawn at random. Labels keep their proportions."""
         return targets.split(self.target, share, rng)
 
     def of_mean_one(self, split: Split = (None, None)) -> Samples:
-        """The same with weights of mean 1 over the rows to train on, and over those held out."""
+        """These samples with weights of mean 1 over the rows to train on, and over the rows held out."""
         return self._replace(weights=targets.to_mean_one(self.weights, *split, self.target.present))
 
     def on_backend(self, backend: Backend, dtype: str) -> Rows:
-        """Targets and weights on the backend, beside `X`."""
+        """`X` as it is, with targets and weights on the backend."""
         return targets.place(self.target, self.weights, self.X, backend, dtype, self.name)
 
     def where_they_lie(self, backend: Backend) -> Rows:
-        """The same as rows of which `features.batch` brings some to the backend."""
+        """`X`, targets and weights where they lie, as rows from which `features.batch` brings some to the backend."""
         return Rows(self.X, self.target.Y, self.weights, targets.class_numbers(self.target, backend))
 
 
@@ -61,9 +63,11 @@ def of_rows(
     class_weight: Any = None,
     name: str = "y",
 ) -> Samples:
-    """Samples of checked rows `X` with targets `y` on the host; `missing` is as in `fit`, None asks for no check.
+    """Samples of checked rows `X` with targets `y` on the host, which are checked here.
 
-    `known` are the labels that `y` must share with earlier data, `labels` the names by which `class_weight` knows them.
+    `known` are the labels of earlier data, which `y` must share. `class_weight` refers to labels by the names in
+    `labels`, or by those in `y` if that is None. `missing` is as in `fit`; it is None for callers without such an
+    argument, who need all targets.
     """
     target = targets.check(y, loss, outputs, X.shape[0], known, name, missing)
     named = target if labels is None else target._replace(classes=labels)
@@ -84,10 +88,10 @@ def for_training(
     suffix: str = "",
     **how: Any,
 ) -> Samples:
-    """Samples to train or to validate on: `X` on the backend, or where it lies if it `stays` there, a batch at a time.
+    """Samples to train or to validate on. `X` is brought to the backend, unless it `stays` where it lies.
 
-    An optimizer that takes all rows at once needs them `dense` where the backend multiplies no sparse ones. `names` are
-    those of the columns; `how` is as in `of_rows`. Errors call the arrays X and y with the `suffix`.
+    `dense` makes sparse rows dense if the backend does not multiply them, for optimizers that take all rows at once.
+    `names` are the names of the columns. Errors call the arrays X and y with the `suffix`. `how` is as in `of_rows`.
     """
     checked = features.unplaced if stays else features.features
     X = checked(X, backend, dtype, dims[0], f"X{suffix}", names)
@@ -97,7 +101,7 @@ def for_training(
 
 
 def for_network(net: Any, X: Any, y: Any, sample_weight: Any = None, suffix: str = "") -> Samples:
-    """Samples as a trained network takes them, with its labels, its columns and its rule for missing targets."""
+    """Samples for a trained network, checked against its columns, its labels and its rule for missing targets."""
     X = inputs_of(net, X, f"X{suffix}")
     y = targets.on_host(y, net.backend, f"y{suffix}")
     how = {"known": targets.known_classes(net), "missing": net.missing, "sample_weight": sample_weight}
@@ -107,7 +111,7 @@ def for_network(net: Any, X: Any, y: Any, sample_weight: Any = None, suffix: str
 
 
 def inputs_of(net: Any, X: Any, name: str = "X") -> Array:
-    """Rows as a trained network takes them, checked, where they lie."""
+    """Rows for a trained network, checked, where they lie."""
     features.require_names(X, net.feature_names, name)
     common_backend(net.backend, {name: X}, of_network=True)
     return features.unplaced(X, net.backend, net.dtype, net.layer_dims[0], name)

@@ -59,7 +59,7 @@ def checked(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
 
 def _odd_place(X: Any, reason: str) -> str | None:
     """What scikit-learn refuses in `X`, by the name of its column; None where it says so itself."""
-    names = columns.names_of(X)
+    names = columns.column_names(X)
     if names is not None and reason.startswith("Input X contains"):
         row, column = np.argwhere(~np.isfinite(features.as_array(X, "X").astype(np.float64)))[0]
         return f"{reason}\nThe first is at row {row}, column {names[column]!r}."
@@ -131,7 +131,7 @@ def plain_labels(y: Any, name: str = "y") -> Any:
     found = targets.on_host(on_host(y), get_backend(HOST), name)
     column = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
     if column.ndim == 1 and column.dtype.kind not in "fc" and not labels.are_labels(column):
-        labels.refuse(column, name)
+        labels.reject_labels(column, name)
     return found
 
 

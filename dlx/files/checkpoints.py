@@ -81,7 +81,7 @@ class Checkpoints:
                 same = "the same seed, or a generator in the state it had then," if name == "rng" else "what it was,"
                 self._refuse(f"{name} {shown}", f"Pass {same} or resume='ignore' to start anew.")
         self.first_drawn = self.newest[0][TRAINING]["first_drawn_from"]
-        with container.whole(self.folder):
+        with container.file_errors(self.folder):
             generator.bit_generator.state = restored(generator.bit_generator.state, self.first_drawn)
 
     def _refuse(self, difference: str, remedy: str) -> NoReturn:
@@ -105,7 +105,7 @@ class Checkpoints:
         if isinstance(settings.optimizer, Optimizer) and best_by in ("loss", "training_loss"):
             self._require_right_best(description[TRAINING]["settings"])
         assert self.generator is not None
-        with container.whole(self.folder):
+        with container.file_errors(self.folder):
             now = json.loads(json.dumps(schema.description_of(net, {})))
             for part in ("activation", "classes", "dtype", "layer_dims", "loss"):
                 if description[part] != now[part]:
@@ -275,7 +275,7 @@ def _newest(paths: Sequence[Path]) -> tuple[tuple[dict[str, Any], Arrays] | None
     for k, path in enumerate(paths):
         try:
             found = container.read(path, schema.layout)
-            with container.whole(path):
+            with container.file_errors(path):
                 if not isinstance(found[0][TRAINING]["settings"], dict):
                     raise TypeError("settings that are none")
             return found, k
@@ -305,4 +305,4 @@ def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
 
 
 def _shown(value: Any) -> str:
-    return container.shortened(json.dumps(value), 80)
+    return container.truncated(json.dumps(value), 80)

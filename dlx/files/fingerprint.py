@@ -42,7 +42,7 @@ def told(value: Any, backend: Backend) -> Any:
     if isinstance(value, tuple):
         return [told(each, backend) for each in value]
     if features.compressed(value):
-        found = " ".join(fingerprint(each, backend) for each in sparse.parts(value))
+        found = " ".join(fingerprint(each, backend) for each in sparse.canonical_parts(value))
         return f"sparse {features.dtype_name(value)} {tuple(value.shape)} {short(found)}"
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
@@ -74,7 +74,7 @@ def told_rates(schedule: Schedule, planned: int, before: Any) -> Any:
 
     Those are at the steps that were asked for `before`, in another call.
     """
-    known = getattr(schedule, "told", None)
+    known = getattr(schedule, "description", None)
     if known is not None:
         return known
     at = before["steps"] if isinstance(before, Mapping) and "steps" in before else None

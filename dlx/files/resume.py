@@ -51,7 +51,7 @@ def restored(like: Any, state: Any) -> Any:
 def to_file(progress: Progress, backend: Backend, dtype: str) -> tuple[dict[str, Any], Arrays]:
     """What a checkpoint says beside the network, and all its tensors."""
     start, slots = progress.start, progress.start.slots
-    arrays = schema.named(progress.params)
+    arrays = schema.tensors_of(progress.params)
     lbfgs = None
     if isinstance(slots, quasi_newton.Memory):
         lbfgs = {"f": slots.f, "length": slots.length, "sy": [sy for _, _, sy in slots.pairs]}
@@ -61,9 +61,9 @@ def to_file(progress: Progress, backend: Backend, dtype: str) -> tuple[dict[str,
         slots = ()
     count = len(slots[0][0]) if slots else 0
     for k in range(count):
-        arrays |= schema.named([(W[k], b[k]) for W, b in slots or ()], f"{SLOTS}{k}/")
+        arrays |= schema.tensors_of([(W[k], b[k]) for W, b in slots or ()], f"{SLOTS}{k}/")
     if progress.best is not None:
-        arrays |= schema.named(progress.best, BEST)
+        arrays |= schema.tensors_of(progress.best, BEST)
     found = {name: each if isinstance(each, np.ndarray) else backend.to_host(each) for name, each in arrays.items()}
     found["losses"] = np.asarray(start.losses, dtype)
     return {

@@ -229,7 +229,7 @@ def _loss_of(y: features.HostArray, outputs: int) -> str:
     if y.ndim == 1 and y.dtype.kind not in "biuf":
         numbers = labels.real(y) if y.dtype.kind == "O" else None
         if numbers is None or (numbers[~np.isnan(numbers)] % 1 == 0).all():  # no plain dtype held them: see `settled`
-            labels.refuse(y, "y")
+            labels.reject_labels(y, "y")
     real = "or loss='squared_error' for real targets."
     if targets.are_one_hot(y):
         remedy = f"Pass loss='cross_entropy' for classes, {real}"
