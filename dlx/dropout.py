@@ -17,17 +17,17 @@ def _mix(x: Array) -> Array:
 
 
 def bind(xp: Namespace, dtype: Any, fuse: Fuse) -> Callable[..., Array]:
-    """The elementwise formula of `mask`, fused: kept(i, j, threshold, scale) for int32 arrays (n, 1) and (1, d)."""
+    """The elementwise formula of `mask`, fused: formula(i, j, threshold, scale) for int32 arrays (n, 1) and (1, d)."""
 
-    def kept(i: Array, j: Array, threshold: int, scale: float) -> Array:
+    def formula(i: Array, j: Array, threshold: int, scale: float) -> Array:
         return xp.astype(_mix(_mix(i) + _mix(j)) >= threshold, dtype) * scale
 
-    fused: Callable[..., Array] = fuse(kept, "dropout")
+    fused: Callable[..., Array] = fuse(formula, "dropout")
     return fused
 
 
 def mask(
-    xp: Namespace, key: int, like: Array, rate: float, device: Any = None, kept: Callable[..., Array] | None = None
+    xp: Namespace, key: int, like: Array, rate: float, device: Any = None, formula: Callable[..., Array] | None = None
 ) -> Array:
     """A mask of inverted dropout: 0 with probability `rate`, else 1 / (1 - rate), so that its mean is 1.
 
@@ -45,7 +45,7 @@ def mask(
         The share of elements that are 0.
     device : object, default None
         The device of `like`. It has to be passed, as an array that JAX traces does not know its device.
-    kept : function, default None
+    formula : function, default None
         The result of `bind`, which computes the mask in one kernel if the library can; None computes it unfused.
 
     Returns
@@ -68,4 +68,4 @@ def mask(
     i = xp.expand_dims(xp.arange(n, dtype=xp.int32, device=device) ^ key, axis=1)
     j = xp.expand_dims(xp.arange(d, dtype=xp.int32, device=device), axis=0)
     threshold = min(round(rate * 2**32) - 2**31, 2**31 - 1)
-    return (kept or bind(xp, like.dtype, unfused))(i, j, threshold, 1.0 / (1.0 - rate))
+    return (formula or bind(xp, like.dtype, unfused))(i, j, threshold, 1.0 / (1.0 - rate))

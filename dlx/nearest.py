@@ -67,7 +67,9 @@ def closed(function: Decorated) -> Decorated:
     The default of `layer_dims` is hidden too: it only serves callers who pass the widths by another name.
     """
     signature, empty = inspect.signature(function), inspect.Parameter.empty
-    shown = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    shown = [
+        parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     shown = [parameter.replace(default=empty) if parameter.name == "layer_dims" else parameter for parameter in shown]
     vars(function)["__signature__"] = signature.replace(parameters=shown)
     return function
