@@ -8,7 +8,7 @@ from typing import Any, Never
 
 import numpy as np
 
-from dlx import checks, initializers, losses, nearest, network, quasi_newton, scoring
+from dlx import checks, initializers, losses, nearest, network, scoring
 from dlx.backend import Array, Backend, get_backend
 from dlx.data import features, gaps, parameters, targets
 from dlx.data.placement import common_backend
@@ -213,7 +213,7 @@ def fit(
     with attempts.unmoved(generator) as attempt, chosen.scope(), explained:
         come: Callable[..., Array] = features.unplaced if stream else features.features
         placed = come(X, chosen, name, dims[0], names=names)
-        if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
+        if settings.optimizer.full_batch:
             placed = features.dense(placed, chosen)
         y = targets.on_host(y, chosen)
         loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])

@@ -122,8 +122,8 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
     bound.apply_defaults()
     asked = bound.arguments
     optimizer = optimizers.get(asked["optimizer"])
-    if not isinstance(optimizer, optimizers.Optimizer):
-        checks.reject("optimizer", "have a learning rate", "lbfgs", "It searches for step lengths of its own.")
+    if not optimizer.takes_rate:
+        checks.reject("optimizer", "have a learning rate", optimizer.name, "It searches for step lengths of its own.")
     net = _begun(asked)
     backend = net.backend
     limits = asked["clip_norm"], asked["clip_value"]

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, network, optimizers, scoring
+from dlx import checks, network, scoring
 from dlx.backend import (
     HOST,
     Array,
@@ -90,7 +90,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             if first:
                 of_inputs = inputs.standard(given.X, rows, plan.backend) if self.standardize else None
                 self._standards = of_inputs, self._standard_of_targets(given.Y, rows, plan)
-            samples, total = self._samples(given, rows, held_rows, plan, dense=hyperparameters.is_lbfgs(self))
+            samples, total = self._samples(given, rows, held_rows, plan, dense=settings.optimizer.full_batch)
             held = self._held(given, held_out, samples, held_rows, plan)
             task = self._task(plan, settings, samples, rows, ranges.penalty(self.alpha, total, plan.dtype))
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
@@ -222,7 +222,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
 
     def _finish(self, plan: Plan, settings: steps.Settings, watch: Watch, params: Params, n: int) -> None:
         """The fitted attributes."""
-        history, stochastic = watch.history, not hyperparameters.is_lbfgs(self)
+        history, stochastic = watch.history, not settings.optimizer.full_batch
         self.__dict__.update(self._fitted(plan, params if watch.best is None else watch.best))
         losses = history.get("loss", [])  # none, where Ctrl-C came before the first
         self.n_iter_, self.loss_ = len(losses), losses[-1] if losses else math.nan
@@ -237,7 +237,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         self.t_ += n * self.n_iter_ if stochastic else 0
         self._no_improvement_count = watch.rule.count
         self.__dict__.pop("_optimizer", None)
-        if isinstance(settings.optimizer, optimizers.Optimizer) and watch.end is not None:
+        if stochastic and watch.end is not None:
             slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
             updates, own = watch.end.updates, callable(self.learning_rate)  # which may end with the last update
             rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)

@@ -21,7 +21,7 @@ from dlx.files import atomic, attempts, container, contents, fingerprint, schema
 from dlx.files.attempts import Attempt
 from dlx.files.resume import from_file, plain, restored, to_file
 from dlx.files.schema import TRAINING
-from dlx.optimizers import Optimizer
+from dlx.optimizers import AnyOptimizer
 from dlx.training.divergence import DivergenceError
 from dlx.training.loop import ORDER, Progress, watched
 from dlx.training.steps import Settings
@@ -48,6 +48,7 @@ class Checkpoints:
         self.process = os.getpid()
         self.own: list[int] = []  # the numbers of those that this call has written
         self.net: Any = None  # the dlx.Network that is trained
+        self.optimizer: AnyOptimizer | None = None
         self.generator: np.random.Generator | None = None
         self.figures: Sequence[str] = ()  # the names of those that are fit's own
         self.attributes: dict[str, Any] = {}  # the network's, as they were when the training began
@@ -61,13 +62,15 @@ class Checkpoints:
 
         `told` are those beside `settings`, by the names of the arguments; there are `n` rows.
         """
-        if isinstance(settings.optimizer, Optimizer) and settings.optimizer.slots > schema.MOST_SLOTS:
-            rule, got = f"have at most {schema.MOST_SLOTS} slots to be saved", settings.optimizer.slots
+        self.optimizer = settings.optimizer
+        if not self.optimizer.full_batch and self.optimizer.slots > schema.MOST_SLOTS:
+            rule, got = f"have at most {schema.MOST_SLOTS} slots to be saved", self.optimizer.slots
             checks.reject("optimizer", rule, got, "Use fewer, or no checkpoint.")
         self.generator = generator
         old = {} if self.newest is None else self.newest[0][TRAINING]["settings"]
         planned = settings.epochs * -(-n // settings.batch_size)
-        given = {**told, **settings._asdict(), "batch_size": min(settings.batch_size, n)}
+        given = {**told, **settings._asdict(), "optimizer": self.optimizer.description}
+        given["batch_size"] = min(settings.batch_size, n)
         self.settings = {name: fingerprint.told(each, backend) for name, each in given.items() if name != "schedule"}
         self.settings["learning_rate"] = fingerprint.told_rates(settings.schedule, planned, old.get("learning_rate"))
         self.first_drawn = plain(generator.bit_generator.state)
@@ -102,7 +105,7 @@ class Checkpoints:
         if self.newest is None:
             return None
         description, arrays = self.newest
-        if isinstance(settings.optimizer, Optimizer) and best_by in ("loss", "training_loss"):
+        if not settings.optimizer.loss_after_epoch and best_by in ("loss", "training_loss"):
             self._require_right_best(description[TRAINING]["settings"])
         assert self.generator is not None
         with container.whole(self.folder):
@@ -121,7 +124,7 @@ class Checkpoints:
             checks.reject("epochs", rule, settings.epochs, "Raise it, or pass resume='ignore' to start anew.")
         epochs = self.newest[0][TRAINING]["settings"].get("epochs")
         plans = (epochs if type(epochs) is int else 0) * per_epoch, settings.epochs * per_epoch
-        if isinstance(settings.optimizer, Optimizer) and not fingerprint.kept_rates(
+        if settings.optimizer.takes_rate and not fingerprint.kept_rates(
             settings.schedule, plans, per_epoch, found.history, start.updates
         ):
             remedy = "It must not depend on `epochs` where that is raised, nor on what is kept between calls."
@@ -159,6 +162,7 @@ class Checkpoints:
     def save(self, progress: Progress) -> None:
         """Write the next checkpoint, and let go of those before the last."""
         assert self.net is not None
+        assert self.optimizer is not None
         if os.getpid() != self.process:
             rule, remedy = "be saved to by the process that called fit", "End the child in the callback that forked it."
             checks.reject("checkpoint", rule, "a forked child of it", remedy, RuntimeError)
@@ -166,7 +170,7 @@ class Checkpoints:
         history = schema.history_arrays(progress.history)
         description = schema.description_of(self.net, history)
         self._require_figures(description["history"], progress.start.epoch)
-        training, arrays = to_file(progress, self.net.backend, self.net.dtype)
+        training, arrays = to_file(progress, self.optimizer, self.net.backend, self.net.dtype)
         description[TRAINING] = training | {"first_drawn_from": self.first_drawn, "settings": self.settings}
         contents.require_written("checkpoint", description, arrays | history)
         try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import network, optimizers, quasi_newton
+from dlx import network, quasi_newton
 from dlx.backend import Array
 from dlx.network import Params
 from dlx.schedules import Losses
@@ -54,9 +54,7 @@ class Course:
     """A training by batches, under way: `position` batches of its `epoch` are done, and gave `losses`."""
 
     def __init__(self, task: Task, settings: Settings, params: Params, start: Start | None) -> None:
-        assert isinstance(settings.optimizer, optimizers.Optimizer)
         start = start or Start(None, 0)
-        assert not isinstance(start.slots, quasi_newton.Memory)
         self.epoch, self.position, self.earlier, self.limit = start.epoch, start.position, start.losses, start.limit
         self.task, self.settings = task, settings
         n = task.size
@@ -163,10 +161,10 @@ def _pause(course: Course, pauses: Pauses, drawn: Any) -> None:
         pauses.save(params, start, drawn)
 
 
-def by_lbfgs(task: Task, settings: Settings, params: Params, start: Start | None = None) -> Iterator[Epoch]:
+def by_full_batch(task: Task, settings: Settings, params: Params, start: Start | None = None) -> Iterator[Epoch]:
     """Epochs of L-BFGS: one iteration over all rows each."""
     net, xp, backend = task.net, task.net.xp, task.backend
-    assert isinstance(settings.optimizer, quasi_newton.LBFGS)
+    assert settings.optimizer.full_batch
     ravel = backend.compile(partial(flat.ravel, xp), "ravel")
     unravel = backend.compile(partial(flat.unravel, xp), "unravel")
     as_batch, rows = steps.all_rows(task)
@@ -182,19 +180,17 @@ def by_lbfgs(task: Task, settings: Settings, params: Params, start: Start | None
         loss, gradient = compiled(x, params, rows, net.l2, net.l1)
         return float(loss), gradient
 
-    begun, memory, limit = 0, None, math.inf
-    if start is not None and isinstance(start.slots, quasi_newton.Memory):
-        begun, memory, limit = start.epoch, start.slots, start.limit
-    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(params), memory)
-    limit = highest_loss(zero_loss(task), minimizer.f) if memory is None else limit
-    for epoch in range(begun, settings.epochs):
+    start = start or Start(None, 0)
+    minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(params), start.slots)
+    limit = highest_loss(zero_loss(task), minimizer.f) if start.slots is None else start.limit
+    for epoch in range(start.epoch, settings.epochs):
         mean_loss(np.asarray([minimizer.f]), [1], epoch, limit)
         try:
             converged = minimizer.advance()
         except OverflowError as reason:
             text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {REMEDY}"
             raise DivergenceError(text) from reason
-        end = Start(minimizer.memory, minimizer.evaluations, epoch + 1, limit=limit)
+        end = Start(minimizer.state, minimizer.evaluations, epoch + 1, limit=limit)
         yield Epoch(unravel(minimizer.x, params), minimizer.f, minimizer.length, end, converged)
         if converged:
             return

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from dlx import network, quasi_newton
+from dlx import network
 from dlx.backend import Backend
 from dlx.network import Layer, Params
 from dlx.schedules import Losses
@@ -60,14 +60,9 @@ def watched(history: Mapping[str, Any]) -> Any:
     return next((history[name] for name in WATCHED if name in history), [])
 
 
-def is_lbfgs(settings: Settings) -> bool:
-    """Whether an epoch's loss is that of the weights that it leaves."""
-    return isinstance(settings.optimizer, quasi_newton.LBFGS)
-
-
 def judges_before(task: Task, settings: Settings) -> bool:
     """Whether an epoch's loss is that of the weights before it: one batch of all rows, without dropout."""
-    return not is_lbfgs(settings) and settings.batch_size >= task.size and not any(task.net.dropout)
+    return not settings.optimizer.full_batch and settings.batch_size >= task.size and not any(task.net.dropout)
 
 
 def measures(task: Task, settings: Settings, validates: bool) -> bool:
@@ -75,7 +70,7 @@ def measures(task: Task, settings: Settings, validates: bool) -> bool:
 
     It must be computed where `patience` looks at the training, and the epoch's own loss is not that of any weights.
     """
-    unknown = not (validates or is_lbfgs(settings) or judges_before(task, settings))
+    unknown = not (validates or settings.optimizer.loss_after_epoch or judges_before(task, settings))
     return settings.patience is not None and unknown
 
 
@@ -147,7 +142,8 @@ class Run:
         validated = "validation_loss" in self.history
         if validated:
             divergence.require_good_loss("validation_loss", lowest, done)
-        if done and not validated and (self.best is not None or is_lbfgs(self.settings)):  # it is theirs
+        loss_is_theirs = self.best is not None or self.settings.optimizer.loss_after_epoch
+        if done and not validated and loss_is_theirs:
             divergence.require_finite(self.task, returned, done)
             divergence.require_good_loss("loss", lowest, done, self.limit)
         else:
@@ -186,8 +182,8 @@ def train(
         pauses = None
         if keeper is not None:
             pauses = epochs.Pauses(received, keeper.most, keeper.drawn, partial(keeper.due, epoch_done=False), pause)
-        if is_lbfgs(settings):
-            each = epochs.by_lbfgs(task, settings, params, start)
+        if settings.optimizer.full_batch:
+            each = epochs.by_full_batch(task, settings, params, start)
         else:
             each = epochs.by_batch(task, settings, params, rng, run.watched, start, pauses)
         try:

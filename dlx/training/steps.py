@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dlx import network, optimizers, quasi_newton
+from dlx import network, optimizers
 from dlx.backend import Array, Backend, Loop, Namespace
 from dlx.data.features import Batch, Rows, gather, some_rows, streams
 from dlx.network import Layer, Params
@@ -62,7 +62,7 @@ class Task(NamedTuple):
 class Settings(NamedTuple):
     """How it is trained."""
 
-    optimizer: optimizers.Optimizer | quasi_newton.LBFGS
+    optimizer: optimizers.AnyOptimizer
     schedule: Schedule
     batch_size: int
     epochs: int
@@ -94,7 +94,7 @@ class Start(NamedTuple):
     a loss above `limit` for divergence.
     """
 
-    slots: optimizers.State | quasi_newton.Memory | None
+    slots: Any
     updates: int
     epoch: int = 0
     position: int = 0
@@ -114,7 +114,7 @@ def make_step(
     zeros.
     """
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
-    assert isinstance(optimizer, optimizers.Optimizer)
+    assert not optimizer.full_batch
     update = optimizers.bind(optimizer, task.backend)
     dtype = task.backend.dtype(task.dtype)
 
@@ -145,8 +145,9 @@ def make_step(
     own, slopes = flat.together(task.backend, params), flat.together(task.backend, params)
     flat.add(own.layers, params)
     vectors = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
-    for k, vector in enumerate(vectors if slots is not None else []):
-        flat.add(flat.views(xp, vector, params), tuple(Layer(W[k], b[k]) for W, b in slots or ()))
+    if slots is not None:
+        for vector, slot in zip(vectors, optimizers.by_slot(slots, optimizer.slots), strict=True):
+            flat.add(flat.views(xp, vector, params), slot)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
     def in_place(slots: Sequence[Array], samples: Rows, inputs: Any) -> tuple[Sequence[Array], Array]:
@@ -167,8 +168,7 @@ def slots_of(task: Task, carry: Any, params: Params) -> optimizers.State:
     """The optimizer's slots in a carry of `make_step`, layer by layer; the next step may consume them."""
     if isinstance(carry, Carry):
         return carry.state
-    each = [flat.views(task.net.xp, vector, params) for vector in carry]
-    return tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(len(params)))
+    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in carry], len(params))
 
 
 def chained(
@@ -193,7 +193,7 @@ def formulas(task: Task) -> Hashable:
 def kind(task: Task, settings: Settings) -> Hashable:
     """What a step depends on; None promises nothing."""
     optimizer, known = settings.optimizer, formulas(task)
-    assert isinstance(optimizer, optimizers.Optimizer)
+    assert not optimizer.full_batch
     if known is None or not optimizers.is_own(optimizer):
         return None
     return known, optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
@@ -212,7 +212,7 @@ def numbers(
 ) -> tuple[tuple[HostArray, ...], HostArray | None]:
     """What an epoch's updates, of which t were before, take from their learning rates: coefficients and shrinkage."""
     optimizer = settings.optimizer
-    assert isinstance(optimizer, optimizers.Optimizer)
+    assert not optimizer.full_batch
     coefficients = [optimizer.coefficients(t + 1 + k, rate) for k, rate in enumerate(rates)]
     decay = optimizer.weight_decay
     shrink = np.asarray([1.0 - rate * decay for rate in rates]) if decay else None
