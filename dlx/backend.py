@@ -230,8 +230,9 @@ class Backend:
         often as it may be stopped: here after each step, with its one output; a library that compiles the loop yields
         after many, but no more than `most` if that is not None, with the vector of their outputs.
         `inputs` are nested tuples of None, vectors of the host, of which a step gets one Python number each, and
-        matrices on the device, of which it gets a row; they may have more rows than `steps`. Equal keys promise equal
-        steps, so that a compiled one is used again; None promises nothing.
+        matrices on the device, of which it gets a row; they may have more rows than `steps`. A step gets tuples of the
+        same types, so that it may read by name. Equal keys promise equal steps, so that a compiled one is used again;
+        None promises nothing.
         """
         compiled = self.compile(step)
 

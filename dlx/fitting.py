@@ -16,7 +16,7 @@ from dlx.files import attempts, checkpoints
 from dlx.model import Network
 from dlx.network import Params
 from dlx.report import evidence
-from dlx.training import arguments, divergence, loop, memory, progress_bar, ranges, steps
+from dlx.training import arguments, divergence, loop, memory, progress_bar, ranges, state, steps
 from dlx.warm_start import begun_from, known_labels, require_same_classes
 
 
@@ -270,10 +270,10 @@ def _train(
     listeners: Mapping[str, Sequence[arguments.Listener]],
     verbose: int,
     kept: checkpoints.Checkpoints | None,
-    resumed: loop.Progress | None,
+    resumed: state.TrainingState | None,
 ) -> None:
     """Give the network what the task teaches it, from its own parameters on or from where it is resumed."""
-    params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
+    params, done = (net.params, 0) if resumed is None else (resumed.params, resumed.epoch)
     measures = loop.measures(task, settings, held is not None)
 
     def validate(params: Params) -> dict[str, float]:
@@ -290,9 +290,7 @@ def _train(
     for listen in listeners["on_start"]:
         listen(net)
     with progress_bar.progress(verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
-        net.params, net.history = loop.train(
-            task, settings, params, rng, validate, report, start, keeper=kept, resumed=resumed
-        )
+        net.params, net.history = loop.train(task, settings, params, rng, validate, report, resumed, saver=kept)
     for listen in listeners["on_end"]:
         listen(net)
 

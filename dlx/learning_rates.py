@@ -142,7 +142,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, generator), *steps.numbers(task, settings, t, [rate])
             samples = features.some_rows(rows, batch, backend, net.dtype)
-            ((carry, loss),) = run(carry, samples, (None, *tables), 1)
+            ((carry, loss),) = run(carry, samples, steps.Inputs(None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
 
 

@@ -31,6 +31,7 @@ class Optimizer(NamedTuple):
 
     `learning_rate` is a number, a schedule, or None for fit's own; `slots` counts the arrays of state for each
     parameter; `weight_decay` is decoupled: W becomes W (1 - rate · weight_decay) before the update, biases are free.
+    Its properties are those that `dlx.LBFGS` has too: a training asks for these, and not which of the two it has.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Optimizer(NamedTuple):
 
     @property
     def description(self) -> dict[str, Any]:
-        """Its name and its settings, by which a checkpoint tells it from others; its learning rate becomes fit's."""
+        """Its name and its settings, by which a checkpoint tells it from others; the rate is fit's."""
         return {"name": self.name, "weight_decay": self.weight_decay, **self.settings}
 
     @property
@@ -592,8 +593,8 @@ def step(
         if shrink is not None:
             W *= shrink
         updated = [update(w, g, *s, *coefficients) for w, g, s in zip((W, b), slopes, slots, strict=True)]
-        new_params.append(Layer(*(each[0] for each in updated)))
-        new_state.append(tuple(each[1:] for each in updated))
+        new_params.append(Layer(*(w for w, *_ in updated)))
+        new_state.append(tuple(tuple(slots) for _, *slots in updated))
     return tuple(new_params), tuple(new_state)
 
 

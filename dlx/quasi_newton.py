@@ -128,13 +128,23 @@ def lbfgs(
 
     Parameters
     ----------
-    history : int >= 1
-    max_search : int >= 1
+    history : int >= 1, default 10
+        The number of pairs (s, y) that H is built from. Each takes the memory of two networks.
+    max_search : int >= 1, default 25
         The most evaluations in one line search.
-    tolerance : float >= 0
+    tolerance : float >= 0, default 1e-7
         Stop when the largest element of the gradient is this small.
-    max_evaluations : int >= 1, or inf
+    max_evaluations : int >= 1 or inf, default inf
         Stop when loss and gradient were computed so often: no line search begins after that, and none exceeds it.
+
+    Returns
+    -------
+    LBFGS
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
 
     Numerics
     --------
@@ -198,14 +208,14 @@ class Minimizer:
             raise OverflowError("the squared gradient is not finite")
         first = 1.0 if self.pairs else min(1.0, 1.0 / float(self.xp.sum(self.xp.abs(self.gradient))))
         most = int(min(self.settings.max_search, left))
-        found = search(lambda t: self._at(t, d), here, first, most, self._largest(d))
-        if not found.f < self.f:
+        reached = search(lambda t: self._at(t, d), here, first, most, self._largest(d))
+        if not reached.f < self.f:
             return True
-        s, y = found.t * d, found.gradient - self.gradient
+        s, y = reached.t * d, reached.gradient - self.gradient
         sy = self._dot(s, y)
-        if sy > -1e-10 * found.t * here.slope:  # keeps H positive definite, whatever the units of f and x
+        if sy > -1e-10 * reached.t * here.slope:  # keeps H positive definite, whatever the units of f and x
             self.pairs = [*self.pairs, (s, y, sy)][-self.settings.history :]
-        self.x, self.f, self.gradient, self.length = self.x + s, found.f, found.gradient, found.t
+        self.x, self.f, self.gradient, self.length = self.x + s, reached.f, reached.gradient, reached.t
         return False
 
     def _direction(self) -> Array:

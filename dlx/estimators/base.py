@@ -95,8 +95,8 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             task = self._task(plan, settings, samples, rows, ranges.penalty(self.alpha, total, plan.dtype))
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task, held, rule, hooks)
-            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = parameters.own_params(pairs, plan.backend, plan.dtype)
+            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan, params)
             try:
                 with watch.shown(settings.epochs, n, part):
                     params, _ = loop.train(
@@ -238,7 +238,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         self._no_improvement_count = watch.rule.count
         self.__dict__.pop("_optimizer", None)
         if stochastic and watch.end is not None:
-            slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
+            slots = each_slot(watch.end.optimizer_state, lambda x: _leave(x, plan))
             updates, own = watch.end.updates, callable(self.learning_rate)  # which may end with the last update
             rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)
             self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)

@@ -22,7 +22,8 @@ from dlx.estimators.callbacks import Hooks
 from dlx.estimators.pickles import each_slot
 from dlx.network import Layer, Params
 from dlx.training import divergence, loop, progress_bar
-from dlx.training.steps import Start, Task
+from dlx.training.state import TrainingState
+from dlx.training.steps import Task
 
 
 class Diverged(divergence.DivergenceError, ValueError):
@@ -82,7 +83,7 @@ class Watch:
         self.scorer: Callable[..., float] | None = None if est.scoring is None else check_scoring(est, est.scoring)
         self.optimizer = hyperparameters.optimizer(est)
         self.best: Params | None = None
-        self.end: Start | None = None
+        self.end: TrainingState | None = None
         self.history: loop.History = {}
         self.stopped = False
         self.reason = ""
@@ -121,7 +122,7 @@ class Watch:
             figures["validation_score"] = float(self.scorer(self.est, self.held.X, self.held.y))
         return figures
 
-    def keep(self, end: Start) -> None:
+    def keep(self, end: TrainingState) -> None:
         """Where the optimizer stands."""
         self.end = end
 
@@ -190,14 +191,17 @@ class Watch:
         return self.best
 
 
-def going_on(kept: Optimizing | None, optimizer: optimizers.AnyOptimizer, plan: Plan) -> Start | None:
+def going_on(
+    kept: Optimizing | None, optimizer: optimizers.AnyOptimizer, plan: Plan, params: Params
+) -> TrainingState | None:
     """Where the optimizer goes on: with warm_start and in partial_fit it keeps its momenta."""
     if kept is None or kept.slots is None or optimizer.full_batch:
         return None
     if kept.name != optimizer.name:
         return None  # other slots, or others' meaning
     backend = plan.backend
-    return Start(each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype))), kept.updates)
+    slots = each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype)))
+    return TrainingState(params, slots, kept.updates)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A training's progress as a file holds it, and back."""
+"""The state of a training as a file holds it, and back."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dlx.files.schema import BEST, SLOTS, TRAINING
 from dlx.network import Params
 from dlx.optimizers import AnyOptimizer
 from dlx.quasi_newton import Parts
-from dlx.training.loop import ORDER, Progress
-from dlx.training.steps import Start
+from dlx.training.loop import ORDER
+from dlx.training.state import TrainingState
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 VECTORS = ("gradient", "s", "y")  # the tensors of an optimizer's state that are as long as all parameters together
@@ -48,28 +48,30 @@ def restored(like: Any, state: Any) -> Any:
     return state
 
 
-def to_file(progress: Progress, optimizer: AnyOptimizer, backend: Backend, dtype: str) -> tuple[dict[str, Any], Arrays]:
+def to_file(
+    state: TrainingState, optimizer: AnyOptimizer, backend: Backend, dtype: str
+) -> tuple[dict[str, Any], Arrays]:
     """What a checkpoint says beside the network, and all its tensors."""
-    start, parts = progress.start, optimizer.parts(progress.start.slots)
-    arrays = schema.named(progress.params)
+    parts = optimizer.parts(state.optimizer_state)
+    arrays = schema.named(state.params)
     for k, slot in enumerate(parts.slots):
         arrays |= schema.named(slot, f"{SLOTS}{k}/")
-    arrays |= {name: _matrix(x, progress.params, backend, dtype) for name, x in parts.vectors.items()}
-    if progress.best is not None:
-        arrays |= schema.named(progress.best, BEST)
+    arrays |= {name: _matrix(x, state.params, backend, dtype) for name, x in parts.vectors.items()}
+    if state.best is not None:
+        arrays |= schema.named(state.best, BEST)
     found = {name: each if isinstance(each, np.ndarray) else backend.to_host(each) for name, each in arrays.items()}
-    found["losses"] = np.asarray(start.losses, dtype)
+    found["losses"] = np.asarray(state.losses, dtype)
     return {
-        "best_epoch": progress.best_epoch,
-        "drawn_from": plain(progress.drawn),
-        "ended": progress.ended,
-        "epoch": start.epoch,
+        "best_epoch": state.best_epoch,
+        "drawn_from": plain(state.drawn),
+        "ended": state.ended,
+        "epoch": state.epoch,
         "lbfgs": parts.numbers,
-        "limit": start.limit if math.isfinite(start.limit) else None,
-        "position": start.position,
-        "seconds": progress.seconds,
+        "limit": state.limit if math.isfinite(state.limit) else None,
+        "position": state.position,
+        "seconds": state.seconds,
         "slots": len(parts.slots),
-        "updates": start.updates,
+        "updates": state.updates,
     }, found
 
 
@@ -80,7 +82,7 @@ def from_file(
     dtype: str,
     optimizer: AnyOptimizer,
     per_epoch: int,
-) -> Progress:
+) -> TrainingState:
     """What `to_file` was given, by a training with that optimizer and so many updates an epoch.
 
     Any error is the file's. A right digest is no proof: whoever can write the file can write that too.
@@ -111,12 +113,20 @@ def from_file(
         {name: _own(arrays[name], backend, dtype) for name in VECTORS if name in arrays},
         _numbers(training["lbfgs"]),
     )
-    slots = optimizer.state_of(parts, layers, updates)
-    limit = math.inf if limit is None else _number(limit)
-    start = Start(slots, updates, epoch, position, arrays["losses"], limit)
-    best = None if best_epoch is None else params(BEST)
-    return Progress(
-        params(), start, history, best, best_epoch, _number(training["seconds"]), ended, training["drawn_from"]
+    return TrainingState(
+        params(),
+        optimizer.state_of(parts, layers, updates),
+        updates,
+        epoch,
+        position,
+        arrays["losses"],
+        math.inf if limit is None else _number(limit),
+        history,
+        None if best_epoch is None else params(BEST),
+        best_epoch,
+        _number(training["seconds"]),
+        ended,
+        training["drawn_from"],
     )
 
 
