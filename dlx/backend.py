@@ -233,8 +233,8 @@ class Backend:
         the vector of their outputs.
 
         `inputs` are nested tuples of three kinds. None stays None in every step. Of a vector on the host a step gets
-        one Python number, of a matrix on the device one row. They may have more rows than `steps`. `key` is as in
-        `compile`.
+        one Python number, of a matrix on the device one row. They may have more rows than `steps`. A step gets tuples
+        of the same types, so that it may read their parts by name. `key` is as in `compile`.
         """
         compiled = self.compile(step)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Never
 
 import numpy as np
 
-from dlx import checks, initializers, losses, nearest, network, quasi_newton, scoring
+from dlx import checks, initializers, losses, nearest, network, scoring
 from dlx.backend import Array
 from dlx.data import features, gaps, parameters, samples, targets
 from dlx.data.features import HostArray
@@ -18,7 +18,7 @@ from dlx.files import attempts, checkpoints
 from dlx.model import Network
 from dlx.network import Params
 from dlx.report import evidence
-from dlx.training import arguments, divergence, loop, progress_bar, ranges, steps
+from dlx.training import arguments, divergence, loop, progress_bar, ranges, state, steps
 from dlx.training.plan import Plan, room
 from dlx.warm_start import begun_from, known_labels, require_same_classes
 
@@ -29,7 +29,7 @@ Held = tuple[features.Rows, HostArray | None]  # rows to validate on, and the nu
 class Job(NamedTuple):
     """A training that is ready for its first update: the `net` goes on from its own parameters, or from `resumed`.
 
-    `held` are the rows to validate on. `keeper` saves the training while it runs.
+    `held` are the rows to validate on. `saver` saves the training while it runs.
     """
 
     net: Network
@@ -39,8 +39,8 @@ class Job(NamedTuple):
     held: Held | None
     listeners: Mapping[str, Sequence[arguments.Listener]]
     verbose: int
-    keeper: checkpoints.Checkpoints | None
-    resumed: loop.Progress | None
+    saver: checkpoints.Checkpoints | None
+    resumed: state.TrainingState | None
 
 
 @nearest.closed
@@ -229,7 +229,7 @@ def prepare(asked: Asked) -> Iterator[Job]:
         given = samples.for_training(
             *(X, y, *place),
             **how,
-            dense=isinstance(settings.optimizer, quasi_newton.LBFGS),
+            dense=settings.optimizer.full_batch,
             names=names,
             known=known_labels(asked.init, y),
             sample_weight=asked.sample_weight,
@@ -239,11 +239,11 @@ def prepare(asked: Asked) -> Iterator[Job]:
         if network.weighs_targets(given.weights):
             remedy = "Multiply the terms by weights in"
             gaps.require_terms(loss, plan.dims[-1], "sample_weight", "be (n,) with", remedy)
-        with checkpoints.keeping(asked.checkpoint, asked.checkpoint_every, asked.resume, attempt) as keeper:
-            if keeper is not None:
+        with checkpoints.keeping(asked.checkpoint, asked.checkpoint_every, asked.resume, attempt) as saver:
+            if saver is not None:
                 validation = share if X_val is None else _as_arrays(X_val, y_val, plan)
-                told = _identity(plan, init, X, given, names, validation)
-                keeper.agree(told, settings, X.shape[0], backend, rng, asked.rng is not None)
+                identity = _identity(plan, init, X, given, names, validation)
+                saver.agree(identity, settings, X.shape[0], backend, rng, asked.rng is not None)
             split: samples.Split = (None, None) if share is None else given.split(share, rng)
             gaps.require_in_each_column(given.target.present, split[0])
             given = given.of_mean_one(split)
@@ -257,17 +257,17 @@ def prepare(asked: Asked) -> Iterator[Job]:
             net = _network(plan, pairs, given.target.classes, names)
             net.facts = evidence.facts(plan, pairs, X, given, split, settings.patience is not None)
             resumed = None
-            if keeper is not None:
+            if saver is not None:
                 batches = -(-task.size // settings.batch_size)
-                resumed = keeper.resumed(net, settings, batches, loop.figures(task, settings, held is not None))
+                resumed = saver.resumed(net, settings, batches, loop.figures(task, settings, held is not None))
             attempt.begun = True
-            yield Job(net, task, settings, rng, held, listeners, verbose, keeper, resumed)
+            yield Job(net, task, settings, rng, held, listeners, verbose, saver, resumed)
 
 
 def run(job: Job) -> Network:
     """The network of the job, trained."""
     net, task, settings, resumed, listeners = job.net, job.task, job.settings, job.resumed, job.listeners
-    params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
+    params, done = (net.params, 0) if resumed is None else (resumed.params, resumed.epoch)
     measures = loop.measures(task, settings, job.held is not None)
 
     def validate(params: Params) -> dict[str, float]:
@@ -285,7 +285,7 @@ def run(job: Job) -> Network:
         listen(net)
     with progress_bar.progress(job.verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
         net.params, net.history = loop.train(
-            task, settings, params, job.rng, validate, report, start, keeper=job.keeper, resumed=resumed
+            task, settings, params, job.rng, validate, report, resumed, saver=job.saver
         )
     for listen in listeners["on_end"]:
         listen(net)

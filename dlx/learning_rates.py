@@ -115,8 +115,9 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
     used = {name: value for name, value in given.items() if name not in NO_PART}
     bound = inspect.signature(fit).bind(X, y, layer_dims, **used | {"rng": rng, "stream": stays, "epochs": 1})
     bound.apply_defaults()
-    if not isinstance(optimizers.get(bound.arguments["optimizer"]), optimizers.Optimizer):
-        checks.reject("optimizer", "have a learning rate", "lbfgs", "It searches for step lengths of its own.")
+    optimizer = optimizers.get(bound.arguments["optimizer"])
+    if not optimizer.takes_rate:
+        checks.reject("optimizer", "have a learning rate", optimizer.name, "It searches for step lengths of its own.")
     with prepare(Asked(**bound.arguments)) as job:
         task, settings, backend = job.task, job.settings, job.task.backend
         step, carry, _ = steps.make_step(task, settings, job.net.params)
@@ -126,7 +127,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, rng), *steps.numbers(task, settings, t, [rate])
             rows = features.some_rows(task.rows, batch, backend, task.dtype)
-            ((carry, loss),) = run(carry, rows, (None, *tables), 1)
+            ((carry, loss),) = run(carry, rows, steps.Inputs(None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
 
 

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, network, optimizers, scoring
+from dlx import checks, network, scoring
 from dlx.backend import (
     HOST,
     Array,
@@ -90,14 +90,14 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                 of_inputs = inputs.standard(given.X, rows, plan.backend) if self.standardize else None
                 self._standards = of_inputs, self._standard_of_targets(given.Y, rows, plan)
             split = rows, held_rows
-            placed, total = self._rows(given, split, plan, dense=hyperparameters.is_lbfgs(self))
+            placed, total = self._rows(given, split, plan, dense=settings.optimizer.full_batch)
             held = self._held(given, held_out, placed, held_rows, plan)
             plan = plan._replace(l2=ranges.penalty(self.alpha, total, plan.dtype))
             task = plan.task(placed, rows)
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task, held, rule, hooks)
-            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = parameters.own_params(pairs, plan.backend, plan.dtype)
+            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan, params)
             try:
                 with watch.shown(settings.epochs, n, part):
                     params, _ = loop.train(
@@ -205,7 +205,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
 
     def _finish(self, plan: Plan, settings: steps.Settings, watch: Watch, params: Params, n: int) -> None:
         """The fitted attributes."""
-        history, stochastic = watch.history, not hyperparameters.is_lbfgs(self)
+        history, stochastic = watch.history, not settings.optimizer.full_batch
         self.__dict__.update(self._fitted(plan, params if watch.best is None else watch.best))
         losses = history.get("loss", [])  # none, where Ctrl-C came before the first
         self.n_iter_, self.loss_ = len(losses), losses[-1] if losses else math.nan
@@ -220,8 +220,8 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         self.t_ += n * self.n_iter_ if stochastic else 0
         self._no_improvement_count = watch.rule.count
         self.__dict__.pop("_optimizer", None)
-        if isinstance(settings.optimizer, optimizers.Optimizer) and watch.end is not None:
-            slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
+        if stochastic and watch.end is not None:
+            slots = each_slot(watch.end.optimizer_state, lambda x: _leave(x, plan))
             updates, own = watch.end.updates, callable(self.learning_rate)  # which may end with the last update
             rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)
             self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)

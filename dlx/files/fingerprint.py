@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dlx import quasi_newton
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.data import features, sparse
 from dlx.files import schema
 from dlx.losses import Loss
-from dlx.optimizers import Optimizer
 from dlx.schedules import Losses, Schedule
 from dlx.training import loop
 
@@ -33,10 +31,6 @@ def told(value: Any, backend: Backend) -> Any:
         return value
     if isinstance(value, Activation | Loss):
         return schema.described(value) or schema.OWN
-    if isinstance(value, Optimizer):
-        return {"name": value.name, "weight_decay": value.weight_decay, **told(value.settings, backend)}
-    if isinstance(value, quasi_newton.LBFGS):
-        return {"name": "lbfgs", **told(value._asdict(), backend)}
     if isinstance(value, Mapping):
         return {str(name): told(each, backend) for name, each in value.items()}
     if isinstance(value, tuple):
