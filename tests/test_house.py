@@ -112,6 +112,22 @@ def makes_rows(tree):
                 yield from (f"{file}.{alias.name}" for alias in node.names if alias.name in ROWS[file])
 
 
+def asks_a_kind(tree, file):
+    """Questions that an optimizer or a loss answers by itself: which optimizer it is, which targets it takes."""
+    knows_optimizers = file in ("optimizers", "quasi_newton", "training/arguments")
+    knows_targets = file == "losses" or room_of(file) == "data"
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]) if not knows_optimizers:
+                names = {
+                    each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in ast.walk(kind)
+                }
+                if names & {"LBFGS", "Optimizer", "AnyOptimizer"}:
+                    yield f"asks which optimizer it is: line {node.lineno}"
+            case ast.Attribute(attr="targets") if not knows_targets:
+                yield f"asks which targets a loss takes: line {node.lineno}"
+
+
 def docstring_lines(tree):
     """How many lines are docstrings, whose equations and sources may take the room they need."""
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
@@ -147,6 +163,7 @@ def violations(place, source):
         above = [name for name in files(tree) if FLOOR.get(room_of(name), len(FLOORS)) > here]
         found += [f"imports dlx.{name.replace('/', '.')}" for name in above]
         found += [f"asks for a library: line {n.lineno}" for n in ast.walk(tree) if asks_for_a_library(n)]
+        found += asks_a_kind(tree, file)
         found += [f"makes rows by {part}" for part in makes_rows(tree) if file != "data/samples"]
         found += [] if room in FLOOR else ["has no room: give it one in FLOORS"]
     return found + [f"imports {module}" for module in sorted(foreign)]
@@ -246,6 +263,11 @@ def test_every_folder_is_installed():
         ("dlx/fitting", "from dlx.data import targets\nx = targets.check(y)", ["makes rows by targets.check"]),
         ("dlx/plot/figures", "from dlx.data.targets import place, on_host", ["makes rows by targets.place"]),
         ("dlx/model", "from dlx.data import features\nfeatures.unplaced(X)", ["makes rows by features.unplaced"]),
+        ("dlx/fitting", "isinstance(x, quasi_newton.LBFGS)", ["asks which optimizer it is: line 1"]),
+        ("dlx/training/loop", "\nisinstance(x, Optimizer | int)", ["asks which optimizer it is: line 2"]),
+        ("dlx/training/arguments", "isinstance(x, quasi_newton.LBFGS)", []),
+        ("dlx/model", "x = self.loss.targets", ["asks which targets a loss takes: line 1"]),
+        ("dlx/data/gaps", "x = loss.targets", []),
         ("dlx/attic", "x = 1", ["has no room: give it one in FLOORS"]),
         ("backends/_torch", "import torch\nimport numpy\nfrom dlx.backend import Backend\nfrom . import a", []),
         ("backends/_torch", "import jax", ["imports jax"]),
