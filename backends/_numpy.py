@@ -9,12 +9,11 @@ import math
 import os
 import sys
 import types
-import warnings
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, Namespace, host_array, namespace_of
+from dlx.backend import Array, Backend, Function, Namespace, host_array, namespace_of, warn
 
 from . import _numpy_loops, no_device
 
@@ -139,7 +138,7 @@ class NumpyBackend(Backend):
         except Exception as reason:  # numba refuses releases of NumPy that are newer than itself
             if not (isinstance(reason, ModuleNotFoundError) and reason.name == "numba"):
                 text = f"numba is installed but cannot be imported, so that training is slower: {reason}"
-                warnings.warn(text, stacklevel=4)
+                warn(text)
             return self
         found = copy.copy(self)
         found.compiles = True

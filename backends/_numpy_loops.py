@@ -16,12 +16,13 @@ import math
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dlx.backend import warn
 
 from ._blocks import in_blocks
 
@@ -185,10 +186,9 @@ def compiled(name: str, loop: Loop, arguments: Sequence[Any]) -> Formula:
     except (OSError, RuntimeError):  # no folder to write to, or no room
         return _in_memory(name, loop.source)
     except Exception as reason:  # numba's words for a damaged file are EOFError, ValueError, UnpicklingError ...
-        warnings.warn(
+        warn(
             f"what was compiled cannot be read from the cache below {folder.parent}, so that loops are compiled anew; "
             f"delete {folder} and numba's files beside it: {type(reason).__name__}: {reason}",
-            stacklevel=2,
         )
         return _in_memory(name, loop.source)
     return function

@@ -19,6 +19,7 @@ import array_api_compat
 import numpy as np
 
 from dlx.checks import reject
+from dlx.checks import warn as warn
 from dlx.host import HostArray, as_numpy, way_to_host
 from dlx.nesting import each_of, rows_of
 

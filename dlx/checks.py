@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
+
+BETWEEN = ("dlx", "contextlib", "sklearn", "joblib")  # whose calls may lie between the user's and a warning
 
 
 def reject(name: str, rule: str, got: object, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
     """Raise an error in the one form that all errors of dlx have; `kind` is its type."""
     raise kind(f"`{name}` must {rule}; got {got}. {remedy}")
+
+
+def warn(text: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that called dlx, however many calls lie between."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, kind, stacklevel=level)
 
 
 def number(

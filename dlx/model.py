@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -434,7 +433,7 @@ class Network:
             self.backend = make(*arguments)
             self.backend.dtype(self.dtype)
         except (BackendNotInstalled, BackendUnavailable, ValueError, TypeError) as reason:
-            warnings.warn(f"the network was unpickled on numpy, not on {arguments[0]}: {reason}", stacklevel=2)
+            checks.warn(f"the network was unpickled on numpy, not on {arguments[0]}: {reason}")
             self.backend = get_backend("numpy")
         with self.backend.scope():
             self.params = parameters.own_params(state["params"], self.backend, self.dtype)

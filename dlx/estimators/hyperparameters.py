@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -119,9 +118,7 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
     """How to train on `n` rows, `before` of which were seen in earlier trainings."""
     batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
     if batch_size > n:
-        warnings.warn(
-            f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.", stacklevel=5
-        )
+        checks.warn(f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.")
         batch_size = n
     chosen = optimizer(est)
     planned = est.max_iter * -(-n // batch_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
-from dlx import losses, optimizers, scoring
+from dlx import checks, losses, optimizers, scoring
 from dlx.data import features
 from dlx.estimators import hyperparameters, stopping
 from dlx.estimators.callbacks import Hooks
@@ -143,11 +142,10 @@ class Watch:
         full_batch, done = self.optimizer.full_batch, len(self.history.get("loss", []))
         exhausted = full_batch and self.end is not None and self.end.updates >= self.est.max_fun
         if exhausted or (done == epochs and not self.stopped):
-            warnings.warn(
+            checks.warn(
                 f"The training has not converged after {done} iterations, the maximum. Raise max_iter"
                 f"{' or max_fun' if full_batch else ''}, scale the data, or raise tol.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def require_good_best(self) -> None:
@@ -174,7 +172,7 @@ class Watch:
             self.best, which = first(), "weights that it began with"
         for figures in () if reason.after_all else self.history.values():
             figures.append(math.nan)
-        warnings.warn(f"training diverged; the {which} are kept. {reason}", ConvergenceWarning, stacklevel=6)
+        checks.warn(f"training diverged; the {which} are kept. {reason}", ConvergenceWarning)
         self.stopped, self.end = True, None  # the optimizer's slots are those of the divergence
         return self.best
 

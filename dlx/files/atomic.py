@@ -11,7 +11,6 @@ import socket
 import stat
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def warn_once(folder: Path, what: str, loss: str) -> None:
     """Warn `what` the file system of a folder lacks, and which `loss` that may cause, at the first time only."""
     if (str(folder), what) not in _WARNED:
         _WARNED.add((str(folder), what))
-        warnings.warn(f"{folder} {what}; {loss}.", stacklevel=3)
+        checks.warn(f"{folder} {what}; {loss}.")
 
 
 _WARNED: set[tuple[str, str]] = set()

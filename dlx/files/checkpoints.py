@@ -8,7 +8,6 @@ import json
 import os
 import re
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -133,7 +132,7 @@ class Checkpoints:
             text = (
                 f"the training in {self.folder} was ended by a rule after {state.epoch} epochs and is returned as it is"
             )
-            warnings.warn(f"{text}; resume='ignore' starts anew.", stacklevel=3)
+            checks.warn(f"{text}; resume='ignore' starts anew.")
         if not state.ended and state.epoch < settings.epochs:
             _warn_of_other_bits(self.folder, self.newest[0][TRAINING]["settings"].get("arithmetic"), net.backend)
         self.updates, self.at = state.updates, (state.epoch, state.position)
@@ -288,7 +287,7 @@ def _newest(paths: Sequence[Path]) -> tuple[tuple[dict[str, Any], Arrays] | None
         except container.FileError as reason:
             if k == len(paths) - 1:
                 raise container.FileError(f"{reason} Or pass resume='ignore' to start anew.") from reason
-            warnings.warn(f"the checkpoint before is used: {reason}", stacklevel=6)
+            checks.warn(f"the checkpoint before is used: {reason}")
     return None, 0
 
 
@@ -305,7 +304,7 @@ def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
     if differ:
         what = container.escaped(", ".join(f"{name} was {was[name]} and is {now[name]} now" for name in differ))
         text = f"the training in {folder} goes on, but perhaps not to the same bits: {what}"
-        warnings.warn(f"{text}. Where bits matter, go on with what it was.", stacklevel=4)
+        checks.warn(f"{text}. Where bits matter, go on with what it was.")
 
 
 def _shown(value: Any) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import signal
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from dlx import network
+from dlx import checks, network
 from dlx.backend import Backend
 from dlx.network import Layer, Params
 from dlx.schedules import Losses
@@ -180,7 +179,7 @@ def train(
             interrupted = True
     if interrupted:
         text = f"training was interrupted after {len(monitor.watched)} epochs; the weights so far are kept."
-        warnings.warn(text, stacklevel=4)
+        checks.warn(text)
     monitor.require_good(params)
     return params if monitor.best is None else monitor.best, monitor.history
 
