@@ -204,12 +204,12 @@ def fit(
     """
     asked = Asked(**locals())
     nearest.refuse(unknown, "fit", fit)
-    with prepare(asked) as job:
+    with prepare(X, y, asked) as job:
         return run(job)
 
 
 @contextlib.contextmanager
-def prepare(asked: Asked) -> Iterator[Job]:
+def prepare(X: Any, y: Any, asked: Asked) -> Iterator[Job]:
     """The job that the arguments of `fit` ask for, all of them checked.
 
     An argument that is refused leaves no trace. What the job holds on to, such as the folder of its checkpoints, is let
@@ -218,9 +218,9 @@ def prepare(asked: Asked) -> Iterator[Job]:
     listeners, verbose = arguments.listeners(asked.callbacks), arguments.verbosity(asked.verbose)
     rng = arguments.generator(asked.rng)
     X_val, y_val, share = arguments.validation_source(asked.validation)
-    names = features.names_of(asked.X)
+    names = features.names_of(X)
     features.require_names(X_val, names, "X_val")
-    plan, settings, init, X, y = _plan(asked, X_val, y_val)
+    plan, settings, init, X, y = _plan(X, y, X_val, y_val, asked)
     backend, dtype, loss = plan.backend, plan.dtype, plan.loss
     with attempts.unmoved(rng) as attempt, room(X, plan, settings):
         stays = arguments.streaming(asked.stream, X, settings.optimizer)
@@ -292,7 +292,7 @@ def run(job: Job) -> Network:
     return net
 
 
-def _plan(asked: Asked, X_val: Any, y_val: Any) -> tuple[Plan, steps.Settings, Any, Array, HostArray]:
+def _plan(X: Any, y: Any, X_val: Any, y_val: Any, asked: Asked) -> tuple[Plan, steps.Settings, Any, Array, HostArray]:
     """What is to be trained, how, and from which weights; X where it lies, and y on the host: their kinds decide."""
     dims = arguments.widths(asked.layer_dims)
     hidden = parameters.hidden_activations(asked.activation, len(dims) - 2)
@@ -303,15 +303,15 @@ def _plan(asked: Asked, X_val: Any, y_val: Any) -> tuple[Plan, steps.Settings, A
     l2 = checks.number("l2", asked.l2, low=0, remedy="Use 1e-4, or 0 for none.")
     l1 = checks.number("l1", asked.l1, low=0, remedy="Use 1e-4, or 0 for none.")
     dropout = arguments.dropout_rates(asked.dropout, len(hidden), settings.optimizer)
-    init = arguments.initializer(begun_from(asked.init, hidden, asked.X), dims)
-    arrays = {"X": asked.X, "y": asked.y, "sample_weight": asked.sample_weight, "X_val": X_val, "y_val": y_val}
+    init = arguments.initializer(begun_from(asked.init, hidden, X), dims)
+    arrays = {"X": X, "y": y, "sample_weight": asked.sample_weight, "X_val": X_val, "y_val": y_val}
     arrays |= parameters.named(init if isinstance(init, list) else [], "init")
     backend = common_backend(asked.backend, arrays)
-    X = features.real_rows(asked.X, backend, dims[0])
+    X = features.real_rows(X, backend, dims[0])
     dtype = features.working_dtype(asked.dtype, X)
     backend.dtype(dtype)
     with backend.scope():
-        y = targets.on_host(asked.y, backend)
+        y = targets.on_host(y, backend)
     loss = arguments.loss_for(asked.loss, y if asked.missing == "raise" else gaps.whole_rows(y), dims[-1])
     settings = ranges.in_dtype(dtype, settings, hidden, loss, l2=l2, l1=l1)
     missing = gaps.missing_rule(asked.missing, loss, dims[-1])

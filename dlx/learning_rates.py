@@ -118,7 +118,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
     optimizer = optimizers.get(bound.arguments["optimizer"])
     if not optimizer.takes_rate:
         checks.reject("optimizer", "have a learning rate", optimizer.name, "It searches for step lengths of its own.")
-    with prepare(Asked(**bound.arguments)) as job:
+    with prepare(X, y, Asked(**bound.arguments)) as job:
         task, settings, backend = job.task, job.settings, job.task.backend
         step, carry, _ = steps.make_step(task, settings, job.net.params)
         run = backend.loop(step)
