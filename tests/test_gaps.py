@@ -285,7 +285,7 @@ def test_the_loss_of_zero_scores_leaves_gaps_out(be):
 
 def test_a_diagnosis_leaves_gaps_out(be):
     net = fit(backend=be, validation=0.2)
-    seen = evidence.gather(net, X, HOLEY, (X, HOLEY))
+    seen = evidence.collect(net, X, HOLEY, (X, HOLEY))
     mean = np.nanmean(HOLEY, axis=0)
     expected = [(((Z - REAL) ** 2)[PRESENT]).sum() / N for Z in (np.zeros(K), mean)]
     assert seen.guesses == pytest.approx(expected, rel=1e-9)
