@@ -98,8 +98,8 @@ def find_learning_rate(
     --------
     >>> import dlx, numpy as np
     >>> X = np.random.default_rng(0).standard_normal((500, 3))
-    >>> found = dlx.find_learning_rate(X, X @ [1.0, 2.0, 3.0], (3, 16, 1), rng=0)
-    >>> 1e-3 < found.suggestion < found.diverges
+    >>> search = dlx.find_learning_rate(X, X @ [1.0, 2.0, 3.0], (3, 16, 1), rng=0)
+    >>> 1e-3 < search.suggestion < search.diverges
     True
     """
     lowest = checks.number("lowest", lowest, low=0, above=True, remedy="Use 1e-6, for example.")

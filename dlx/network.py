@@ -42,7 +42,7 @@ class Formulas(NamedTuple):
     """The formulas and constants of one network, bound to one array library.
 
     `transpose`, `product`, `sum_rows` and `sum_squares` are those of the backend, `hidden` has an entry for each hidden
-    layer, `kept` is the formula of dropout's masks, and `dropout` holds the rates.
+    layer, `dropout_mask` is the formula of masks, and `dropout` holds the rates.
     """
 
     xp: Namespace
@@ -54,7 +54,7 @@ class Formulas(NamedTuple):
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
-    kept: Callable[..., Array]
+    dropout_mask: Callable[..., Array]
     dropout: tuple[float, ...]
     l2: float | Array | None  # None without this penalty
     l1: float | Array | None
@@ -106,7 +106,7 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
         rate = net.dropout[l]
         mask = None
         if keys is not None and rate > 0:
-            mask = dropout.mask(net.xp, keys[l], a, rate, net.device, net.kept)
+            mask = dropout.mask(net.xp, keys[l], a, rate, net.device, net.dropout_mask)
         trace.Zs.append(Z)
         trace.fs.append(a)
         trace.masks.append(mask)

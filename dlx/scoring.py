@@ -190,25 +190,25 @@ def validation_figures(
     net: network.Formulas,
     loss: losses.Loss,
     params: Params,
-    held: features.Rows,
+    rows: features.Rows,
     w: Array | None,
     tie: bool = True,
     numbers: HostArray | None = None,
 ) -> dict[str, float]:
-    """The loss, without penalties, and the score of validation rows: the rows of `held` with these numbers (None: all).
+    """The loss, without penalties, and the score of validation rows: those of `rows` with these numbers (None: all).
 
-    The weights in `held` have mean 1 over these rows. `w`, (n, 1) or (n, K), are the weights of the score, with one row
-    for each row of `held`. `tie` is as in `answers`.
+    The weights in `rows` have mean 1 over the validation rows. `w`, (n, 1) or (n, K), are the weights of the score,
+    with one row for each row of `rows`. `tie` is as in `answers`.
     """
     sizes_and_losses = []
 
     def answered() -> Iterator[Block]:
         predictor, answer = Predictor(backend, net, params), (answers(loss, tie), ("answers", tie))
-        for first, last, decided, mean in _answers_and_losses(predictor, held, numbers, answer):
+        for first, last, decided, mean in _answers_and_losses(predictor, rows, numbers, answer):
             sizes_and_losses.append((last - first, mean))
             yield first, last, decided
 
-    score = figure_of_merit(backend, loss, held.Y, w, answered(), numbers)
+    score = figure_of_merit(backend, loss, rows.Y, w, answered(), numbers)
     return {"validation_loss": _mean(sizes_and_losses), "validation_score": score}
 
 
