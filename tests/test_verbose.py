@@ -143,7 +143,9 @@ def test_a_warning_names_the_line_of_the_user(tmp_path):
     X, y = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 2
     calls = {
         "not converged": lambda: dlx.MLPClassifier((2,), max_iter=2, random_state=0).fit(X, y),
-        "is more than the 20 rows": lambda: dlx.MLPClassifier((2,), max_iter=2, batch_size=50, random_state=0).fit(X, y),
+        "is more than the 20 rows": lambda: dlx.MLPClassifier((2,), max_iter=2, batch_size=50, random_state=0).fit(
+            X, y
+        ),
         "ended by a rule": lambda: [
             dlx.fit(X, y, (2, 2), epochs=epochs, callbacks=lambda net: True, checkpoint=tmp_path, rng=0)
             for epochs in (3, 4)

@@ -242,7 +242,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                 Layer(backend.asarray(W, dtype), backend.asarray(parameters.reshaped(b, (1, -1)), dtype))
                 for W, b in zip(self.coefs_, self.intercepts_, strict=True)
             )
-            asked = scoring.Asked(backend, network.bind(backend, dtype, self._hidden, self._fitted_loss), params)
+            asked = scoring.Predictor(backend, network.bind(backend, dtype, self._hidden, self._fitted_loss), params)
             if self._standards[0] is not None:
                 units = tuple(backend.asarray(each, dtype) for each in self._standards[0])
                 asked = asked._replace(prepare=inputs.in_units, constants=units, kind="in units")

@@ -92,7 +92,7 @@ def to_onnx(est: Any, path: Any, opset: int | None = None) -> None:
     ValueError
         It has functions of the user's own, or has seen one class alone; or `opset` is out of range.
     """
-    onnx_model.to_onnx(path, parts(est), opset)
+    onnx_model.write(path, parts(est), opset)
 
 
 def parts(est: Any) -> onnx_model.Parts:

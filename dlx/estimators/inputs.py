@@ -119,7 +119,7 @@ def explained(loss: losses.Loss, y: Any, predicted: Any, sample_weight: Any) -> 
     how = {"missing": None, "sample_weight": w}
     given = samples.of_rows(P, targets.on_host(y, host), loss, P.shape[1], host, **how)
     Y, weights = given.target.Y.astype(np.float64), given.weights
-    return scoring.explained(
+    return scoring.r2_or_d2(
         loss, lambda a, b: Y[a:b], lambda a, b: None if weights is None else weights[a:b], len(P), [(0, len(P), P)]
     )
 
