@@ -13,23 +13,23 @@ def in_blocks(
     rows: int,
     empty: Callable[[Any], Any],
 ) -> Any:
-    """The formula on so many rows at a time of the arguments that are `sliced`; the first of them has all rows.
+    """The result of the formula, computed on pieces of `rows` rows of the arguments that are `sliced`.
 
-    A result that is one of the arguments was written in place; of any other the pieces are copied into a new array,
-    for which ``empty(piece)`` makes room.
+    The first sliced argument has all rows. A result that is one of the arguments was written in place. The pieces of
+    any other result are copied into a new array, which ``empty(piece)`` makes.
     """
     n = next(x for x, is_sliced in zip(arguments, sliced, strict=True) if is_sliced).shape[0]
     whole: list[Any] = []
-    fresh: list[int] = []  # which of the results are new arrays
+    created: list[int] = []  # the numbers of the results that are new arrays
     results: Any = ()
     for first in range(0, n, rows):
         part = [x[first : first + rows] if is_sliced else x for x, is_sliced in zip(arguments, sliced, strict=True)]
         results = formula(*part)
         pieces = results if isinstance(results, tuple) else (results,)
         if not whole:
-            own = [next((k for k, piece in enumerate(part) if piece is each), None) for each in pieces]
-            whole = [empty(each) if k is None else arguments[k] for k, each in zip(own, pieces, strict=True)]
-            fresh = [k for k, place in enumerate(own) if place is None]
-        for k in fresh:
+            places = [next((k for k, x in enumerate(part) if x is piece), None) for piece in pieces]
+            whole = [empty(piece) if k is None else arguments[k] for k, piece in zip(places, pieces, strict=True)]
+            created = [k for k, place in enumerate(places) if place is None]
+        for k in created:
             whole[k][first : first + rows] = pieces[k]
     return tuple(whole) if isinstance(results, tuple) else whole[0]

@@ -8,9 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Self
 
-import numpy as np
-
-from dlx.backend import Array, Backend, Function, Namespace, namespace_of
+from dlx.backend import Array, Backend, Function, HostArray, Namespace, namespace_of
 
 from . import importing, no_device, unavailable
 
@@ -25,8 +23,8 @@ with importing(
 class CupyBackend(Backend):
     """CuPy arrays on one CUDA device.
 
-    CuPy's creation functions ignore their ``device`` argument, so everything happens inside `scope`, which
-    makes this device the current one.
+    CuPy's creation functions ignore their ``device`` argument. So everything happens inside `scope`, which makes this
+    device the current one.
     """
 
     name = "cupy"
@@ -34,7 +32,7 @@ class CupyBackend(Backend):
 
     @classmethod
     def open(cls, device: str | None) -> Self:
-        """Of "cupy" (the current device) or "cupy:1"; a matrix product must really run there."""
+        """The backend for "cupy", the current device, or "cupy:1"; raises unless a matrix product runs there."""
         if not (device or "0").isdecimal():
             raise ValueError(
                 f"`backend` must name a CUDA device by its number; got 'cupy:{device}'. Use 'cupy:0' or the like."
@@ -51,48 +49,48 @@ class CupyBackend(Backend):
 
     @classmethod
     def of(cls, array: Array) -> Self:
-        """The device that holds `array`."""
+        """The backend of the device that holds `array`."""
         return cls(_namespace(array.device.id), array.device)
 
     @property
     def device_name(self) -> str:
-        """As in a selector: "1"."""
+        """The device as in a selector: "1"."""
         return str(self.device.id)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """From the host, or from any CUDA device."""
+        """`x`, from the host or any CUDA device, on this device."""
         with self.scope():
             return super().asarray(x, dtype)
 
     def copy(self, x: Array) -> Array:
-        """The same values in memory of their own."""
+        """A copy of `x` in its own memory."""
         with self.scope():
             return x.copy()
 
-    def to_host(self, x: Array) -> np.ndarray[Any, Any]:
-        """One copy from the device; waits for it."""
-        found: np.ndarray[Any, Any] = cupy.asnumpy(x)
-        return found
+    def to_host(self, x: Array) -> HostArray:
+        """`x` as a NumPy array, by one copy from the device."""
+        host: HostArray = cupy.asnumpy(x)
+        return host
 
     def transpose(self, x: Array) -> Array:
-        """A view, without the cost of a function's call."""
+        """A view by an attribute, which is faster than a function."""
         return x.mT
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """cuBLAS, straight into `out`."""
+        """The product a b by cuBLAS, written directly to `out`."""
         return cupy.matmul(a, b, out=out)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
-        """One reduction, straight into `out`."""
+        """The sum over rows by one reduction, written directly to `out`."""
         return cupy.sum(x, axis=-2, keepdims=True, out=out)
 
     def fuse(self, function: Function, name: str) -> Function:
-        """cupy.fuse: one kernel, compiled at its first call for each combination of dtypes."""
+        """The formula as one kernel of cupy.fuse, compiled at the first call for each combination of dtypes."""
         fused: Function = cupy.fuse(kernel_name=f"dlx_{name}")(function)
         return fused
 
     def release_memory(self) -> None:
-        """Empty CuPy's memory pools; arrays in use stay."""
+        """Empty CuPy's memory pools. Arrays in use stay."""
         with self.scope():
             cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
@@ -103,12 +101,13 @@ class CupyBackend(Backend):
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """This device is the current one; a Device of its own, for it remembers where to return to."""
+        """The context in which this device is the current one."""
+        # A new Device object for each scope, as it stores the device to return to.
         with super().scope(), cupy.cuda.Device(self.device.id):
             yield
 
     def describe(self) -> dict[str, str]:
-        """Its float32 products are TF32 only where CUPY_TF32 is 1."""
+        """As in `Backend`, with CUPY_TF32: float32 products are TF32 only if it is 1."""
         runtime = cupy.cuda.runtime
         names = [runtime.getDeviceProperties(index)["name"].decode() for index in range(runtime.getDeviceCount())]
         return {
@@ -119,13 +118,14 @@ class CupyBackend(Backend):
         }
 
     def arithmetic(self) -> dict[str, str]:
-        """Its kernels are those of the device and of the CUDA release."""
-        facts, name = self.describe(), cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
-        return {each: facts[each] for each in ("version", "CUDA", "CUPY_TF32")} | {"device": name}
+        """The versions of CuPy and CUDA and the device, which decide the kernels."""
+        description, name = self.describe(), cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
+        return {key: description[key] for key in ("version", "CUDA", "CUPY_TF32")} | {"device": name}
 
 
-@functools.cache  # an error is not cached: what was mended works at once
+@functools.cache  # an error is not cached, so that a mended installation works at once
 def _namespace(index: int) -> Namespace:
+    """CuPy's namespace, after a matrix product has run on this device."""
     try:  # a missing cuBLAS or NVRTC shows only at the first kernel and the first product
         with cupy.cuda.Device(index):
             one = cupy.ones((2, 2), dtype=cupy.float32)  # a product of (1, 1) arrays does not call cuBLAS

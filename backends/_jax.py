@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, Loop, host_array
+from dlx.backend import Array, Backend, Function, HostArray, Loop, host_array
 
 from . import importing, no_device, unavailable
 
@@ -20,13 +20,13 @@ with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
     import jax
 
 
-SECONDS_AT_ONCE = 0.5  # a call copies its carry, which Ctrl-C must find whole; so not much less
-MOST_COMPILED = 64  # functions, each of which holds a megabyte or two of machine code and its compiler's leftovers
-FEW_ROWS = 1 << 16  # up to so many are extended to one of a few sizes
-SIZES = (1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, FEW_ROWS)  # of samples that are trained on
-BLOCKS = (1 << 11, 1 << 5)  # rows of a block of which each row is computed by itself
+SECONDS_AT_ONCE = 0.5  # of a compiled loop. A call copies its carry, which Ctrl-C must find whole; so not much less
+MOST_COMPILED = 64  # functions that are cached; each takes a megabyte or two of machine code and compiler data
+FEW_ROWS = 1 << 16  # up to this many rows are extended to one of a few sizes
+SIZES = (1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, FEW_ROWS)  # of the samples to train on
+BLOCKS = (1 << 11, 1 << 5)  # rows of the large and the small block of `rowwise`
 _LOCK = threading.Lock()
-_COMPILED: dict[Hashable, Callable[..., Any]] = {}  # for one fit or prediction, ready for the next of the same kind
+_COMPILED: dict[Hashable, Callable[..., Any]] = {}  # compiled functions by key, for later fits and predictions
 
 
 class JaxBackend(Backend):
@@ -39,7 +39,7 @@ class JaxBackend(Backend):
 
     @classmethod
     def open(cls, device: str | None) -> Self:
-        """Of "jax" (JAX's first device), "jax:cpu", "jax:gpu", "jax:gpu:1", "jax:tpu" ..."""
+        """The backend for "jax", which is JAX's first device, "jax:cpu", "jax:gpu", "jax:gpu:1", "jax:tpu" ..."""
         platform, colon, index = (device or "").partition(":")
         if device and (not platform or platform.isdecimal() or (colon and not index)):
             no_device("jax", device, [_device_name(known) for known in jax.local_devices()])
@@ -54,7 +54,7 @@ class JaxBackend(Backend):
 
     @classmethod
     def of(cls, array: Array) -> Self:
-        """Of a single-device array; a sharded one has no one device."""
+        """The backend of an array on a single device; raises for a sharded array, which has several."""
         devices = array.devices()
         if len(devices) != 1:
             raise ValueError(
@@ -65,11 +65,11 @@ class JaxBackend(Backend):
 
     @property
     def device_name(self) -> str:
-        """As in a selector: "gpu:1"."""
+        """The device as in a selector: "gpu:1"."""
         return _device_name(self.device)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Few rows are converted on the host: jax.numpy would compile a conversion for each shape."""
+        """As in `Backend`. Few rows are converted on the host, as jax.numpy would compile for each shape."""
         if isinstance(x, jax.core.Tracer) or not _is_few(x):
             return super().asarray(x, dtype)
         host = x if isinstance(x, jax.Array) else host_array(x)
@@ -77,86 +77,86 @@ class JaxBackend(Backend):
         return jax.device_put(host if host.dtype == target else np.asarray(host).astype(target), self.device)
 
     def copy(self, x: Array) -> Array:
-        """By way of the host, where it compiles nothing."""
+        """A copy of `x`. Few rows go by way of the host, where nothing is compiled."""
         return jax.device_put(np.array(x), self.device) if _is_few(x) else super().copy(x)
 
     def padded(self, n: int) -> int | None:
-        """The next of a few sizes; many rows stay as many, so that their own number is compiled for."""
+        """The next of a few sizes. Many rows are not extended, and compiled for their own number."""
         return next((size for size in SIZES if size >= n), n)
 
-    def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
-        """Few rows by way of the host."""
+    def take(self, x: Array, numbers: HostArray) -> Array:
+        """A copy of the rows with these numbers. Few rows go by way of the host."""
         if not _is_few(x):
             return super().take(x, numbers)
         return jax.device_put(np.take(np.asarray(x), numbers, axis=0), self.device)
 
     def zeros_like(self, x: Array) -> Array:
-        """By way of the host."""
+        """Zeros by way of the host, where nothing is compiled."""
         return jax.device_put(np.zeros(x.shape, x.dtype), self.device)
 
     def seems_finite(self, x: Array) -> bool:
-        """Few rows are looked at on the host."""
+        """As in `Backend`. Few rows are checked on the host."""
         return bool(np.isfinite(np.asarray(x)).all()) if _is_few(x) else super().seems_finite(x)
 
-    def to_host(self, x: Array) -> np.ndarray[Any, Any]:
-        """A NumPy array, in the caller's own memory: JAX's own view is read-only."""
+    def to_host(self, x: Array) -> HostArray:
+        """`x` as a NumPy array in its own memory, as JAX's view of its memory is read-only."""
         return np.array(x)
 
-    def stack_to_host(self, scalars: Any) -> np.ndarray[Any, Any]:
-        """Fetched side by side: a stack of hundreds of operands would be compiled first."""
+    def stack_to_host(self, scalars: Any) -> HostArray:
+        """The arrays, fetched side by side and stacked on the host: JAX would compile a stack of hundreds of them."""
         return np.asarray(jax.device_get(list(scalars)))
 
     def synchronize(self) -> None:
-        """Wait for every array on the platform: JAX has no barrier."""
+        """Wait for all arrays on the platform, as JAX has no barrier."""
         jax.block_until_ready(jax.live_arrays(self.device.platform))
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """New arrays go to this device."""
+        """The context in which new arrays go to this device."""
         with super().scope(), jax.default_device(self.device):
             yield
 
     def out_of_memory(self, error: Exception) -> bool:
-        """XLA says so by its status code."""
+        """Whether `error` has XLA's status code for too little memory."""
         return isinstance(error, MemoryError) or (
             isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
         )
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
-        """jax.jit: traced once for each set of shapes."""
+        """The function by jax.jit, which compiles it once for each set of shapes."""
         compiled: Function = _compiled(None if key is None else (self.selector, key), function)
         return compiled
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
-        """One compiled function for each size of a block, to which rows are extended on the host.
+        """As in `Backend`, by one compiled function for each size of a block, to which rows are extended on the host.
 
-        What promises no key, a user's own function, is not compiled as a whole: the next call could not use it again.
+        A user's own function, which has no key, is not compiled as a whole, as the next call could not use it again.
         """
 
         def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            many, given = function, jax.tree.leaves(X)
+            many, arrays = function, jax.tree.leaves(X)
             if key is not None:
-                shapes = [(each.shape, str(each.dtype)) for each in jax.tree.leaves(constants)]
-                shapes += [(each.shape[1:], str(each.dtype)) for each in given]
+                shapes = [(array.shape, str(array.dtype)) for array in jax.tree.leaves(constants)]
+                shapes += [(array.shape[1:], str(array.dtype)) for array in arrays]
                 many = _compiled((self.selector, "rowwise", key, *shapes), function)
-            n = given[0].shape[0]
+            n = arrays[0].shape[0]
             if n > FEW_ROWS or n in BLOCKS:
-                found = many(constants, jax.tree.map(self.asarray, X))
-                return jax.tree.map(self.to_host, found) if to_host else found
+                rows = many(constants, jax.tree.map(self.asarray, X))
+                return jax.tree.map(self.to_host, rows) if to_host else rows
             host, blocks = jax.tree.map(np.asarray, X), list(_blocks(n))
-            parts = [many(constants, jax.tree.map(functools.partial(self._block, block=each), host)) for each in blocks]
-            found = jax.tree.map(functools.partial(_joined, blocks=blocks), parts[0], *parts[1:])
-            return found if to_host else jax.device_put(found, self.device)
+            parts = [many(constants, jax.tree.map(functools.partial(self._block, block=b), host)) for b in blocks]
+            rows = jax.tree.map(functools.partial(_joined, blocks=blocks), parts[0], *parts[1:])
+            return rows if to_host else jax.device_put(rows, self.device)
 
         return call
 
-    def _block(self, x: np.ndarray[Any, Any], block: tuple[int, int, int]) -> Array:
-        """Those rows of the host, extended."""
+    def _block(self, x: HostArray, block: tuple[int, int, int]) -> Array:
+        """The rows of the block, extended to its size and brought to the device."""
         first, last, size = block
         return jax.device_put(_extended(x[first:last], size), self.device)
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
-        """Many steps in one compiled loop; it comes back after a second at most, or a step, for Ctrl-C."""
+        """Many steps in one compiled loop, which yields after a second at most, or after one step, for Ctrl-C."""
         alone = _compiled(None, functools.partial(_steps, step), "size") if key is None else None
         at_once = 1
 
@@ -175,19 +175,19 @@ class JaxBackend(Backend):
                 last = min(first + min(at_once, most or at_once), steps)
                 started = time.perf_counter()
                 carry, outputs = many(carry, constants, inputs, first, last, size=size)
-                found = np.asarray(outputs)[first:last]
+                own = np.asarray(outputs)[first:last]
                 at_once = at_once * 2 if time.perf_counter() - started < SECONDS_AT_ONCE else max(1, at_once // 2)
                 first = last
-                yield carry, found
+                yield carry, own
 
         return run
 
-    def outputs_to_host(self, outputs: Any) -> np.ndarray[Any, Any]:
-        """Vectors of the host already."""
+    def outputs_to_host(self, outputs: Any) -> HostArray:
+        """All outputs as one vector; the loop has brought them to the host."""
         return np.concatenate(outputs)
 
     def describe(self) -> dict[str, str]:
-        """Its float32 products are TF32 on recent GPUs unless the precision says otherwise."""
+        """As in `Backend`, with the precision: float32 products are TF32 on recent GPUs unless it says otherwise."""
         return {
             "version": jax.__version__,
             "devices": ", ".join(f"{_device_name(known)} ({known.device_kind})" for known in jax.local_devices()),
@@ -196,14 +196,14 @@ class JaxBackend(Backend):
         }
 
     def arithmetic(self) -> dict[str, str]:
-        """XLA compiles for the device, on the host for its threads."""
-        facts = self.describe()
-        found = {name: facts[name] for name in ("version", "default_matmul_precision")}
-        return found | {"device": self.device.device_kind, "CPUs": str(os.cpu_count())}
+        """The version, the precision, the device and the number of CPUs, for which XLA compiles."""
+        description = self.describe()
+        settings = {name: description[name] for name in ("version", "default_matmul_precision")}
+        return settings | {"device": self.device.device_kind, "CPUs": str(os.cpu_count())}
 
 
 def _is_few(x: Any) -> bool:
-    """Whether `x` is an array of real numbers, on the host or here, of so few rows that it may go by the host."""
+    """Whether `x`, of the host or of JAX, has real numbers and so few rows that it may go by way of the host."""
     return (
         isinstance(x, np.ndarray | jax.Array)
         and not isinstance(x, jax.core.Tracer)
@@ -212,17 +212,17 @@ def _is_few(x: Any) -> bool:
     )
 
 
-def _extended(x: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
-    """Of n rows: those of `x`, then copies of its first."""
+def _extended(x: HostArray, n: int) -> HostArray:
+    """`x` with n rows: its own, then copies of its first."""
     if n == x.shape[0]:
         return x
-    found = np.empty((n, *x.shape[1:]), x.dtype)
-    found[: x.shape[0]], found[x.shape[0] :] = x, x[:1]
-    return found
+    extended = np.empty((n, *x.shape[1:]), x.dtype)
+    extended[: x.shape[0]], extended[x.shape[0] :] = x, x[:1]
+    return extended
 
 
 def _blocks(n: int) -> Iterator[tuple[int, int, int]]:
-    """(first, last, rows to which they are extended) of n rows: at most 16 small blocks, or four times the rows."""
+    """The blocks (first, last, size) of n rows: at most 16 small ones, or large ones of at most four times the rows."""
     first, (large, small) = 0, BLOCKS
     while first < n:
         size = large if n - first > large // 4 else small
@@ -231,29 +231,29 @@ def _blocks(n: int) -> Iterator[tuple[int, int, int]]:
         first = last
 
 
-def _joined(*parts: Array, blocks: list[tuple[int, int, int]]) -> np.ndarray[Any, Any]:
-    """The rows of all blocks on the host, without those by which they were extended."""
+def _joined(*parts: Array, blocks: list[tuple[int, int, int]]) -> HostArray:
+    """The rows of all blocks on the host, without the rows that extended them."""
     return np.concatenate(
         [np.asarray(part)[: last - first] for part, (first, last, _) in zip(parts, blocks, strict=True)]
     )
 
 
 def _compiled(key: Hashable, function: Callable[..., Any], static: str | None = None) -> Any:
-    """The function that was compiled for an equal key, or this one, compiled; the oldest are let go."""
+    """The function, compiled now or earlier for an equal key. The cache drops those that were not used for longest."""
     if key is None:
         return jax.jit(function, static_argnames=static)
     with _LOCK:
-        found = _COMPILED.pop(key, None) or jax.jit(function, static_argnames=static)
-        _COMPILED[key] = found
+        compiled = _COMPILED.pop(key, None) or jax.jit(function, static_argnames=static)
+        _COMPILED[key] = compiled
         if len(_COMPILED) > MOST_COMPILED:
             del _COMPILED[next(iter(_COMPILED))]
-    return found
+    return compiled
 
 
 def _steps(
     step: Callable[..., Any], carry: Any, constants: Any, inputs: Any, first: Array, last: Array, size: int
 ) -> Any:
-    """The steps from `first` to before `last`, and a vector with room for the outputs of all."""
+    """The carry after the steps from `first` to before `last`, and a vector of `size` with their outputs."""
 
     def at(number: Array) -> Any:
         return jax.tree.map(lambda x: x[number], inputs)
@@ -268,6 +268,7 @@ def _steps(
 
 
 def _device_name(device: Any) -> str:
+    """The name of a device in selectors."""
     return f"{device.platform}:{device.id}"
 
 

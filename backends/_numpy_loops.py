@@ -1,10 +1,10 @@
-"""One elementwise formula as one loop over NumPy arrays: in blocks that stay in cache, or compiled by numba.
+"""An elementwise formula as one loop over NumPy arrays: in blocks that stay in cache, or compiled by numba.
 
-A formula of dlx is a Python function of arrays, one ufunc after the other; on large arrays each of these passes goes
-through memory. `traced` calls the function once with symbols in place of arrays and prints what it did to one element
-as the body of a loop, which numba may compile; `in_blocks` calls the same function on pieces of its arguments. Both
-give the bits of the plain formula: the loops have neither fast-math nor contraction, and a formula with a
-transcendental function is not compiled, for NumPy's vectorised ones are faster than a scalar library's.
+A formula of dlx is a Python function of arrays, which calls one ufunc after the other. On large arrays each of these
+passes goes through memory. `traced` calls the function once with symbols in place of arrays, and writes its operations
+on one element as the body of a loop, which numba can compile. `in_blocks` calls the function on pieces of its
+arguments. Both give the bits of the plain formula, as the loops have neither fast-math nor contraction. A formula with
+a transcendental function is not compiled, as NumPy's vectorised functions are faster than those of a scalar library.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import math
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlx.backend import HostArray, warn
+
 from ._blocks import in_blocks
 
 Formula = Callable[..., Any]
-HostArray = np.ndarray[Any, Any]
 
-BLOCK = 1 << 15  # elements: five float32 arrays of it fit in a cache of 1 MB
-FITS_IN_CACHE = 1 << 17  # elements of which a few arrays stay in cache without blocks
-SMALL = 1 << 12  # elements of which no way is faster than the plain one
-WORK_OF_A_CALL = 1 << 14  # elements times passes from which a compiled loop's call repays
-MOST_WAYS = 256
+BLOCK = 1 << 15  # elements: five such float32 arrays fit in a cache of 1 MB
+FITS_IN_CACHE = 1 << 17  # elements: a few such arrays stay in cache without blocks
+SMALL = 1 << 12  # elements: up to this size the plain formula is the fastest
+WORK_OF_A_CALL = 1 << 14  # elements times passes above which a compiled loop repays the cost of its call
+MOST_WAYS = 256  # for each formula
 PASSES_PER_COPY = 4  # measured on activations: relu and tanh lose in blocks, gelu and sigmoid gain
 
 INFIX = {
@@ -48,11 +48,11 @@ COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, n
 
 
 class Untraceable(TypeError):
-    """The formula does something that is not printed as a loop."""
+    """The formula has an operation that `traced` cannot write as a loop."""
 
 
 class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
-    """One element of an array, or (dtype None) a number: every operation on it is written down as a line.
+    """One element of an array, or with dtype None a number. Every operation on it adds a line to `lines`.
 
     An augmented assignment changes the symbol itself, as it changes the memory of an array.
     """
@@ -61,36 +61,37 @@ class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
         self.lines, self.text, self.dtype = lines, text, dtype
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        """The line of a ufunc."""
+        """Add the line of a ufunc."""
         if method != "__call__" or options or not (ufunc in INFIX or ufunc in FUNCTIONS):
             raise Untraceable(f"{ufunc.__name__}.{method}")
-        arrays = [each.dtype for each in inputs if _is_array(each)]
-        own = np.result_type(*arrays) if arrays else None
-        terms = [_as(each, own) for each in inputs]
+        dtypes = [operand.dtype for operand in inputs if _is_array(operand)]
+        common = np.result_type(*dtypes) if dtypes else None
+        terms = [_as(operand, common) for operand in inputs]
         text = f" {INFIX[ufunc]} ".join(terms) if ufunc in INFIX else f"{FUNCTIONS[ufunc]}({', '.join(terms)})"
-        found = self._line(text, np.dtype(bool) if ufunc in COMPARISONS else own)
+        result = self._line(text, np.dtype(bool) if ufunc in COMPARISONS else common)
         if out is None:
-            return found
-        out[0].text = _as(found, out[0].dtype)
+            return result
+        out[0].text = _as(result, out[0].dtype)
         return out[0]
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Symbol:
-        """The line of a choice, the only function that is no ufunc."""
+        """Add the line of np.where, the only function that is not a ufunc."""
         if function is not np.where or len(arguments) != 3 or options:
             raise Untraceable(function.__name__)
         condition, yes, no = arguments
-        own = np.result_type(*[each.dtype for each in (yes, no) if _is_array(each)] or [np.float64])
-        return self._line(f"({_as(yes, own)} if {_as(condition, None)} else {_as(no, own)})", own)
+        common = np.result_type(*[operand.dtype for operand in (yes, no) if _is_array(operand)] or [np.float64])
+        return self._line(f"({_as(yes, common)} if {_as(condition, None)} else {_as(no, common)})", common)
 
     def __bool__(self) -> bool:
-        """A loop has no branches."""
+        """Raise, as a loop has no branches."""
         raise Untraceable("a branch")
 
     def astype(self, dtype: Any, copy: bool = True) -> Symbol:
-        """The line of a conversion."""
+        """Add the line of a conversion."""
         return self._line(_as(self, np.dtype(dtype), cast=True), np.dtype(dtype))
 
     def _line(self, text: str, dtype: Any) -> Symbol:
+        """Add a line that computes `text`, and return the symbol of its result."""
         name = f"t{len(self.lines)}"
         whole = dtype is not None and dtype.kind == "i"  # numba computes integers in 64 bits, NumPy wraps in 32
         self.lines.append(f"{name} = np.{dtype.name}({text})" if whole else f"{name} = {text}")
@@ -98,11 +99,12 @@ class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _is_array(x: Any) -> bool:
+    """Whether `x` is the symbol of an array."""
     return isinstance(x, Symbol) and x.dtype is not None
 
 
 def _as(x: Any, dtype: Any, cast: bool = False) -> str:
-    """The text of an operand; numbers take the dtype of the arrays that they meet, as NumPy's do."""
+    """The text of an operand in this dtype. Numbers take the dtype of the arrays beside them, as in NumPy."""
     if isinstance(x, Symbol) and (dtype is None or (x.dtype is not None and not cast and x.dtype == dtype)):
         return x.text
     if not isinstance(x, Symbol | int | float):
@@ -112,10 +114,17 @@ def _as(x: Any, dtype: Any, cast: bool = False) -> str:
 
 
 class Loop(NamedTuple):
-    """A formula's source as a function of its arguments and of the new arrays, and where its results lie.
+    """A formula as the source of a function of its arguments and its new arrays.
 
-    `places` holds for each result the number of the argument that it is written to, or None for a new array; `created`
-    are the dtypes of those; `passes` counts the ufuncs; `single` tells one result from a tuple of one.
+    source : str
+    places : tuple of int or None
+        For each result the number of the argument that it is written to, or None for a new array.
+    created : tuple of dtype
+        The dtypes of the new arrays.
+    passes : int
+        The number of ufuncs.
+    single : bool
+        Whether the formula returns one result, and not a tuple.
     """
 
     source: str
@@ -126,40 +135,40 @@ class Loop(NamedTuple):
 
     @property
     def repays_blocks(self) -> bool:
-        """Whether its passes outweigh the copy of each new array's pieces."""
+        """Whether blocks save more in the passes than the copies of the pieces of new arrays cost."""
         return self.passes > PASSES_PER_COPY * len(self.created)
 
     @property
     def repays_compiling(self) -> bool:
-        """Whether a scalar loop is faster than NumPy's."""
+        """Whether a compiled loop is faster than NumPy's ufuncs."""
         return not any(f"{call}(" in self.source for call in TRANSCENDENTAL.values())
 
 
 def traced(formula: Formula, name: str, dtypes: Sequence[Any], patterns: Sequence[str]) -> Loop:
-    """The formula as a loop; `dtypes` are None for numbers, `patterns` the keys of `INDICES`."""
+    """The formula as a loop, for arguments with these dtypes (None for numbers) and patterns (keys of `INDICES`)."""
     lines: list[str] = []
     symbols = [
         Symbol(lines, f"x{k}" if pattern == "number" else f"x{k}_", dtype)
         for k, (dtype, pattern) in enumerate(zip(dtypes, patterns, strict=True))
     ]
     before = [symbol.text for symbol in symbols]
-    found = formula(*symbols)
-    results = found if isinstance(found, tuple) else (found,)
-    places = tuple(next((k for k, symbol in enumerate(symbols) if symbol is each), None) for each in results)
-    created = [each for each, place in zip(results, places, strict=True) if place is None]
+    returned = formula(*symbols)
+    results = returned if isinstance(returned, tuple) else (returned,)
+    places = tuple(next((k for k, symbol in enumerate(symbols) if symbol is result), None) for result in results)
+    created = [result for result, place in zip(results, places, strict=True) if place is None]
     if not all(map(_is_array, created)):
         raise Untraceable("a result that is no array")
     new = "line" if "line" in patterns else "full"
-    loads = [f"x{k}_ = x{k}{INDICES[each]}" for k, each in enumerate(patterns) if each != "number"]
+    loads = [f"x{k}_ = x{k}{INDICES[pattern]}" for k, pattern in enumerate(patterns) if pattern != "number"]
     stores = [f"x{k}{INDICES[patterns[k]]} = {x.text}" for k, x in enumerate(symbols) if x.text != before[k]]
-    stores += [f"new{k}{INDICES[new]} = {each.text}" for k, each in enumerate(created)]
+    stores += [f"new{k}{INDICES[new]} = {result.text}" for k, result in enumerate(created)]
     names = [*(f"x{k}" for k in range(len(symbols))), *(f"new{k}" for k in range(len(created)))]
-    shaped = next((f"x{k}" for k, each in enumerate(patterns) if each == new), "new0")
+    shaped = next((f"x{k}" for k, pattern in enumerate(patterns) if pattern == new), "new0")
     ranges = [
         f"for {index} in range({shaped}.shape[{axis}]):" for axis, index in enumerate("ij"[: 1 + (new == "full")])
     ]
     source = [
-        # with the dtypes, so that those of two do not share a file, nor the index that numba keeps beside it
+        # The dtypes are in the source so that two combinations of them share neither a file nor numba's index of it.
         f'"""The formula {name} as one loop of {", ".join(map(str, dtypes))}; written by dlx."""',
         "import numba",
         "import numpy as np",
@@ -168,27 +177,25 @@ def traced(formula: Formula, name: str, dtypes: Sequence[Any], patterns: Sequenc
         *("    " * depth + line for depth, line in enumerate(ranges, start=1)),
         *("    " * (1 + len(ranges)) + line for line in [*loads, *lines, *stores]),
     ]
-    return Loop(
-        "\n".join(source) + "\n", places, tuple(each.dtype for each in created), len(lines), results is not found
-    )
+    dtypes_created = tuple(result.dtype for result in created)
+    return Loop("\n".join(source) + "\n", places, dtypes_created, len(lines), results is not returned)
 
 
 def compiled(name: str, loop: Loop, arguments: Sequence[Any]) -> Formula:
-    """The loop as machine code, from the cache on disk if it was compiled before for the like of these arguments."""
-    none = [x[:0] if isinstance(x, np.ndarray) else x for x in arguments]
-    shape = next(x.shape for x in none if isinstance(x, np.ndarray))
+    """The loop as machine code, from the cache on disk if it was compiled before for arguments of these dtypes."""
+    empty = [x[:0] if isinstance(x, np.ndarray) else x for x in arguments]
+    shape = next(x.shape for x in empty if isinstance(x, np.ndarray))
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         function = _from_file(folder, name, loop.source)
-        function(*none, *(np.empty(shape, dtype) for dtype in loop.created))  # compiles, saves or reads
-    except (OSError, RuntimeError):  # no folder to write to, or no room
+        function(*empty, *(np.empty(shape, dtype) for dtype in loop.created))  # compiles and saves, or reads
+    except (OSError, RuntimeError):  # there is no folder to write to, or no room
         return _in_memory(name, loop.source)
-    except Exception as reason:  # numba's words for a damaged file are EOFError, ValueError, UnpicklingError ...
-        warnings.warn(
+    except Exception as reason:  # for a damaged file numba raises EOFError, ValueError, UnpicklingError ...
+        warn(
             f"what was compiled cannot be read from the cache below {folder.parent}, so that loops are compiled anew; "
             f"delete {folder} and numba's files beside it: {type(reason).__name__}: {reason}",
-            stacklevel=2,
         )
         return _in_memory(name, loop.source)
     return function
@@ -196,7 +203,7 @@ def compiled(name: str, loop: Loop, arguments: Sequence[Any]) -> Formula:
 
 @functools.cache
 def _in_memory(name: str, source: str) -> Formula:
-    """The function, compiled for this process alone."""
+    """The function, compiled for this process only."""
     scope: dict[str, Any] = {}
     exec(source.replace("cache=True", "cache=False"), scope)
     function: Formula = scope[name]
@@ -205,14 +212,14 @@ def _in_memory(name: str, source: str) -> Formula:
 
 @functools.cache
 def _from_file(folder: Path, name: str, source: str) -> Formula:
-    """The function from a file of its own, beside which numba keeps what it compiles."""
+    """The function from a file of its own. Numba caches the machine code in the same folder."""
     path = folder / f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
     if not path.exists() or path.read_bytes() != source.encode():
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
         try:
             with open(handle, "wb") as file:
                 file.write(source.encode())
-            os.replace(temporary, path)  # another process may be doing the same
+            os.replace(temporary, path)  # atomic, as another process may do the same
         except OSError:
             os.unlink(temporary)
             raise
@@ -220,30 +227,28 @@ def _from_file(folder: Path, name: str, source: str) -> Formula:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where numba looks for it when it reads its cache
+    sys.modules[spec.name] = module  # numba looks for it there when it reads its cache
     spec.loader.exec_module(module)
-    found: Formula = getattr(module, name)
-    return found
+    function: Formula = getattr(module, name)
+    return function
 
 
 def cache_folder() -> Path:
-    """Where compiled loops are kept: in NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache; it may be deleted."""
-    known = [os.environ.get(name, "") for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
-    return Path(next(filter(os.path.isabs, known), None) or Path.home() / ".cache") / "dlx"
+    """The folder of compiled loops, in NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache. It may be deleted."""
+    parents = [os.environ.get(name, "") for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")]
+    return Path(next(filter(os.path.isabs, parents), None) or Path.home() / ".cache") / "dlx"
 
 
-def any_kept() -> bool:
-    """Whether loops were compiled before, so that these may be among them."""
+def any_cached() -> bool:
+    """Whether the cache has compiled loops, so that the next ones may be among them."""
     try:
         return next(cache_folder().glob("*.py"), None) is not None
-    except (OSError, RuntimeError):  # as where they are compiled
+    except (OSError, RuntimeError):  # there is no such folder, as in `compiled`
         return False
 
 
 def layout(arguments: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[int, ...]] | None:
-    """The dtypes, the patterns and the common shape of a formula's arguments; None where there is none of one or two
-    axes.
-    """
+    """The dtypes, the patterns and the common shape of the arguments; None without a shape of one or two axes."""
     arrays = [x for x in arguments if isinstance(x, np.ndarray)]
     axes = arrays[0].ndim
     if axes not in (1, 2) or any(x.ndim != axes for x in arrays):
@@ -265,19 +270,19 @@ def layout(arguments: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[str, ...], 
 
 
 def fused(formula: Any, name: str, compiles: bool) -> Any:
-    """The formula, which takes for its arguments the way that repays: as it is, in blocks, or compiled.
+    """The formula, computed in the way that is fastest for its arguments: as it is, in blocks, or compiled.
 
-    Its first two arguments are arrays, whose shapes give those of the others.
+    Its first two arguments are arrays. Their shapes determine those of the others.
     """
     ways: dict[Any, Formula] = {}
 
     def call(first: HostArray, second: HostArray, *rest: Any) -> Any:
-        if first.size <= SMALL and first.shape[-1] > 1:  # and not a column that a row makes large
+        if first.size <= SMALL and first.shape[-1] > 1:  # a column may give a large result with a row
             return formula(first, second, *rest)
         key = first.shape, second.shape, first.dtype
         way = ways.get(key)
         if way is None:
-            if len(ways) >= MOST_WAYS:  # batches of ever new sizes
+            if len(ways) >= MOST_WAYS:  # every batch has another size
                 ways.clear()
             ways[key] = way = _way(formula, name, compiles, (first, second, *rest))
         return way(first, second, *rest)
@@ -286,33 +291,36 @@ def fused(formula: Any, name: str, compiles: bool) -> Any:
 
 
 def _way(formula: Formula, name: str, compiles: bool, arguments: Sequence[Any]) -> Formula:
-    """How to compute the formula for arguments of these shapes and dtypes."""
-    laid = layout(arguments)
-    if laid is None:
+    """The fastest function that computes the formula for arguments with these shapes and dtypes."""
+    laid_out = layout(arguments)
+    if laid_out is None:
         return formula
-    dtypes, patterns, shape = laid
+    dtypes, patterns, shape = laid_out
     size = math.prod(shape)
     if size <= SMALL:
         return formula
     try:
         loop = traced(formula, name, dtypes, patterns)
-    except Exception:  # Untraceable, or whatever follows from what a symbol cannot do
+    except Exception:  # Untraceable, or any error of an operation that symbols do not have
         return formula
     if compiles and loop.repays_compiling and size * loop.passes > WORK_OF_A_CALL:
         return functools.partial(_run, compiled(name, loop, arguments), loop, shape)
     if loop.repays_blocks and size >= FITS_IN_CACHE:
-        return functools.partial(_in_blocks, formula, [each not in ("number", "row") for each in patterns], shape)
+        sliced = [pattern not in ("number", "row") for pattern in patterns]
+        return functools.partial(_in_blocks, formula, sliced, shape)
     return formula
 
 
 def _in_blocks(formula: Formula, sliced: Sequence[bool], shape: tuple[int, ...], *arguments: Any) -> Any:
+    """The results of the formula, computed in blocks that stay in cache."""
     rows = max(1, BLOCK // math.prod(shape[1:]))
     return in_blocks(formula, arguments, sliced, rows, lambda piece: np.empty(shape, piece.dtype))
 
 
 def _run(function: Formula, loop: Loop, shape: tuple[int, ...], *arguments: Any) -> Any:
+    """The results of the formula, computed by its compiled function."""
     created = [np.empty(shape, dtype) for dtype in loop.created]
     function(*arguments, *created)
-    fresh = iter(created)
-    results = tuple(next(fresh) if place is None else arguments[place] for place in loop.places)
+    remaining = iter(created)
+    results = tuple(next(remaining) if place is None else arguments[place] for place in loop.places)
     return results[0] if loop.single else results

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, host_array, library_of, namespace_of
+from dlx.backend import Array, Backend, Function, HostArray, host_array, library_of, namespace_of
 
 from . import importing, no_device, unavailable
 from ._blocks import in_blocks
@@ -31,16 +31,16 @@ class TorchBackend(Backend):
 
     @classmethod
     def open(cls, device: str | None) -> Self:
-        """Of "torch" (PyTorch's default device), "torch:cpu", "torch:cuda", "torch:cuda:1", "torch:mps"."""
+        """The backend for "torch", which is PyTorch's default device, "torch:cpu", "torch:cuda:1", "torch:mps" ..."""
         try:
             wanted = torch.device(device) if device else torch.get_default_device()
         except RuntimeError:
             no_device("torch", str(device), _devices())
-        if wanted.index:  # PyTorch takes "cpu:3" for the CPU; for index 0 the product below says what is wrong
+        if wanted.index:  # PyTorch takes "cpu:3" for the CPU; for index 0 the product below gives the reason
             known = _devices()
             if str(wanted) not in known and f"{wanted.type}:0" in known:
                 no_device("torch", str(device), known)
-        try:  # a matrix product must really run there
+        try:  # a matrix product must run on the device
             one = torch.ones((1, 1), device=wanted)
             one @ one
         except (RuntimeError, AssertionError, NotImplementedError) as reason:
@@ -48,45 +48,48 @@ class TorchBackend(Backend):
         return cls(namespace_of(one), one.device)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Detached from any gradient; a host array may share memory, and dlx never writes it."""
+        """`x`, detached from any gradient. It may share memory with an array of the host, which dlx never writes."""
         if library_of(x) == self.name:
             if x.layout != torch.strided:
                 raise TypeError(f"`x` must be dense; got a tensor of layout {x.layout}. Use its method .to_dense().")
             return super().asarray(x.detach(), dtype)
         host = host_array(x)
-        host = host.astype(np.float64) if host.dtype == np.longdouble else host  # PyTorch has none that is longer
+        host = host.astype(np.float64) if host.dtype == np.longdouble else host  # PyTorch has no longdouble
         return super().asarray(_writable(host), dtype)
 
     def dtype(self, name: str) -> Any:
-        """As everywhere, but the list that this reads holds float64 for MPS too, which has none."""
+        """As in `Backend`, but for MPS, which has no float64 although its list of dtypes holds it."""
         if name == "float64" and self.device.type == "mps":
             raise TypeError(f"`dtype` must be one that {self.selector} computes with; got {name}. {self.float64_hint}")
         return super().dtype(name)
 
     def copy(self, x: Array) -> Array:
-        """The same values in memory of their own."""
+        """A copy of `x` in its own memory."""
         return x.detach().clone()
 
-    def to_host(self, x: Array) -> np.ndarray[Any, Any]:
-        """A NumPy array, which shares memory with a tensor on the CPU; NumPy has no bfloat16, so float32."""
-        host = x.detach().cpu()
-        found: np.ndarray[Any, Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
-        return found
+    def to_host(self, x: Array) -> HostArray:
+        """`x` as a NumPy array, which shares memory with a tensor on the CPU. NumPy has float32 for bfloat16."""
+        tensor = x.detach().cpu()
+        host: HostArray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return host
 
     def transpose(self, x: Array) -> Array:
-        """A view, without the cost of a function's call."""
+        """A view by an attribute, which is faster than a function."""
         return x.mT
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """PyTorch's own, straight into `out`."""
+        """The product a b, written directly to `out`."""
         return torch.matmul(a, b, out=out)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
-        """PyTorch's own, straight into `out`."""
+        """The sum over rows, written directly to `out`."""
         return torch.sum(x, dim=-2, keepdim=True, out=out)
 
     def fuse(self, function: Function, name: str) -> Function:
-        """On the CPU, over blocks of a long vector that stay in its cache: an optimizer's update of all parameters."""
+        """The formula, on the CPU over blocks of long vectors that stay in cache.
+
+        An optimizer updates all parameters as one long vector.
+        """
 
         def in_cache(first: Array, *rest: Any) -> Any:
             if len(first.shape) != 1 or first.shape[0] < 2 * BLOCK:
@@ -98,30 +101,30 @@ class TorchBackend(Backend):
         return function if self.device.type != "cpu" else fused
 
     def out_of_memory(self, error: Exception) -> bool:
-        """PyTorch has a class for devices, and a sentence for the CPU."""
+        """Whether `error` is PyTorch's class for devices without memory, or has its text for the CPU."""
         on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
         return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
     def release_memory(self) -> None:
-        """Empty the cache of CUDA or MPS; the CPU has none."""
+        """Empty the cache of CUDA or MPS. The CPU has none."""
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).empty_cache()
 
     def synchronize(self) -> None:
-        """Wait for the device's current stream; the CPU has nothing to wait for."""
+        """Wait for the current stream of the device. The CPU has nothing to wait for."""
         if self.device.type not in ("cpu", "meta"):
             torch.accelerator.synchronize(self.device)
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """No gradient tape, for dlx writes parameters in place; no autocast, which would change the precision."""
+        """The context without a gradient tape, as dlx writes in place, and without autocast, for full precision."""
         known = torch.amp.is_autocast_available(self.device.type)
         autocast = torch.autocast(self.device.type, enabled=False) if known else contextlib.nullcontext()
         with super().scope(), torch.no_grad(), autocast:
             yield
 
     def describe(self) -> dict[str, str]:
-        """Its float32 products may be TF32 on CUDA."""
+        """As in `Backend`, with threads and precision: float32 products may be TF32 on CUDA."""
         return {
             "version": str(torch.__version__),
             "devices": ", ".join(_devices()),
@@ -132,32 +135,35 @@ class TorchBackend(Backend):
         }
 
     def arithmetic(self) -> dict[str, str]:
-        """A sum on the CPU is split among threads, by kernels for that processor."""
-        facts = self.describe()
-        found = {name: facts[name] for name in ("version", "float32_matmul_precision")}
+        """The version, the precision and the device; for the CPU the threads that split a sum, and their kernels."""
+        description = self.describe()
+        settings = {name: description[name] for name in ("version", "float32_matmul_precision")}
         if self.device.type == "cpu":
-            return found | {"threads": facts["threads"], "kernels": torch.backends.cpu.get_cpu_capability()}
+            kernels = torch.backends.cpu.get_cpu_capability()
+            return settings | {"threads": description["threads"], "kernels": kernels}
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        return found | {"device": name}
+        return settings | {"device": name}
 
 
 def _empty(whole: Array, piece: Array) -> Array:
+    """An array with the shape of `whole` and the dtype of `piece`."""
     return torch.empty(whole.shape, dtype=piece.dtype)
 
 
 def _devices() -> list[str]:
+    """The names of all devices in selectors."""
     if not torch.accelerator.is_available():
         return ["cpu:0"]
     kind: Any = torch.accelerator.current_accelerator()
     return ["cpu:0", *(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count()))]
 
 
-def _writable(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A view without the read-only mark, which PyTorch warns of; dlx writes into no array that it is given."""
+def _writable(x: HostArray) -> HostArray:
+    """A view without the read-only flag, of which PyTorch warns. dlx does not write arrays that a user passes."""
     if x.flags.writeable:
         return x
     interface = {**x.__array_interface__, "data": (x.__array_interface__["data"][0], False)}
-    return np.asarray(types.SimpleNamespace(__array_interface__=interface, owner=x))  # it keeps the owner alive
+    return np.asarray(types.SimpleNamespace(__array_interface__=interface, owner=x))  # the view keeps `x` alive
 
 
 BACKEND = TorchBackend

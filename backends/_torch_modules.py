@@ -1,4 +1,4 @@
-"""torch.nn.Sequential from layers, and layers from it; no arrays of dlx's but NumPy's cross this border."""
+"""A torch.nn.Sequential from layers, and the layers of one. It is made from NumPy arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'."):
 
 Step = tuple[str, Any]
 
-# log(1 + e^z) is z to the last digit of float64 from 40 on; PyTorch's own 20 is right in float32 alone
+# The module of each activation. From z = 40 on, log(1 + e^z) is z to the last digit of float64; PyTorch's threshold of
+# 20 is exact in float32 only.
 MODULES: Mapping[str, Callable[..., Any]] = {
     "identity": nn.Identity,
     "relu": nn.ReLU,
@@ -30,7 +31,7 @@ MODULES: Mapping[str, Callable[..., Any]] = {
     "tanh": nn.Tanh,
 }
 
-# what each module computes as a name and settings of dlx's, None where dlx has nothing like it
+# The name and the settings of the activation that each module computes; None if dlx has no such activation.
 FORMULAS: Mapping[type, Callable[[Any], Step | None]] = {
     nn.Identity: lambda m: ("identity", {}),
     nn.ReLU: lambda m: ("relu", {}),
@@ -44,14 +45,14 @@ FORMULAS: Mapping[type, Callable[[Any], Step | None]] = {
     nn.Sigmoid: lambda m: ("sigmoid", {}),
     nn.Tanh: lambda m: ("tanh", {}),
 }
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # functions that may change what a module computes
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # they may change what a module computes
 
 
 def sequential(pairs: Sequence[tuple[Any, Any]], hidden: Sequence[Step]) -> nn.Sequential:
     """A Linear for each W (d_in, d_out) and b (1, d_out) on the host, and between them the activations."""
     modules: list[Any] = []
     for l, (W, b) in enumerate(pairs):
-        linear = nn.Linear(*W.shape, device="meta")  # there, nothing is drawn from PyTorch's generator
+        linear = nn.Linear(*W.shape, device="meta")  # on "meta" it draws nothing from PyTorch's generator
         linear.weight, linear.bias = nn.Parameter(_tensor(W.T)), nn.Parameter(_tensor(b[0]))
         modules.append(linear)
         if l < len(hidden):
@@ -61,31 +62,34 @@ def sequential(pairs: Sequence[tuple[Any, Any]], hidden: Sequence[Step]) -> nn.S
 
 
 def steps(module: Any, name: str) -> Iterator[tuple[str, str, Any]]:
-    """What a Sequential does, as (place, kind, content).
+    """The steps of a Sequential as (place, kind, content). A Sequential inside it is opened.
 
-    "linear" with (W, b); "activation" with a name and settings; "dropout", "flatten" and "other" with what PyTorch
-    prints of the module. A Sequential inside is opened.
+    The kinds are "linear" with the content (W, b); "activation" with a name, settings and text; and "dropout",
+    "flatten" and "other" with the text that PyTorch prints for the module.
     """
     if not _is_sequential(module):
         yield name, "other", f"{type(module).__module__}.{type(module).__name__}"
         return
-    for place, each in ((f"{name}[{i}]", each) for i, each in enumerate(module)):
-        if _is_sequential(each):
-            yield from steps(each, place)
+    for place, child in ((f"{name}[{i}]", child) for i, child in enumerate(module)):
+        if _is_sequential(child):
+            yield from steps(child, place)
         else:
-            yield place, *_step(each)
+            yield place, *_step(child)
 
 
 def _is_sequential(module: Any) -> bool:
+    """Whether the module is a Sequential without hooks and without a forward of its own."""
     plain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
     return plain and not _has_hooks(module)
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    return any(getattr(module, each) for each in HOOKS)
+    """Whether the module has hooks."""
+    return any(getattr(module, hooks) for hooks in HOOKS)
 
 
 def _step(module: nn.Module) -> Step:
+    """The kind and the content of a module."""
     shown = " ".join(repr(module).split())
     if _has_hooks(module):
         return "other", f"{shown} with hooks"
@@ -96,9 +100,10 @@ def _step(module: nn.Module) -> Step:
         return "dropout", shown
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return "flatten", shown
-    found = FORMULAS.get(type(module), lambda _: None)(module)
-    return ("other", shown) if found is None else ("activation", (*found, shown))
+    formula = FORMULAS.get(type(module), lambda _: None)(module)
+    return ("other", shown) if formula is None else ("activation", (*formula, shown))
 
 
 def _tensor(x: Any) -> torch.Tensor:
+    """A copy of a NumPy array as a tensor."""
     return torch.from_numpy(np.array(x, order="C"))

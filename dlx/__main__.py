@@ -1,4 +1,4 @@
-"""``python -m dlx`` says what computes here and with what; ``check`` tests it, ``inspect FILE`` reads a file."""
+"""The command line: ``python -m dlx`` prints what can compute here, ``check`` tests it, ``inspect`` reads files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEPENDENCIES = ("numpy", "array-api-compat")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser("python -m dlx", description="What computes here, and with what.")
     commands = parser.add_subparsers(dest="command", title="commands")
     reading = commands.add_parser("inspect", help="what a file of dlx holds, verified")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def diagnosis() -> list[str]:
-    """The lines of ``python -m dlx``."""
+    """The lines that ``python -m dlx`` prints."""
     return [
         f"dlx {dlx.__version__}, " + ", ".join(f"{name} {_version(name)}" for name in DEPENDENCIES),
         f"{platform.python_implementation()} {platform.python_version()} on {platform.platform()}, "
@@ -52,17 +52,17 @@ def diagnosis() -> list[str]:
 
 
 def _inspect(path: str) -> int:
-    """Print what the file holds, or each file of the folder, or what is wrong with it; returns the exit status."""
+    """Print the content of the file, or of each file in the folder, or its error; return the exit status."""
     from dlx.files.container import escaped
-    from dlx.files.inspection import report, whole_folder
+    from dlx.files.inspection import files_in, inspect_file
 
-    status, found = 0, whole_folder(path)
-    if not found:
+    status, files = 0, files_in(path)
+    if not files:
         print(f"`path` must hold files of dlx; got {path}, a folder without any. Name another.", file=sys.stderr)
         return 1
-    for file in found:
+    for file in files:
         try:
-            print(report(file))
+            print(inspect_file(file))
         except (FileError, OSError) as reason:
             print(escaped(str(reason)), file=sys.stderr)
             status = 1
@@ -70,6 +70,7 @@ def _inspect(path: str) -> int:
 
 
 def _version(distribution: str) -> str:
+    """The installed version of a distribution."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -77,17 +78,18 @@ def _version(distribution: str) -> str:
 
 
 def _backend(name: str) -> list[str]:
+    """The lines about a backend: whether it can train here, and its description."""
     from dlx.selftest import trains
 
     try:
         backend = get_backend(name)
-        facts = backend.describe()
+        description = backend.describe()
         trains(backend)
     except BackendNotInstalled:
         return [f"{name}: not installed"]
-    except Exception as reason:  # whatever is broken, the other lines must be printed
+    except Exception as reason:  # the other lines must be printed, whatever is broken here
         return [f"{name}: installed but unusable: {' '.join(str(reason).split())}"]
-    return [f"{name}: usable", *(f"    {key}: {value}" for key, value in facts.items())]
+    return [f"{name}: usable", *(f"    {key}: {value}" for key, value in description.items())]
 
 
 if __name__ == "__main__":

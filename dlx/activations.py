@@ -1,9 +1,10 @@
-"""Activations: each a pair ``f(z)`` and its derivative ``df(z, a)`` with ``a = f(z)``, elementwise.
+"""Activations: elementwise pairs of a function ``f(z)`` and its derivative ``df(z, a)``, where ``a = f(z)``.
 
 identity (alias "none"), relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, sigmoid (alias "logistic"), tanh.
 
-``relu()`` describes an activation; ``relu().bind(xp)`` gives its two formulas on one array library. Arrays
-have any shape and keep it; dtypes are kept too. A user's own activation is the pair ``(f, df)`` itself.
+``relu()`` describes an activation, and ``relu().bind(xp)`` gives its two formulas on one array library. They take
+arrays of any shape, and keep shape and dtype. An activation of your own is the pair ``(f, df)`` itself. Pass an
+activation, or its name, as ``activation``; hidden layers start with the initialiser that it names.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from dlx.backend import Array, Namespace
 
 
 class Formulas(NamedTuple):
-    """An activation on one library: ``f(z)`` and ``df(z, a)``, which may use ``a = f(z)``."""
+    """The formulas of an activation on one library: ``f(z)`` and ``df(z, a)``, which may use ``a = f(z)``."""
 
     f: Callable[[Array], Array]
     df: Callable[[Array, Array], Array]
 
 
 class Activation(NamedTuple):
-    """What an activation is: its name, its settings, the initialiser that its paper names, its formulas."""
+    """An activation: its name, settings and initialiser (by name), and ``bind(xp)``, which gives its formulas."""
 
     name: str
     settings: Mapping[str, float]
@@ -35,7 +36,7 @@ class Activation(NamedTuple):
         return checks.called(self.name, self.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """One of dlx's own is pickled by its name: its formulas are functions that no pickle can hold."""
+        """Pickle an activation of dlx by name and settings, as no pickle can hold its formulas, which are closures."""
         return (_named, (self.name, dict(self.settings))) if is_own(self) else (Activation, tuple(self))
 
 
@@ -43,13 +44,13 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # λ and α of 
 
 
 def logistic(xp: Namespace, z: Array) -> Array:
-    """σ(z) = 1 / (1 + e^-z), without overflow: the exponential is always of -|z|."""
+    """σ(z) = 1 / (1 + e^-z). It cannot overflow, as it takes the exponential of -|z| only."""
     e = xp.exp(-xp.abs(z))
     return xp.where(z >= 0, 1.0, e) / (1.0 + e)
 
 
 def log1p_exp(xp: Namespace, z: Array) -> Array:
-    """log(1 + e^z) = max(z, 0) + log(1 + e^-|z|), without overflow."""
+    """log(1 + e^z) = max(z, 0) + log(1 + e^-|z|), which cannot overflow."""
     return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
@@ -57,6 +58,10 @@ def identity() -> Activation:
     """No activation (alias "none"): the layer is affine.
 
     f(z) = z,  f'(z) = 1
+
+    Returns
+    -------
+    Activation
 
     Examples
     --------
@@ -70,7 +75,7 @@ def identity() -> Activation:
             return z
 
         def df(z: Array, a: Array) -> Array:
-            return xp.astype(z == z, z.dtype)  # ones; cupy.fuse knows no ones_like
+            return xp.astype(z == z, z.dtype)  # ones: cupy.fuse has no ones_like
 
         return Formulas(f, df)
 
@@ -82,7 +87,11 @@ def relu() -> Activation:
 
     f(z) = max(z, 0),  f'(z) = 1 where z > 0, else 0 (also at z = 0)
 
-    Source: Nair and Hinton 2010; initialised after He et al. 2015.
+    Returns
+    -------
+    Activation
+
+    Source: Nair and Hinton 2010; the initialiser is that of He et al. 2015.
 
     Examples
     --------
@@ -113,6 +122,11 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     Parameters
     ----------
     slope : float in [0, 1), default 0.01
+        The slope for negative z.
+
+    Returns
+    -------
+    Activation
 
     Raises
     ------
@@ -131,7 +145,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
     def bind(xp: Namespace) -> Formulas:
         def f(z: Array) -> Array:
-            return xp.maximum(z, slope * z)  # slope < 1
+            return xp.maximum(z, slope * z)  # as slope < 1
 
         def df(z: Array, a: Array) -> Array:
             positive = xp.astype(z > 0, z.dtype)
@@ -143,7 +157,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
 
 def _scaled_elu(scale: float, alpha: float) -> Callable[[Namespace], Formulas]:
-    """f(z) = scale * (z where z > 0, else alpha (e^z - 1)), the formula of both `elu` and `selu`."""
+    """The formulas of `elu` and `selu`: f(z) = scale * (z where z > 0, else alpha (e^z - 1))."""
 
     def bind(xp: Namespace) -> Formulas:
         def f(z: Array) -> Array:
@@ -165,6 +179,11 @@ def elu(alpha: float = 1.0) -> Activation:
     Parameters
     ----------
     alpha : float > 0, default 1
+        f(z) tends to -alpha as z tends to -infinity.
+
+    Returns
+    -------
+    Activation
 
     Raises
     ------
@@ -184,11 +203,16 @@ def elu(alpha: float = 1.0) -> Activation:
 
 
 def selu() -> Activation:
-    """Scaled exponential linear unit: keeps mean 0 and variance 1 through deep networks.
+    """Scaled exponential linear unit, which keeps mean 0 and variance 1 through deep networks.
 
-    f(z) = λ z where z > 0, else λ α (e^z - 1);  λ = 1.05070098..., α = 1.67326324...
+    f(z) = λ z where z > 0, else λ α (e^z - 1);  f'(z) = λ where z > 0, else λ α e^z
+    λ = 1.05070098...,  α = 1.67326324...
 
-    Source: Klambauer et al. 2017, arXiv:1706.02515, whose fixed point gives λ, α and the LeCun initialiser.
+    Returns
+    -------
+    Activation
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515, whose fixed point gives λ, α and the initialiser of LeCun.
 
     Examples
     --------
@@ -200,13 +224,19 @@ def selu() -> Activation:
 
 
 def gelu() -> Activation:
-    """Gaussian error linear unit, tanh form.
+    """Gaussian error linear unit, in its tanh form.
 
     f(z) = z/2 (1 + tanh u),  u = sqrt(2/π) (z + 0.044715 z³)
     f'(z) = (1 + tanh u)/2 + z/2 (1 - tanh² u) u'
 
-    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415. (The standard has no erf, so the tanh form on every
-    library.)
+    Returns
+    -------
+    Activation
+
+    Numerics: the standard has no erf, which the exact form needs. tanh u is ±1 in every precision where |z| > 10, and
+    z³ might overflow there, so that u is computed from z limited to [-10, 10].
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415.
 
     Examples
     --------
@@ -217,17 +247,15 @@ def gelu() -> Activation:
     c = math.sqrt(2.0 / math.pi)
 
     def bind(xp: Namespace) -> Formulas:
-        def near(
-            z: Array,
-        ) -> Array:  # beyond 10, tanh u is ±1 in every precision and z³ may overflow
+        def limited(z: Array) -> Array:
             return xp.minimum(xp.maximum(z, -10.0), 10.0)
 
         def f(z: Array) -> Array:
-            v = near(z)
+            v = limited(z)
             return 0.5 * z * (1.0 + xp.tanh(c * (v + 0.044715 * v * v * v)))
 
         def df(z: Array, a: Array) -> Array:
-            v = near(z)
+            v = limited(z)
             t = xp.tanh(c * (v + 0.044715 * v * v * v))
             return 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * v * v)
 
@@ -240,6 +268,10 @@ def silu() -> Activation:
     """Sigmoid linear unit, also called swish.
 
     f(z) = z σ(z),  f'(z) = σ(z) + f(z) (1 - σ(z))
+
+    Returns
+    -------
+    Activation
 
     Source: Elfwing, Uchibe and Doya 2018, arXiv:1702.03118; Ramachandran, Zoph and Le 2017, arXiv:1710.05941.
 
@@ -264,9 +296,13 @@ def silu() -> Activation:
 
 
 def mish() -> Activation:
-    """Mish.
+    """Mish, a smooth activation like `silu`.
 
     f(z) = z tanh(log(1 + e^z)),  f'(z) = t + z (1 - t²) σ(z) with t = tanh(log(1 + e^z))
+
+    Returns
+    -------
+    Activation
 
     Source: Misra 2019, arXiv:1908.08681.
 
@@ -295,6 +331,10 @@ def softplus() -> Activation:
 
     f(z) = log(1 + e^z),  f'(z) = σ(z)
 
+    Returns
+    -------
+    Activation
+
     Source: Dugas et al. 2001.
 
     Examples
@@ -321,7 +361,11 @@ def sigmoid() -> Activation:
 
     f(z) = 1 / (1 + e^-z),  f'(z) = a (1 - a)
 
-    Initialised after Glorot and Bengio 2010.
+    Returns
+    -------
+    Activation
+
+    Source: the initialiser is that of Glorot and Bengio 2010.
 
     Examples
     --------
@@ -347,7 +391,11 @@ def tanh() -> Activation:
 
     f(z) = tanh z,  f'(z) = 1 - a²
 
-    Initialised after Glorot and Bengio 2010.
+    Returns
+    -------
+    Activation
+
+    Source: the initialiser is that of Glorot and Bengio 2010.
 
     Examples
     --------
@@ -377,10 +425,10 @@ ACTIVATIONS: Mapping[str, Callable[..., Activation]] = {
 
 
 def get(activation: Any, name: str = "activation") -> Activation:
-    """An `Activation` from its name, from itself, or from a user's pair ``(f, df)``."""
+    """The `Activation` for a name, for an `Activation` itself, or for a pair ``(f, df)``; errors call it `name`."""
     if isinstance(activation, Activation):
         return activation
-    if isinstance(activation, tuple) and len(activation) == 2 and all(callable(each) for each in activation):
+    if isinstance(activation, tuple) and len(activation) == 2 and all(callable(function) for function in activation):
         formulas = Formulas(*activation)
         return Activation("custom", {}, "he_normal", lambda xp: formulas)
     remedy = "A user's own is a pair of functions: f(z) and df(z, a)."
@@ -388,10 +436,10 @@ def get(activation: Any, name: str = "activation") -> Activation:
 
 
 def is_own(activation: Activation) -> bool:
-    """Whether its formulas are those of dlx's that it is named after."""
+    """Whether it is one of dlx, with the formulas that its name and settings promise."""
     return checks.is_made_by(ACTIVATIONS, activation)
 
 
 def _named(name: str, settings: Mapping[str, float]) -> Activation:
-    """The activation of that name and those settings."""
+    """The activation with this name and these settings. Pickles refer to this function."""
     return ACTIVATIONS[name](**settings)

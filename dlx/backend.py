@@ -1,8 +1,8 @@
-"""One array library on one device: how it is chosen, entered and left.
+"""One array library on one device: how to choose it, and how arrays get there and back.
 
-All mathematics of dlx speaks the Python Array API standard (https://data-apis.org/array-api/). What it leaves
-to each library - devices, the way in from and out to the host, compilation - is a `Backend`. No array library
-but NumPy is imported here; ``get_backend("torch")`` imports ``dlx.backends._torch`` by name.
+All mathematics of dlx uses the Python Array API standard (https://data-apis.org/array-api/). A `Backend` does what
+the standard leaves to each library: devices, transfers from and to the host, compilation. NumPy is the only array
+library that is imported here; ``get_backend("torch")`` imports ``dlx.backends._torch`` by name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import array_api_compat
 import numpy as np
 
 from dlx.checks import reject
+from dlx.checks import warn as warn
+from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, way_to_host
 from dlx.nesting import each_of, rows_of
 
@@ -26,48 +28,49 @@ Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = Callable[..., Iterator[tuple[Any, Array]]]
-Fuse = Callable[[Any, str], Any]  # Backend.fuse; no static type keeps the function's own through an argument
+Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the type variable `Function`
 
-HOST = "numpy"  # the library of the host: its arrays may enter every backend
+HOST = "numpy"  # the library of the host; every backend takes its arrays
 KNOWN = ("cupy", "jax", HOST, "strict", "torch")
 ENTRY_POINTS = "dlx.backends"
 
 
 class BackendNotInstalled(ImportError):
-    """The array library that was asked for is not installed."""
+    """The requested array library is not installed."""
 
 
 class BackendUnavailable(RuntimeError):
-    """The array library is installed but cannot compute here; the text holds its own reason."""
+    """The array library is installed but cannot compute here; the text states its own reason."""
 
 
 def unfused(function: Function, name: str) -> Function:
-    """The function itself, for a `fuse` that does nothing."""
+    """The function itself: what to pass as `fuse` where nothing is to be fused."""
     return function
 
 
 class Backend:
     """An array library on one device.
 
-    This class serves any compliant library; the files in ``backends/`` override what theirs does differently.
+    This class serves every library that follows the standard. The files in ``backends/`` override what their library
+    does differently.
 
     Parameters
     ----------
     xp : module
         A namespace of the Array API standard.
-    device : object, optional
+    device : object, default None
         The library's own device object; None is its default device.
-    name : str, optional
-        The library's name in selectors; by default the namespace's own.
+    name : str, default None
+        The library's name in selectors; None takes the name of the namespace.
     """
 
     name: str = ""
     float64_hint: str = "Use float32."
-    in_place: bool = False  # whether slices and reshapes of an array are views of its memory, which may be written
-    multiplies_sparse: bool = False  # whether matrices of SciPy's may be the left factors of products
-    elements_at_once: int = 1 << 20  # of a layer's input or output, while predicting
-    fewest_rows: int = 1 << 10  # which a matrix product wants, unless they would be
-    most_elements: int = 1 << 22
+    in_place: bool = False  # whether slices and reshapes of an array are writable views of its memory
+    multiplies_sparse: bool = False  # whether a matrix of SciPy's may be the left factor of a product
+    elements_at_once: int = 1 << 20  # of the widest layer, in a block of rows to predict
+    fewest_rows: int = 1 << 10  # of such a block, for efficient matrix products
+    most_elements: int = 1 << 22  # of the widest layer at most; for this a block may have fewer rows
 
     def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
         self.xp = xp
@@ -76,7 +79,7 @@ class Backend:
 
     @classmethod
     def open(cls, device: str | None) -> Self:
-        """The backend that the selector ``name:device`` names; raises where it cannot compute."""
+        """The backend for the selector ``name:device``; raises if it cannot compute here."""
         raise NotImplementedError(f"{cls.__name__} is opened from a module or an array, not from a selector")
 
     @classmethod
@@ -104,12 +107,12 @@ class Backend:
         return hash(self.selector)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if type(self) is Backend:  # has no selector that get_backend knows
+        if type(self) is Backend:  # its library has no name that get_backend knows
             return _reopen, (self.xp.__name__, self.device, self.name)
         return get_backend, (self.selector,)
 
     def dtype(self, name: str) -> Any:
-        """The library's dtype of that name; TypeError where it has none."""
+        """The library's dtype with this name; raises TypeError if it has none."""
         available = self.xp.__array_namespace_info__().dtypes(device=self.device)
         if name not in available:
             remedy = self.float64_hint if name == "float64" else f"Use one of {', '.join(sorted(available))}."
@@ -117,156 +120,158 @@ class Backend:
         return getattr(self.xp, name)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """The only way in: a host array or one of the library's own, on this device; may share memory.
+        """`x`, an array of the host or of this library, on this device. It may share memory with `x`.
 
-        Without `dtype` the library chooses, and may narrow float64; where one is named it is never narrowed.
+        This is the only way in. Without `dtype` the library chooses one, and may narrow float64; a `dtype` that is
+        named is never narrowed.
         """
         own = x if library_of(x) == self.name else host_array(x)
         return self.xp.asarray(own, dtype=None if dtype is None else self.dtype(dtype), device=self.device)
 
     def copy(self, x: Array) -> Array:
-        """The same values in memory of their own."""
+        """A copy of `x` in its own memory."""
         return self.xp.asarray(x, copy=True)
 
     def padded(self, n: int) -> int | None:
-        """To how many rows n rows are to be extended before they meet a compiled function; None: they may stay n.
+        """The number of rows to which n rows are extended for a compiled function; None if they stay n.
 
-        A library that compiles for each shape names few sizes, so that it compiles seldom.
+        A library that compiles once for each shape returns few different sizes, so that it compiles seldom.
         """
         return None
 
-    def take(self, x: Array, numbers: np.ndarray[Any, Any]) -> Array:
-        """The rows of those numbers (of the host), copied."""
+    def take(self, x: Array, numbers: HostArray) -> Array:
+        """A copy of the rows with these numbers, which are on the host."""
         return self.xp.take(x, self.row_numbers(numbers, x.shape[0]), axis=0)
 
-    def row_numbers(self, numbers: np.ndarray[Any, Any], n: int) -> Array:
-        """Numbers of rows, out of n, on the device: as small as they may be."""
+    def row_numbers(self, numbers: HostArray, n: int) -> Array:
+        """Row numbers below n on the device, in int32 if that holds n, else in int64."""
         return self.asarray(numbers, "int32" if n < 2**31 else "int64")
 
     def zeros_like(self, x: Array) -> Array:
-        """Zeros of the shape and dtype of `x`."""
+        """Zeros with the shape and dtype of `x`."""
         return self.xp.zeros_like(x)
 
     def all_finite(self, x: Array) -> bool:
-        """Whether no value is nan or infinite; waits for the device."""
+        """Whether no value is nan or infinite. Waits for the device."""
         return self.seems_finite(x) or bool(self.xp.all(self.xp.isfinite(x)))
 
     def seems_finite(self, x: Array) -> bool:
-        """The same by their sum, in one pass: large values may be taken for infinite."""
+        """`all_finite` by the sum of all values, in one pass. False also where the sum of finite values overflows."""
         return bool(self.xp.isfinite(self.xp.sum(x)))
 
-    def to_host(self, x: Array) -> np.ndarray[Any, Any]:
-        """The only way out: a NumPy array; waits for the device; may share memory."""
+    def to_host(self, x: Array) -> HostArray:
+        """`x` as a NumPy array, which may share its memory. Waits for the device. This is the only way out."""
         return as_numpy(x, "x")
 
-    def stack_to_host(self, scalars: Sequence[Array]) -> np.ndarray[Any, Any]:
-        """Arrays of one shape as one NumPy array, in one transfer."""
+    def stack_to_host(self, scalars: Sequence[Array]) -> HostArray:
+        """Arrays of equal shape, stacked into one NumPy array by one transfer."""
         with self.scope():
             return self.to_host(self.xp.stack(list(scalars)))
 
     def transpose(self, x: Array) -> Array:
-        """The last two axes exchanged, a view where there are views."""
+        """`x` with its last two axes exchanged: a view, in libraries that have views."""
         return self.xp.matrix_transpose(x)
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """The matrix product a b; written to `out`, where arrays are written in place."""
+        """The matrix product a b. Libraries that write arrays in place write it to `out`."""
         return a @ b
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
-        """Σ_i x_i over the rows of (..., n, K), of shape (..., 1, K); `out` as in `product`."""
+        """The sum over rows, Σ_i x_i: from (..., n, K) to (..., 1, K). `out` is as in `product`."""
         return self.xp.sum(x, axis=-2, keepdims=True)
 
     def sum_squares(self, x: Array) -> Array:
-        """Σ x² over the last two axes: of (..., n, K), of shape (...,)."""
+        """The sum of squares over the last two axes, Σ x²: from (..., n, K) to (...,)."""
         return self.xp.sum(x * x, axis=(-2, -1))
 
     def synchronize(self) -> None:
-        """Return when the device has done everything that was asked of it."""
+        """Wait until the device has finished all its work."""
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """A context for all computation: the current device, no gradient tape; here, none of NumPy's warnings.
+        """The context in which everything is computed: it sets the current device and turns gradient tapes off.
 
-        Overflow ends in `DivergenceError`, as where a library never warns.
+        Here it silences NumPy's warnings. Overflow raises `DivergenceError` instead, as on libraries that never warn.
         """
         return np.errstate(all="ignore")
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
-        """The same pure function, compiled where the library can.
+        """The same pure function, compiled if the library can.
 
-        Equal keys promise equal functions, so that a compiled one is used again; None promises nothing.
+        Functions with equal keys are equal, so that one compiled function serves all of them. None makes no promise.
         """
         return function
 
     def placed(self, x: Any) -> Array:
-        """A block of rows, of the host or of the library, where `rowwise` computes."""
+        """A block of rows, from the host or of this library, in the place where `rowwise` computes."""
         return self.asarray(x)
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
-        """``function(constants, X)``, a pure function that gives a row for each row of `X`, for blocks of any number.
+        """A pure ``function(constants, X)`` that gives one row for each row of `X`, ready for blocks of any size.
 
-        The result is called as ``call(constants, X, to_host=False)``: `X` may lie on the host, from where it is
-        brought here, and with `to_host` so may what is returned. Both may be tuples of arrays of as many rows. A
-        library that compiles for each shape may add rows and take them away again. Equal keys promise equal functions,
-        so that a compiled one is used again; None promises nothing.
+        Call the result as ``call(constants, X, to_host=False)``. `X` may lie on the host; with `to_host` the result is
+        brought there. Both may be tuples of arrays with equal numbers of rows. A library that compiles once for each
+        shape may add rows, and drop them from the result. `key` is as in `compile`.
         """
 
         def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            found = function(constants, each_of(self.placed, X))
-            return each_of(self.to_host, found) if to_host else found
+            rows = function(constants, each_of(self.placed, X))
+            return each_of(self.to_host, rows) if to_host else rows
 
         return call
 
     def fuse(self, function: Function, name: str) -> Function:
-        """The same elementwise formula as one loop or kernel, called `name`, where the library can.
+        """The same elementwise formula as a single loop or kernel with this name, if the library can.
 
-        Its arguments are arrays that broadcast together, then numbers; it may write the arrays in place.
+        Its arguments are arrays that broadcast together, followed by numbers. It may write the arrays in place.
         """
         return function
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
-        """``step(carry, constants, inputs) -> (carry, output)`` as a loop over the rows of `inputs`.
+        """A loop that calls ``step(carry, constants, inputs) -> (carry, output)`` for each row of `inputs`.
 
-        ``run(carry, constants, inputs, steps, first, most)`` begins with row `first` and yields (carry, outputs) as
-        often as it may be stopped: here after each step, with its one output; a library that compiles the loop yields
-        after many, but no more than `most` if that is not None, with the vector of their outputs.
-        `inputs` are nested tuples of None, vectors of the host, of which a step gets one Python number each, and
-        matrices on the device, of which it gets a row; they may have more rows than `steps`. Equal keys promise equal
-        steps, so that a compiled one is used again; None promises nothing.
+        The result, ``run(carry, constants, inputs, steps, first=0, most=None)``, begins with row `first` and ends
+        before row `steps`. It yields (carry, outputs) whenever the caller may stop it. Here that is after every step,
+        with its single output. A library that compiles the loop yields after many steps, at most `most` of them, with
+        the vector of their outputs.
+
+        `inputs` are nested tuples of three kinds. None stays None in every step. Of a vector on the host a step gets
+        one Python number, of a matrix on the device one row. They may have more rows than `steps`. A step gets tuples
+        of the same types, so that it may read their parts by name. `key` is as in `compile`.
         """
         compiled = self.compile(step)
 
         def run(
             carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
         ) -> Iterator[tuple[Any, Array]]:
-            for each in itertools.islice(rows_of(inputs), first, steps):
-                carry, output = compiled(carry, constants, each)
+            for row in itertools.islice(rows_of(inputs), first, steps):
+                carry, output = compiled(carry, constants, row)
                 yield carry, output
 
         return run
 
-    def outputs_to_host(self, outputs: Sequence[Array]) -> np.ndarray[Any, Any]:
-        """All outputs that a `loop` has yielded as one NumPy vector, in one transfer."""
+    def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
+        """All outputs that a `loop` has yielded, as one NumPy vector, in one transfer."""
         return self.stack_to_host(outputs)
 
     def expecting(self, elements: float) -> Self:
-        """This backend, prepared to compute that many elements by fused formulas: it may compile where that repays."""
+        """This backend, prepared for fused formulas of this many elements in all: it may compile them to save time."""
         return self
 
     def out_of_memory(self, error: Exception) -> bool:
-        """Whether `error` says that memory, of the device or of the host, did not suffice."""
+        """Whether `error` means that the device or the host has too little memory."""
         return isinstance(error, MemoryError)
 
     def release_memory(self) -> None:
-        """Give back to the device what the library keeps for reuse."""
+        """Return the memory that the library keeps for reuse to the device."""
 
     def describe(self) -> dict[str, str]:
-        """What ``python -m dlx`` prints of it: version, devices, and what bears on precision and speed."""
+        """What ``python -m dlx`` prints: the version, the devices, and settings that affect precision and speed."""
         root = importlib.import_module(self.xp.__name__.removeprefix("array_api_compat.").partition(".")[0])
         devices = map(str, self.xp.__array_namespace_info__().devices())
         return {"version": getattr(root, "__version__", "unknown"), "devices": ", ".join(devices)}
 
     def arithmetic(self) -> dict[str, str]:
-        """What the last bits of a result depend on beside the numbers: the library, its kernels, threads, device."""
+        """What the last bits of a result depend on beside its inputs: library version, kernels, threads, device."""
         return {"version": self.describe()["version"]}
 
 
@@ -276,14 +281,14 @@ def namespace_of(array: Array) -> Namespace:
 
 
 def library_of(x: Any) -> str | None:
-    """The name of the array library that `x` belongs to; None for lists, data frames and scalars."""
+    """The name of the array library of `x`; None for lists, data frames and scalars."""
     if isinstance(x, np.ndarray | np.generic):
         return HOST
     return _short(namespace_of(x).__name__) if array_api_compat.is_array_api_obj(x) else None
 
 
-def host_array(x: Any, name: str = "x") -> np.ndarray[Any, Any]:
-    """`x` as an aligned NumPy array of native byte order without negative strides; copies only if it must."""
+def host_array(x: Any, name: str = "x") -> HostArray:
+    """`x` as an aligned NumPy array with native byte order and no negative strides, copied only if necessary."""
     if library_of(x) not in (None, HOST):
         remedy = f"Bring it to the host with {way_to_host(x, name)}."
         reject(name, "lie on the host", f"an array of {library_of(x)}", remedy, TypeError)
@@ -301,26 +306,37 @@ def host_array(x: Any, name: str = "x") -> np.ndarray[Any, Any]:
 
 
 def backend_of(array: Array) -> Backend:
-    """The backend on which `array` lies; lists, data frames and scalars belong to NumPy."""
+    """The backend on which `array` lies; NumPy for lists, data frames and scalars."""
     return (_backend_class(library_of(array) or HOST) or Backend).of(array)
 
 
 def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Backend:
-    """The backend that a selector names, never another: a request does not fall back.
+    """The backend that a selector names. It never falls back to another one.
 
     Parameters
     ----------
-    backend : str, module, Backend or None
-        ``name[:device]`` - "numpy", "cupy", "cupy:1", "torch:cuda:1", "jax:gpu" - or a name that another
-        distribution registers as an entry point of ``dlx.backends``; "auto", CuPy if a matrix product really
-        ran there, else NumPy; a module that follows the Array API standard; a Backend itself; None, NumPy.
+    backend : str, module, Backend or None, default None
+        - A selector ``name`` or ``name:device``: "numpy", "cupy", "cupy:1", "torch:cuda:1", "jax:gpu". Other
+          distributions can add names as entry points of ``dlx.backends``.
+        - "auto": CuPy if it can compute a matrix product here, else NumPy.
+        - A module that follows the Array API standard.
+        - A Backend, which is returned as it is.
+        - None: NumPy.
+
+    Returns
+    -------
+    Backend
 
     Raises
     ------
-    BackendNotInstalled, BackendUnavailable
-        The library is missing, and how to install it; or it cannot compute here, and its own reason.
-    ValueError, TypeError
-        There is no such name or device; it is no selector at all.
+    BackendNotInstalled
+        The library is not installed; the text says how to install it.
+    BackendUnavailable
+        The library cannot compute here; the text states its reason.
+    ValueError
+        There is no backend with this name, or no such device.
+    TypeError
+        `backend` is of another type, or a module that does not follow the standard.
 
     Examples
     --------
@@ -341,44 +357,47 @@ def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Back
         chosen = try_backend("cupy")
         return chosen if isinstance(chosen, Backend) else get_backend(HOST)
     name, colon, device = backend.partition(":")
-    found = _backend_class(name)
-    if found is None or (colon and not device):
+    backend_class = _backend_class(name)
+    if backend_class is None or (colon and not device):
         known = ", ".join(map(repr, known_backends()))
         rule = f"be 'auto', or 'name' or 'name:device' with one of the names {known}"
         reject("backend", rule, repr(backend), "For another library pass its module, or a Backend.")
-    return found.open(device or None)
+    return backend_class.open(device or None)
 
 
 def available_backends() -> list[str]:
-    """The names of the backends that compute here, found by opening each one (this imports its library)."""
+    """The names of the backends that can compute here. Each one is opened, which imports its library."""
     return [name for name in known_backends() if isinstance(try_backend(name), Backend)]
 
 
 def known_backends() -> list[str]:
-    """Every backend's name: dlx's own and those registered as entry points."""
+    """The names of all backends: those of dlx, and those that are registered as entry points."""
     return sorted({*KNOWN, *importlib.metadata.entry_points(group=ENTRY_POINTS).names})
 
 
 def try_backend(selector: str) -> Backend | Exception:
-    """The backend, or the exception that says why there is none."""
+    """The backend for a selector, or the exception that `get_backend` raises."""
     try:
         return get_backend(selector)
-    except Exception as reason:  # a third party's backend may raise anything; one must not hide the others
+    except Exception as reason:  # the backend of another distribution may raise anything, and must not hide the rest
         return reason
 
 
 def _short(namespace: str) -> str:
+    """The name of a library in selectors, from the name of its namespace."""
     root = namespace.removeprefix("array_api_compat.").partition(".")[0]
     return {"array_api_strict": "strict"}.get(root, root)
 
 
 def _reopen(namespace: str, device: Any, name: str) -> Backend:
+    """The backend that a pickle describes, of a library without a selector."""
     return Backend(importlib.import_module(namespace), device, name)
 
 
 def _from_module(module: types.ModuleType) -> Backend:
+    """The backend for a module: by its name if dlx has a backend for it, else by an array that it makes."""
     name = _short(module.__name__)
-    # numpy.linalg has no asarray and is no namespace; nor has jax, but who passes it means jax.numpy
+    # numpy.linalg has no asarray and is no namespace. The module jax has none either, but stands for jax.numpy.
     if (hasattr(module, "asarray") or module.__name__ == name) and _backend_class(name):
         return get_backend(name)
     with contextlib.suppress(AttributeError, TypeError):
@@ -388,12 +407,13 @@ def _from_module(module: types.ModuleType) -> Backend:
 
 
 def _backend_class(name: str) -> type[Backend] | None:
+    """The class for this name, of dlx or from an entry point; None if there is none."""
     if name in KNOWN:
         known: type[Backend] = importlib.import_module(f"dlx.backends._{name}").BACKEND
         return known
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-        found = entry.load()
-        if not (isinstance(found, type) and issubclass(found, Backend)):
-            reject(entry.value, "be a subclass of dlx.Backend", repr(found), "Mend its entry point.", TypeError)
-        return found
+        loaded = entry.load()
+        if not (isinstance(loaded, type) and issubclass(loaded, Backend)):
+            reject(entry.value, "be a subclass of dlx.Backend", repr(loaded), "Mend its entry point.", TypeError)
+        return loaded
     return None

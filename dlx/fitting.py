@@ -1,23 +1,46 @@
-"""`fit`: from arrays to a trained network."""
+"""`fit`: from arrays to a trained network. `prepare` does all that comes before the first update, `run` the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Never
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 
-from dlx import checks, initializers, losses, nearest, network, quasi_newton, scoring
-from dlx.backend import Array, Backend, get_backend
-from dlx.data import features, gaps, parameters, targets
+from dlx import checks, initializers, losses, nearest, network, scoring
+from dlx.backend import Array
+from dlx.data import features, gaps, parameters, samples, targets
+from dlx.data.features import HostArray
 from dlx.data.placement import common_backend
 from dlx.files import attempts, checkpoints
 from dlx.model import Network
 from dlx.network import Params
 from dlx.report import evidence
-from dlx.training import arguments, divergence, loop, memory, progress_bar, ranges, steps
+from dlx.training import arguments, divergence, loop, progress_bar, ranges, state, steps
+from dlx.training.plan import Plan, room
 from dlx.warm_start import begun_from, known_labels, require_same_classes
+
+Asked = SimpleNamespace  # the arguments of `fit`, by their names
+Held = tuple[features.Rows, HostArray | None]  # rows to validate on, and the numbers of those of them (all, if None)
+
+
+class Job(NamedTuple):
+    """A training that is ready for its first update: the `net` goes on from its own parameters, or from `resumed`.
+
+    `held` are the rows to validate on. `saver` saves the training while it runs.
+    """
+
+    net: Network
+    task: steps.Task
+    settings: steps.Settings
+    rng: np.random.Generator
+    held: Held | None
+    listeners: Mapping[str, Sequence[arguments.Listener]]
+    verbose: int
+    saver: checkpoints.Checkpoints | None
+    resumed: state.TrainingState | None
 
 
 @nearest.closed
@@ -179,107 +202,78 @@ def fit(
     >>> net.predict([[3.0]]).round(6)
     array([7.])
     """
+    asked = Asked(**locals())
     nearest.refuse(unknown, "fit", fit)
-    dims = arguments.widths(layer_dims)
-    hidden = parameters.hidden_activations(activation, len(dims) - 2)
-    settings = arguments.settings(
-        optimizer, learning_rate, batch_size, epochs, shuffle, patience, clip_norm, clip_value
-    )
-    l2 = checks.number("l2", l2, low=0, remedy="Use 1e-4, or 0 for none.")
-    l1 = checks.number("l1", l1, low=0, remedy="Use 1e-4, or 0 for none.")
-    rates = arguments.dropout_rates(dropout, len(hidden), settings.optimizer)
-    listeners = arguments.listeners(callbacks)
+    with prepare(X, y, asked) as job:
+        return run(job)
+
+
+@contextlib.contextmanager
+def prepare(X: Any, y: Any, asked: Asked) -> Iterator[Job]:
+    """The job that the arguments of `fit` ask for, all of them checked.
+
+    An argument that is refused leaves no trace. What the job holds on to, such as the folder of its checkpoints, is let
+    go of in the end.
+    """
+    listeners, verbose = arguments.listeners(asked.callbacks), arguments.verbosity(asked.verbose)
+    rng = arguments.generator(asked.rng)
+    X_val, y_val, share = arguments.validation_source(asked.validation)
     names = features.names_of(X)
-    verbose = arguments.verbosity(verbose)
-    generator = arguments.generator(rng)
-    initial = arguments.initializer(begun_from(init, hidden, X), dims)
-    X_val, y_val, share = arguments.validation_source(validation)
     features.require_names(X_val, names, "X_val")
-    chosen = common_backend(
-        backend,
-        {
-            **{"X": X, "y": y, "sample_weight": sample_weight, "X_val": X_val, "y_val": y_val},
-            **parameters.named(initial if isinstance(initial, list) else [], "init"),
-        },
-    )
-    X = features.real_rows(X, chosen, dims[0])
-    stream = arguments.streaming(stream, X, settings.optimizer)
-    name = features.working_dtype(dtype, X)
-    compute = chosen.dtype(name)
-    chosen = chosen.expecting(steps.work(X.shape[0], dims, settings))
-
-    expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, 8 if name == "float64" else 4, chosen)
-    explained = memory.explained(chosen, min(settings.batch_size, X.shape[0]), expected)
-    with attempts.unmoved(generator) as attempt, chosen.scope(), explained:
-        come: Callable[..., Array] = features.unplaced if stream else features.features
-        placed = come(X, chosen, name, dims[0], names=names)
-        if isinstance(settings.optimizer, quasi_newton.LBFGS):  # it takes all rows at once
-            placed = features.dense(placed, chosen)
-        y = targets.on_host(y, chosen)
-        loss = arguments.loss_for(loss, y if missing == "raise" else gaps.whole_rows(y), dims[-1])
-        settings = ranges.in_dtype(name, settings, hidden, loss, l2=l2, l1=l1)
-        missing = gaps.rule(missing, loss, dims[-1])
-        target = targets.check(y, loss, dims[-1], placed.shape[0], known_labels(init, y), missing=missing)
-        require_same_classes(init, target.classes)
-        weights = targets.weights(sample_weight, class_weight, target, chosen)
-        if network.weighs_targets(weights):
-            gaps.require_terms(loss, dims[-1], "sample_weight", "be (n,) with", "Multiply the terms by weights in")
-        with checkpoints.keeping(checkpoint, checkpoint_every, resume, attempt) as kept:
-            if kept is not None:
-                told = {"layer_dims": dims, "activation": hidden, "loss": loss, "l2": l2, "l1": l1, "dropout": rates}
-                told |= {"init": tuple(initial) if isinstance(initial, list) else initial, "dtype": name, "X": X}
-                told |= {"y": (gaps.with_nan(target.Y, target.present), target.classes), "sample_weight": weights}
-                told["missing"] = None if missing == "raise" else missing  # as in a file that is older than it
-                told["feature_names"] = None if names is None else tuple(names)
-                told["validation"] = share if X_val is None else _pair(X_val, y_val, chosen)
-                kept.agree(told, settings, X.shape[0], chosen, generator, rng is not None)
-            train_rows, held_rows = (None, None) if share is None else targets.split(target, share, generator)
-            gaps.require_in_each_column(target.present, train_rows)
-            weights = targets.to_mean_one(weights, train_rows, held_rows, target.present)
-            rows = targets.place(target, weights, placed, chosen, name)
-            held = _held_out(X_val, y_val, held_rows, rows, target, loss, dims, chosen, name, missing, come)
-            arguments.try_own_functions(hidden, loss, chosen, compute, dims[-1])
-            if not isinstance(initial, list):
-                initial = initializers.draw(initial, generator, dims, [each.init for each in hidden])
-            if not isinstance(init, str):
-                parameters.require_real(initial, chosen, name, "init")
-            parts = {"activation": list(hidden), "loss": loss, "classes": target.classes, "feature_names": names}
-            parts["missing"] = missing
-            net = Network(initial, **parts, backend=chosen, dtype=name)
-            bound = partial(network.bind, dtype=name, hidden=hidden, loss=loss, dropout=rates, l2=l2, l1=l1)
-            key = network.kind(name, hidden, loss, rates, l2, l1)
-            task = steps.Task(chosen, bound(chosen), name, rows, train_rows, key)
-            plain = None if key is None else bound(get_backend("numpy"))
-            drawn, restored = (train_rows, held_rows), settings.patience is not None
-            seen = evidence.facts(plain, initial, X, target, weights, drawn, restored, chosen, name)
-            net.facts = seen._replace(dropout=any(rates))
-            per_epoch = -(-task.size // settings.batch_size)
-            figures = loop.figures(task, settings, held is not None)
-            resumed = None if kept is None else kept.resumed(net, settings, per_epoch, figures)
+    plan, settings, init, X, y = _plan(X, y, X_val, y_val, asked)
+    backend, dtype, loss = plan.backend, plan.dtype, plan.loss
+    with attempts.unmoved(rng) as attempt, room(X, plan, settings):
+        stays = arguments.streaming(asked.stream, X, settings.optimizer)
+        place = (loss, plan.dims, backend, dtype)
+        how: dict[str, Any] = {"stays": stays, "missing": plan.missing}
+        given = samples.for_training(
+            *(X, y, *place),
+            **how,
+            dense=settings.optimizer.full_batch,
+            names=names,
+            known=known_labels(asked.init, y),
+            sample_weight=asked.sample_weight,
+            class_weight=asked.class_weight,
+        )
+        require_same_classes(asked.init, given.target.classes)
+        if network.weighs_targets(given.weights):
+            remedy = "Multiply the terms by weights in"
+            gaps.require_terms(loss, plan.dims[-1], "sample_weight", "be (n,) with", remedy)
+        with checkpoints.keeping(asked.checkpoint, asked.checkpoint_every, asked.resume, attempt) as saver:
+            if saver is not None:
+                validation = share if X_val is None else _as_arrays(X_val, y_val, plan)
+                identity = _identity(plan, init, X, given, names, validation)
+                saver.agree(identity, settings, X.shape[0], backend, rng, asked.rng is not None)
+            split: samples.Split = (None, None) if share is None else given.split(share, rng)
+            gaps.require_in_each_column(given.target.present, split[0])
+            given = given.of_mean_one(split)
+            task = plan.task(given.on_backend(backend, dtype), split[0])
+            held: Held | None = None if split[1] is None else (task.rows, split[1])
+            if X_val is not None:
+                own = samples.for_training(X_val, y_val, *place, **how, known=given.target.classes, suffix="_val")
+                held = own.on_backend(backend, dtype), None
+            arguments.try_own_functions(plan.hidden, loss, backend, backend.dtype(dtype), plan.dims[-1])
+            pairs = _first_weights(asked.init, init, plan, rng)
+            net = _network(plan, pairs, given.target.classes, names)
+            net.facts = evidence.facts(plan, pairs, X, given, split, settings.patience is not None)
+            resumed = None
+            if saver is not None:
+                batches = -(-task.size // settings.batch_size)
+                resumed = saver.resumed(net, settings, batches, loop.figures(task, settings, held is not None))
             attempt.begun = True
-            _train(net, task, settings, generator, held, listeners, verbose, kept, resumed)
-    return net
+            yield Job(net, task, settings, rng, held, listeners, verbose, saver, resumed)
 
 
-def _train(
-    net: Network,
-    task: steps.Task,
-    settings: steps.Settings,
-    rng: np.random.Generator,
-    held: tuple[features.Rows, features.HostArray | None] | None,
-    listeners: Mapping[str, Sequence[arguments.Listener]],
-    verbose: int,
-    kept: checkpoints.Checkpoints | None,
-    resumed: loop.Progress | None,
-) -> None:
-    """Give the network what the task teaches it, from its own parameters on or from where it is resumed."""
-    params, start, done = (net.params, None, 0) if resumed is None else (*resumed[:2], resumed.start.epoch)
-    measures = loop.measures(task, settings, held is not None)
+def run(job: Job) -> Network:
+    """The network of the job, trained."""
+    net, task, settings, resumed, listeners = job.net, job.task, job.settings, job.resumed, job.listeners
+    params, done = (net.params, 0) if resumed is None else (resumed.params, resumed.epoch)
+    measures = loop.measures(task, settings, job.held is not None)
 
     def validate(params: Params) -> dict[str, float]:
-        if held is None:
+        if job.held is None:
             return {"training_loss": divergence.loss_after(task, params, task.chosen)} if measures else {}
-        rows, numbers = held
+        rows, numbers = job.held
         return scoring.validation_figures(task.backend, task.net, net.loss, params, rows, rows.weights, numbers=numbers)
 
     def report(params: Params, history: loop.History) -> bool:
@@ -289,41 +283,87 @@ def _train(
 
     for listen in listeners["on_start"]:
         listen(net)
-    with progress_bar.progress(verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
+    with progress_bar.progress(job.verbose, settings.epochs, task.size, done, losses.label(net.loss)) as show:
         net.params, net.history = loop.train(
-            task, settings, params, rng, validate, report, start, keeper=kept, resumed=resumed
+            task, settings, params, job.rng, validate, report, resumed, saver=job.saver
         )
     for listen in listeners["on_end"]:
         listen(net)
+    return net
 
 
-def _pair(X_val: Any, y_val: Any, backend: Backend) -> tuple[Any, Any]:
+def _plan(X: Any, y: Any, X_val: Any, y_val: Any, asked: Asked) -> tuple[Plan, steps.Settings, Any, Array, HostArray]:
+    """What is to be trained, how, and from which weights; X where it lies, and y on the host: their kinds decide."""
+    dims = arguments.widths(asked.layer_dims)
+    hidden = parameters.hidden_activations(asked.activation, len(dims) - 2)
+    settings = arguments.settings(
+        *(asked.optimizer, asked.learning_rate, asked.batch_size, asked.epochs, asked.shuffle, asked.patience),
+        *(asked.clip_norm, asked.clip_value),
+    )
+    l2 = checks.number("l2", asked.l2, low=0, remedy="Use 1e-4, or 0 for none.")
+    l1 = checks.number("l1", asked.l1, low=0, remedy="Use 1e-4, or 0 for none.")
+    dropout = arguments.dropout_rates(asked.dropout, len(hidden), settings.optimizer)
+    init = arguments.initializer(begun_from(asked.init, hidden, X), dims)
+    arrays = {"X": X, "y": y, "sample_weight": asked.sample_weight, "X_val": X_val, "y_val": y_val}
+    arrays |= parameters.named(init if isinstance(init, list) else [], "init")
+    backend = common_backend(asked.backend, arrays)
+    X = features.real_rows(X, backend, dims[0])
+    dtype = features.working_dtype(asked.dtype, X)
+    backend.dtype(dtype)
+    with backend.scope():
+        y = targets.on_host(y, backend)
+    loss = arguments.loss_for(asked.loss, y if asked.missing == "raise" else gaps.whole_rows(y), dims[-1])
+    settings = ranges.in_dtype(dtype, settings, hidden, loss, l2=l2, l1=l1)
+    missing = gaps.missing_rule(asked.missing, loss, dims[-1])
+    backend = backend.expecting(steps.work(X.shape[0], dims, settings))
+    return Plan(backend, dtype, dims, hidden, loss, dropout, l2, l1, missing), settings, init, X, y
+
+
+def _as_arrays(X_val: Any, y_val: Any, plan: Plan) -> tuple[Any, Any]:
     """The user's own validation rows as arrays."""
     X_val = X_val if features.compressed(X_val) else features.as_array(X_val, "X_val")
-    return X_val, targets.on_host(y_val, backend, "y_val")
+    return X_val, targets.on_host(y_val, plan.backend, "y_val")
 
 
-def _held_out(
-    X_val: Any,
-    y_val: Any,
-    held_rows: features.HostArray | None,
-    rows: features.Rows,
-    target: targets.Targets,
-    loss: losses.Loss,
-    dims: Sequence[int],
-    backend: Backend,
-    dtype: str,
-    missing: str,
-    come: Callable[..., Array],
-) -> tuple[features.Rows, features.HostArray | None] | None:
-    """The validation rows: the user's own, or the training data and the numbers of a share of them."""
-    if X_val is None:
-        return None if held_rows is None else (rows, held_rows)
-    placed = come(X_val, backend, dtype, dims[0], "X_val")
-    y_val = targets.on_host(y_val, backend, "y_val")
-    checked = targets.check(y_val, loss, dims[-1], placed.shape[0], target.classes, "y_val", missing)
-    mask = targets.weights(None, None, checked, backend)
-    return targets.place(checked, mask, placed, backend, dtype, "y_val"), None
+def _identity(
+    plan: Plan, init: Any, X: Array, given: samples.Samples, names: list[str] | None, validation: Any
+) -> dict[str, Any]:
+    """What tells this training from another beside its settings, by the names of the arguments of `fit`."""
+    return {
+        "layer_dims": plan.dims,
+        "activation": plan.hidden,
+        "loss": plan.loss,
+        "l2": plan.l2,
+        "l1": plan.l1,
+        "dropout": plan.dropout,
+        "init": tuple(init) if isinstance(init, list) else init,
+        "dtype": plan.dtype,
+        "X": X,
+        "y": (gaps.with_nan(given.target.Y, given.target.present), given.target.classes),
+        "sample_weight": given.weights,
+        "missing": None if plan.missing == "raise" else plan.missing,  # as in a file that is older than it
+        "feature_names": None if names is None else tuple(names),
+        "validation": validation,
+    }
+
+
+def _first_weights(asked: Any, init: Any, plan: Plan, rng: np.random.Generator) -> list[tuple[Any, Any]]:
+    """The pairs (W, b) that `init` holds, or draws; those that were `asked` for, and not named, are checked."""
+    pairs = init
+    if not isinstance(init, list):
+        pairs = initializers.draw(init, rng, plan.dims, [each.init for each in plan.hidden])
+    if not isinstance(asked, str):
+        parameters.require_real(pairs, plan.backend, plan.dtype, "init")
+    return pairs  # type: ignore[no-any-return]
+
+
+def _network(
+    plan: Plan, pairs: Sequence[tuple[Any, Any]], classes: HostArray | None, names: list[str] | None
+) -> Network:
+    """The network with which the training begins."""
+    parts: dict[str, Any] = {"activation": list(plan.hidden), "loss": plan.loss, "classes": classes}
+    parts |= {"feature_names": names, "missing": plan.missing, "backend": plan.backend, "dtype": plan.dtype}
+    return Network(pairs, **parts)
 
 
 def _is_true(result: Any) -> bool:

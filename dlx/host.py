@@ -1,4 +1,4 @@
-"""What NumPy makes of an object, and what to say where it makes nothing of it."""
+"""NumPy arrays from any object, and the errors for objects that give none."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from dlx.checks import a_kind_of, reject, shown
 
-READABLE = ("__array__", "__array_interface__", "__array_struct__", "__buffer__", "toarray")  # by NumPy, or SciPy's
-OWN_WAYS = ("compute", "todense")  # to the host, of lazy and of sparse arrays
+HostArray = np.ndarray[Any, Any]
+READABLE = ("__array__", "__array_interface__", "__array_struct__", "__buffer__", "toarray")  # the last is SciPy's
+TO_HOST_METHODS = ("compute", "todense")  # of lazy arrays, and of sparse ones
 
 
-def as_numpy(x: Any, name: str) -> np.ndarray[Any, Any]:
-    """`x` as NumPy takes it; where it does not, its reason, or that of the object's own method."""
+def as_numpy(x: Any, name: str) -> HostArray:
+    """`x` as a NumPy array; where NumPy cannot read it, the error states the reason that NumPy or the object gives."""
     try:
         return np.asarray(x)
     except MemoryError:
@@ -26,26 +27,26 @@ def as_numpy(x: Any, name: str) -> np.ndarray[Any, Any]:
         else:
             rule = "what NumPy can read as one"
             got = f"{a_kind_of(x)}, which raises {type(reason).__name__}: {reason}".rstrip(".")
-            own = any(hasattr(x, method) for method in OWN_WAYS)
-            remedy = f"Pass {way_to_host(x, name)}." if own else f"Pass what numpy.asarray({name}) takes."
+            has_method = any(hasattr(x, method) for method in TO_HOST_METHODS)
+            remedy = f"Pass {way_to_host(x, name)}." if has_method else f"Pass what numpy.asarray({name}) takes."
         reject(name, f"be an array, or {rule}", got, remedy, TypeError if isinstance(reason, TypeError) else ValueError)
 
 
 def way_to_host(x: Any, name: str) -> str:
-    """An expression that makes a NumPy array of an array: lazy and sparse ones have methods of their own for that."""
-    method = next((each for each in OWN_WAYS if hasattr(x, each)), None)
+    """The text of an expression that turns `x` into a NumPy array; lazy and sparse arrays have methods of their own."""
+    method = next((method for method in TO_HOST_METHODS if hasattr(x, method)), None)
     return f"{name}.{method}()" if method else f"dlx.backend.backend_of({name}).to_host({name})"
 
 
 def require_rows(x: Any, name: str) -> None:
-    """Raise for what is no array, no table and no list, with the way from it to one of them."""
+    """Raise where `x` is no array, table or list; the error says how to make one of it."""
     if isinstance(x, str | bytes | bytearray | os.PathLike):
         remedy = "Read the file first, for example with pandas.read_csv or numpy.load."
     elif x is None:
         remedy = f"Pass the data as `{name}`."
     elif callable(getattr(x, "collect", None)):
         remedy = f"Pass {name}.collect(), which computes it."
-    elif any(hasattr(x, each) for each in READABLE):
+    elif any(hasattr(x, attribute) for attribute in READABLE):
         return
     elif isinstance(x, Mapping):
         remedy = f"Pass pandas.DataFrame({name}), whose columns are its entries."

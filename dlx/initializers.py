@@ -2,8 +2,8 @@
 
 normal, constant, zeros, glorot_normal, glorot_uniform, he_normal, he_uniform, lecun_normal, lecun_uniform.
 
-An initialiser is a function ``(rng, d_in, d_out) -> W`` with `rng` a `numpy.random.Generator` and W a float64 array
-of shape (d_in, d_out). Biases start at zero.
+An initialiser is a function ``(rng, d_in, d_out) -> W``. `rng` is a `numpy.random.Generator`, and W a float64 array of
+shape (d_in, d_out). Biases start at zero. Pass an initialiser, or its name, as ``init``.
 """
 
 from __future__ import annotations
@@ -16,28 +16,44 @@ from typing import Any
 import numpy as np
 
 from dlx import checks
+from dlx.host import HostArray
 
-HostArray = np.ndarray[Any, Any]
 Initializer = Callable[[np.random.Generator, int, int], HostArray]
-Pairs = list[tuple[HostArray, HostArray]]
+HostPairs = list[tuple[HostArray, HostArray]]  # W (d_in, d_out) and b (1, d_out) of each layer
 
 
 def _normal(rng: np.random.Generator, d_in: int, d_out: int, std: float) -> HostArray:
+    """W ~ N(0, std²)."""
     return std * rng.standard_normal((d_in, d_out))
 
 
 def _uniform(rng: np.random.Generator, d_in: int, d_out: int, variance: float) -> HostArray:
-    """A uniform draw from [-a, a] has variance a²/3."""
+    """W ~ U(-a, a), whose variance is a²/3."""
     limit = math.sqrt(3.0 * variance)
     return rng.uniform(-limit, limit, (d_in, d_out))
 
 
 def _full(rng: np.random.Generator, d_in: int, d_out: int, value: float) -> HostArray:
+    """W = value."""
     return np.full((d_in, d_out), value)
 
 
 def glorot_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W ~ N(0, 2 / (d_in + d_out)). Source: Glorot and Bengio 2010, for tanh and the logistic sigmoid.
+    """Normal weights for tanh and the logistic sigmoid.
+
+    W ~ N(0, 2 / (d_in + d_out))
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Source: Glorot and Bengio 2010.
 
     Examples
     --------
@@ -49,37 +65,173 @@ def glorot_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
 
 
 def glorot_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W ~ U(-a, a), a = sqrt(6 / (d_in + d_out)). Source: Glorot and Bengio 2010, equation 16."""
+    """Uniform weights with the variance of `glorot_normal`.
+
+    W ~ U(-a, a),  a = sqrt(6 / (d_in + d_out))
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Source: Glorot and Bengio 2010, equation 16.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.initializers.glorot_uniform(np.random.default_rng(0), 3, 2).shape
+    (3, 2)
+    """
     return _uniform(rng, d_in, d_out, 2.0 / (d_in + d_out))
 
 
 def he_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W ~ N(0, 2 / d_in). Source: He et al. 2015, arXiv:1502.01852, equation 10, for rectifiers."""
+    """Normal weights for rectifiers.
+
+    W ~ N(0, 2 / d_in)
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Source: He et al. 2015, arXiv:1502.01852, equation 10.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.initializers.he_normal(np.random.default_rng(0), 3, 2).shape
+    (3, 2)
+    """
     return _normal(rng, d_in, d_out, math.sqrt(2.0 / d_in))
 
 
 def he_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W ~ U(-a, a), a = sqrt(6 / d_in): the variance of `he_normal`."""
+    """Uniform weights with the variance of `he_normal`.
+
+    W ~ U(-a, a),  a = sqrt(6 / d_in)
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.initializers.he_uniform(np.random.default_rng(0), 3, 2).shape
+    (3, 2)
+    """
     return _uniform(rng, d_in, d_out, 2.0 / d_in)
 
 
 def lecun_normal(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W ~ N(0, 1 / d_in). Source: LeCun et al. 1998, Efficient BackProp, section 4.6."""
+    """Normal weights that keep the variance of the inputs, for `selu`.
+
+    W ~ N(0, 1 / d_in)
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Source: LeCun et al. 1998, Efficient BackProp, section 4.6.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.initializers.lecun_normal(np.random.default_rng(0), 3, 2).shape
+    (3, 2)
+    """
     return _normal(rng, d_in, d_out, math.sqrt(1.0 / d_in))
 
 
 def lecun_uniform(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W ~ U(-a, a), a = sqrt(3 / d_in): the variance of `lecun_normal`."""
+    """Uniform weights with the variance of `lecun_normal`.
+
+    W ~ U(-a, a),  a = sqrt(3 / d_in)
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> dlx.initializers.lecun_uniform(np.random.default_rng(0), 3, 2).shape
+    (3, 2)
+    """
     return _uniform(rng, d_in, d_out, 1.0 / d_in)
 
 
 def zeros(rng: np.random.Generator, d_in: int, d_out: int) -> HostArray:
-    """W = 0. Hidden units that start equal stay equal: for linear models only."""
+    """Zeros, for linear models only: hidden units that start equal stay equal.
+
+    W = 0
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    d_in, d_out : int >= 1
+        The widths of the layer's input and output.
+
+    Returns
+    -------
+    float64 array (d_in, d_out)
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.initializers.zeros(None, 1, 2)
+    array([[0., 0.]])
+    """
     return np.zeros((d_in, d_out))
 
 
 def normal(std: float = 0.01) -> Initializer:
-    """W ~ N(0, std²); by default the article's 0.01 * randn.
+    """Normal weights with a standard deviation of your own.
+
+    W ~ N(0, std²)
+
+    Parameters
+    ----------
+    std : float >= 0, default 0.01
+        The standard deviation; 0.01 is that of the article.
+
+    Returns
+    -------
+    initialiser
+
+    Raises
+    ------
+    ValueError, TypeError
+        `std` is out of range or not a number.
 
     Examples
     --------
@@ -91,7 +243,22 @@ def normal(std: float = 0.01) -> Initializer:
 
 
 def constant(value: float) -> Initializer:
-    """W = value everywhere.
+    """Weights that all have one value.
+
+    W = value
+
+    Parameters
+    ----------
+    value : float
+
+    Returns
+    -------
+    initialiser
+
+    Raises
+    ------
+    ValueError, TypeError
+        `value` is not finite or not a number.
 
     Examples
     --------
@@ -110,17 +277,19 @@ INITIALIZERS: Mapping[str, Initializer] = {
 
 
 def get(init: Any) -> Initializer | None:
-    """An initialiser from its name or from itself; None for "auto": the one that each activation names."""
+    """The initialiser for a name, or a function itself; None for "auto", by which each activation names its own."""
     if callable(init):
-        found: Initializer = init
-        return found
+        initializer: Initializer = init
+        return initializer
     remedy = "Or pass dlx.initializers.normal(0.1), dlx.initializers.constant(0.5), or a sequence of (W, b) pairs."
     name = checks.choice("init", init, ("auto", *INITIALIZERS), remedy)
     return None if name == "auto" else INITIALIZERS[name]
 
 
-def draw(init: Initializer | None, rng: np.random.Generator, layer_dims: Sequence[int], names: Sequence[str]) -> Pairs:
-    """``(W, b)`` of every layer; `names` are the initialisers that the hidden layers' activations ask for."""
+def draw(
+    init: Initializer | None, rng: np.random.Generator, layer_dims: Sequence[int], names: Sequence[str]
+) -> HostPairs:
+    """The pairs (W, b) of all layers. If `init` is None, hidden layers take the initialisers in `names`."""
     layers = []
     for d_in, d_out, name in zip(layer_dims[:-1], layer_dims[1:], [*names, "glorot_uniform"], strict=True):
         W = np.asarray((init or INITIALIZERS[name])(rng, d_in, d_out))
@@ -135,13 +304,27 @@ def draw(init: Initializer | None, rng: np.random.Generator, layer_dims: Sequenc
     return layers
 
 
-BY_SKLEARN = {"identity": 6.0, "sigmoid": 2.0, "tanh": 6.0, "relu": 6.0}  # activations, and their factors
+BY_SKLEARN = {"identity": 6.0, "sigmoid": 2.0, "tanh": 6.0, "relu": 6.0}  # factors, by activation
 
 
-def as_scikit_learn(state: np.random.RandomState, layer_dims: Sequence[int], names: Sequence[str]) -> Pairs:
+def as_scikit_learn(state: np.random.RandomState, layer_dims: Sequence[int], names: Sequence[str]) -> HostPairs:
     """W and b ~ U(-a, a), a = sqrt(factor / (d_in + d_out)), drawn in the order of scikit-learn's MLP.
 
-    The factor is 2 for the logistic sigmoid and 6 otherwise; the last layer has that of the last activation, `names`.
+    The factor is 2 for the logistic sigmoid and 6 otherwise.
+
+    Parameters
+    ----------
+    state : numpy.random.RandomState
+    layer_dims : sequence of int >= 1
+        The widths of input, hidden layers and output.
+    names : sequence of str
+        The activations of the hidden layers; the output layer has the factor of the last one.
+
+    Returns
+    -------
+    list of pairs (W, b) of float64 arrays (d_in, d_out) and (1, d_out)
+
+    Source: scikit-learn's MLPClassifier and MLPRegressor, which follow Glorot and Bengio 2010.
 
     Examples
     --------

@@ -7,24 +7,126 @@ turns a list into an array of the working dtype and device:
 
     value(Z, Y)   the loss of each sample, (..., n, 1), summed over outputs
     delta(Z, Y)   its derivative by the scores, (..., n, K): the law is *delta is the derivative of value*
-    predict(Z)    the link: what the scores stand for, (..., n, K)
+    predict(Z)    what the scores stand for, (..., n, K), by the link
 
 and, where the value is a sum over outputs, its ``.terms(Z, Y)``, (..., n, K), which may be weighted one by one;
 
 with Z (..., n, K) and Y (..., n, K). Averaging over samples and weighting are the network's, written once
 there.
+
+``huber().link`` is the loss's `Link`, one of IDENTITY, EXP, LOGISTIC and SOFTMAX: all that is known of scores
+without targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from dlx import checks
-from dlx.activations import Activation, logistic
+from dlx.activations import Activation, log1p_exp, logistic
 from dlx.backend import Array, Fuse, Namespace, unfused
 
 Targets = Literal["real", "counts", "binary", "classes"]
+OnScores = Callable[[Namespace, Array], Array]
+Both = Callable[[Array, Array], tuple[Array, Array]]
+
+
+class Link(NamedTuple):
+    """The link of a loss: what scores stand for, and the answer that they give.
+
+    predict(xp, Z)       the prediction P (..., n, K)
+    log_predict(xp, Z)   log P, straight from the scores, so that it is finite where P itself would underflow
+    inverse(xp, P)       the scores whose prediction is P, for P strictly within `range`
+
+    `name` is scikit-learn's: "identity", "exp", "logistic" or "softmax". `answers` is the kind of the answers that
+    `decide` gives: the number of a "class", "yes or no", or the predicted "number" itself. `range` holds the bounds of
+    predictions.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> link, Z = dlx.losses.cross_entropy().link, np.log([[1.0, 3.0]])
+    >>> link.predict(np, Z), link.decide(np, Z)
+    (array([[0.25, 0.75]]), array([1]))
+    """
+
+    name: str
+    answers: Literal["class", "yes or no", "number"]
+    range: tuple[float, float]
+    predict: OnScores
+    log_predict: OnScores
+    inverse: OnScores
+
+    def decide(self, xp: Namespace, Z: Array, tie: bool = True) -> Array:
+        """The class of the largest score (..., n), yes or no as 1 or 0 (..., n, K), or the prediction (..., n, K).
+
+        Parameters
+        ----------
+        xp : array namespace
+        Z : array (..., n, K)
+            Scores.
+        tie : bool, default True
+            Whether a score of 0, a probability of one half, is a yes. In scikit-learn it is a no.
+
+        Returns
+        -------
+        array
+            Of integers, but for predictions, which have the dtype of the scores.
+        """
+        if self.answers == "class":
+            return xp.argmax(Z, axis=-1)
+        if self.answers == "yes or no":
+            return xp.astype(Z >= 0 if tie else Z > 0, xp.int32)
+        return self.predict(xp, Z)
+
+
+def _log_logistic(xp: Namespace, Z: Array) -> Array:
+    """log σ(Z) = -log(1 + e^-Z)."""
+    return -log1p_exp(xp, -Z)
+
+
+def _logit(xp: Namespace, P: Array) -> Array:
+    """Z = log P - log(1 - P)."""
+    return xp.log(P) - xp.log1p(-P)
+
+
+def _exponentials(xp: Namespace) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """(Z, max_k Z_k) -> (z, e^z) with z = Z - max_k Z_k, so that no exponential overflows."""
+
+    def shifted(Z: Array, top: Array) -> tuple[Array, Array]:
+        z = Z - top
+        return z, xp.exp(z)
+
+    return shifted
+
+
+def _softmax(xp: Namespace, Z: Array) -> Array:
+    """P_k = e^{z_k} / Σ_j e^{z_j}, z = Z - max_k Z_k."""
+    _, e = _exponentials(xp)(Z, xp.max(Z, axis=-1, keepdims=True))
+    return e / _sum(xp, e)
+
+
+def _log_softmax(xp: Namespace, Z: Array) -> Array:
+    """log P = z - log Σ_k e^{z_k}, z = Z - max_k Z_k."""
+    z, e = _exponentials(xp)(Z, xp.max(Z, axis=-1, keepdims=True))
+    return z - xp.log(_sum(xp, e))
+
+
+IDENTITY = Link("identity", "number", (-inf, inf), lambda xp, Z: Z, lambda xp, Z: xp.log(Z), lambda xp, P: P)
+EXP = Link("exp", "number", (0.0, inf), lambda xp, Z: xp.exp(Z), lambda xp, Z: Z, lambda xp, P: xp.log(P))
+LOGISTIC = Link("logistic", "yes or no", (0.0, 1.0), logistic, _log_logistic, _logit)
+SOFTMAX = Link("softmax", "class", (0.0, 1.0), _softmax, _log_softmax, lambda xp, P: xp.log(P))
+
+
+def _behind(f: OnScores, link: Link) -> Link:
+    """The link of scores that go through `f` first, P = link(f(Z)); name, range and inverse stay those of `link`."""
+    return link._replace(
+        predict=lambda xp, Z: link.predict(xp, f(xp, Z)),
+        log_predict=lambda xp, Z: link.log_predict(xp, f(xp, Z)),
+    )
 
 
 class _Formulas(NamedTuple):
@@ -39,11 +141,8 @@ class Formulas(_Formulas):
     terms: Callable[[Array, Array], Array] | None = None
 
 
-Both = Callable[[Array, Array], tuple[Array, Array]]
-
-
 class Loss(NamedTuple):
-    """What a loss is: its name, its settings, the targets it takes, its formulas.
+    """What a loss is: its name, its settings, the targets it takes, its link, its formulas.
 
     ``share(xp, fuse)``, where there is one, gives value and delta at once from what they have in common.
     """
@@ -51,6 +150,7 @@ class Loss(NamedTuple):
     name: str
     settings: Mapping[str, Any]
     targets: Targets
+    link: Link
     bind: Callable[[Namespace, Callable[[Any], Array]], Formulas]
     share: Callable[[Namespace, Fuse], Both] | None = None
 
@@ -63,6 +163,7 @@ class Loss(NamedTuple):
 
 
 def _scores(Z: Array) -> Array:
+    """The prediction of a user's own loss without a `predict`; pickles of such losses name this function."""
     return Z
 
 
@@ -74,33 +175,38 @@ def _summed(
     xp: Namespace,
     terms: Callable[[Array, Array], Array],
     delta: Callable[[Array, Array], Array],
-    predict: Callable[[Array], Array] = _scores,
+    link: Link = IDENTITY,
 ) -> Formulas:
     """The formulas of a loss whose value is the sum of its terms over outputs."""
 
     def value(Z: Array, Y: Array) -> Array:
         return _sum(xp, terms(Z, Y))
 
-    found = Formulas(value, delta, predict)
-    found.terms = terms
-    return found
+    formulas = Formulas(value, delta, partial(link.predict, xp))
+    formulas.terms = terms
+    return formulas
 
 
 def squared_error(half: bool = False) -> Loss:
-    """Squared error, summed over outputs; with no half, unless it is asked for.
+    """The squared error, summed over outputs.
 
-    value = Σ_k (Z_k - Y_k)²,  delta = 2 (Z - Y),  predict = Z;  half of value and delta, if `half`
+    value = Σ_k (Z_k - Y_k)²,  delta = 2 (Z - Y),  predict = Z
 
     Parameters
     ----------
     half : bool, default False
+        Whether value and delta are half of the above.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------
     TypeError
-        `half` is not True or False.
+        `half` is neither True nor False.
 
-    Source: the article's cost, whose own gradient is -2 (Y - A).
+    Source: the article's cost. Its own gradient, -2 (Y - A), has no half.
 
     Examples
     --------
@@ -110,7 +216,6 @@ def squared_error(half: bool = False) -> Loss:
     >>> value(Z, Y), delta(Z, Y)
     (array([[5.]]), array([[ 2., -4.]]))
     """
-
     if not isinstance(half, bool):
         checks.reject("half", "be True or False", checks.shown(half), "True halves value and slope.", TypeError)
 
@@ -124,13 +229,19 @@ def squared_error(half: bool = False) -> Loss:
 
         return _summed(xp, terms, delta)
 
-    return Loss("squared_error", {"half": True} if half else {}, "real", bind)
+    return Loss("squared_error", {"half": True} if half else {}, "real", IDENTITY, bind)
 
 
 def absolute_error() -> Loss:
-    """Absolute error, summed over outputs; its minimum is the conditional median.
+    """The absolute error, summed over outputs: its minimum is the conditional median.
 
-    value = Σ_k |Z_k - Y_k|,  delta = sign(Z - Y), 0 at equality,  predict = Z
+    value = Σ_k |Z_k - Y_k|,  delta = sign(Z - Y), which is 0 at equality,  predict = Z
+
+    Returns
+    -------
+    Loss
+
+    Source: Koenker and Bassett 1978, Econometrica 46: it is twice their loss for q = 1/2.
 
     Examples
     --------
@@ -149,19 +260,23 @@ def absolute_error() -> Loss:
 
         return _summed(xp, terms, delta)
 
-    return Loss("absolute_error", {}, "real", bind)
+    return Loss("absolute_error", {}, "real", IDENTITY, bind)
 
 
 def huber(width: float = 1.0) -> Loss:
-    """Huber's loss: squared near zero, linear in the tails.
+    """Huber's loss, summed over outputs: a parabola near zero, straight lines in the tails.
 
-    value = Σ_k  d²/2 where |d| <= width, else width (|d| - width/2);  d = Z - Y
+    value = Σ_k (d_k²/2 where |d_k| <= width, else width (|d_k| - width/2)),  d = Z - Y
     delta = d clipped to [-width, width],  predict = Z
 
     Parameters
     ----------
     width : float > 0, default 1
         Where the parabola becomes a line, in units of the target.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------
@@ -190,25 +305,29 @@ def huber(width: float = 1.0) -> Loss:
 
         return _summed(xp, terms, delta)
 
-    return Loss("huber", {"width": width}, "real", bind)
+    return Loss("huber", {"width": width}, "real", IDENTITY, bind)
 
 
 def quantile(q: float | Sequence[float] = 0.5) -> Loss:
-    """Quantile (pinball) loss: its minimum is the conditional q-quantile.
+    """The quantile (pinball) loss, summed over outputs: its minimum is the conditional q-quantile.
 
-    value = Σ_k max(q d_k, (q - 1) d_k), d = Y - Z;  delta = 1 - q where Z > Y, -q where Z < Y, 0 at equality
-    predict = Z
+    value = Σ_k max(q d_k, (q - 1) d_k),  d = Y - Z
+    delta = 1 - q where Z > Y, -q where Z < Y, and 0 at equality,  predict = Z
 
     Parameters
     ----------
-    q : float in (0, 1), or one for each output
+    q : float in (0, 1), or a sequence of one for each output, default 0.5
         Several turn one target into a band: with ``quantile([0.1, 0.5, 0.9])`` and three outputs, `y` of
         shape (n,) is the target of all three.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------
     ValueError, TypeError
-        A `q` is out of range or not a number.
+        A `q` is out of range or not a number, or the sequence is empty.
 
     Source: Koenker and Bassett 1978, Econometrica 46.
 
@@ -221,8 +340,8 @@ def quantile(q: float | Sequence[float] = 0.5) -> Loss:
     """
     several = isinstance(q, Sequence) and not isinstance(q, str)
     qs = [
-        checks.number("q", each, low=0, high=1, above=True, below=True, remedy="Use 0.5 for the median.")
-        for each in (q if isinstance(q, Sequence) and several else [q])
+        checks.number("q", number, low=0, high=1, above=True, below=True, remedy="Use 0.5 for the median.")
+        for number in (q if isinstance(q, Sequence) and several else [q])
     ]
     if not qs:
         checks.reject("q", "hold at least one quantile", "none", "Use 0.5 for the median.")
@@ -239,13 +358,17 @@ def quantile(q: float | Sequence[float] = 0.5) -> Loss:
 
         return _summed(xp, terms, delta)
 
-    return Loss("quantile", {"q": qs if several else qs[0]}, "real", bind)
+    return Loss("quantile", {"q": qs if several else qs[0]}, "real", IDENTITY, bind)
 
 
 def poisson() -> Loss:
-    """Negative log-likelihood of counts, without its constant log Y!; scores are log rates.
+    """The negative log-likelihood of counts Y >= 0, without its constant log Y!; scores are logarithms of rates.
 
-    value = Σ_k e^{Z_k} - Y_k Z_k,  delta = e^Z - Y,  predict = e^Z;  Y >= 0
+    value = Σ_k e^{Z_k} - Y_k Z_k,  delta = e^Z - Y,  predict = e^Z
+
+    Returns
+    -------
+    Loss
 
     Source: McCullagh and Nelder 1989, section 6.
 
@@ -262,19 +385,25 @@ def poisson() -> Loss:
             return xp.exp(Z) - Y * Z
 
         def delta(Z: Array, Y: Array) -> Array:
-            return xp.exp(Z) - Y
+            return EXP.predict(xp, Z) - Y
 
-        return _summed(xp, terms, delta, xp.exp)
+        return _summed(xp, terms, delta, EXP)
 
-    return Loss("poisson", {}, "counts", bind)
+    return Loss("poisson", {}, "counts", EXP, bind)
 
 
 def binary_cross_entropy() -> Loss:
-    """Cross-entropy of independent yes-or-no outputs: one label, or several labels a row.
+    """The cross-entropy of independent yes-or-no outputs, 0 <= Y <= 1: one label a row, or several.
 
-    value = Σ_k log(1 + e^{Z_k}) - Y_k Z_k,  delta = σ(Z) - Y,  predict = σ(Z);  0 <= Y <= 1
+    value = Σ_k log(1 + e^{Z_k}) - Y_k Z_k,  delta = σ(Z) - Y,  predict = σ(Z)
 
-    Stable for any score: max(z, 0) - z y + log(1 + e^-|z|), never a clipped probability.
+    Returns
+    -------
+    Loss
+
+    Numerics: stable for any score, by max(z, 0) - z y + log(1 + e^-|z|); no probability is clipped.
+
+    Source: Cox 1958, Journal of the Royal Statistical Society B 20.
 
     Examples
     --------
@@ -290,32 +419,34 @@ def binary_cross_entropy() -> Loss:
             return xp.maximum(Z, 0.0) - Z * Y + xp.log1p(xp.exp(-xp.abs(Z)))
 
         def delta(Z: Array, Y: Array) -> Array:
-            return predict(Z) - Y
+            return LOGISTIC.predict(xp, Z) - Y
 
-        def predict(Z: Array) -> Array:
-            return logistic(xp, Z)
+        return _summed(xp, terms, delta, LOGISTIC)
 
-        return _summed(xp, terms, delta, predict)
-
-    return Loss("binary_cross_entropy", {}, "binary", bind)
+    return Loss("binary_cross_entropy", {}, "binary", LOGISTIC, bind)
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """Cross-entropy of one class among K; Y holds rows of probabilities, for integer labels a single one.
+    """The cross-entropy of one class among K; Y holds rows of probabilities, for integer labels a single one.
 
     value = log Σ_k e^{Z_k} - Σ_k T_k Z_k,  delta = softmax(Z) - T,  predict = softmax(Z)
     T = (1 - s) Y + s / K with s = label_smoothing;  Σ_k Y_k = 1
 
-    Stable for any score: the row's maximum is subtracted first.
-
     Parameters
     ----------
     label_smoothing : float in [0, 1), default 0
+        The share of each row's probability that is spread evenly over all classes.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------
     ValueError, TypeError
         `label_smoothing` is out of range or not a number.
+
+    Numerics: stable for any score, because the row's maximum is subtracted first.
 
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7, for the smoothing.
 
@@ -329,22 +460,15 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
     s = checks.number("label_smoothing", label_smoothing, low=0, high=1, below=True, remedy="Use 0.1, for example.")
     keep = 1.0 - s  # outside the formula: cupy.fuse computes between two scalars in half precision
 
-    def exponentials(xp: Namespace) -> Callable[..., tuple[Array, Array]]:
-        def shifted(Z: Array, top: Array) -> tuple[Array, Array]:
-            z = Z - top
-            return z, xp.exp(z)
-
-        return shifted
-
     def share(xp: Namespace, fuse: Fuse) -> Callable[[Array, Array], tuple[Array, Array]]:
-        """value and delta at once: both are of log softmax(Z) = z - log Σ_k e^{z_k}, z = Z - max Z."""
+        """value and delta at once: both are of log softmax(Z), from which softmax(Z) is one exponential away."""
 
         def terms(z: Array, total: Array, Y: Array, floor: float) -> tuple[Array, Array]:
             log_p = z - xp.log(total)
             T = keep * Y + floor if s else Y
             return -T * log_p, xp.exp(log_p) - T
 
-        shifted, terms = fuse(exponentials(xp), "softmax"), fuse(terms, "cross_entropy")
+        shifted, terms = fuse(_exponentials(xp), "softmax"), fuse(terms, "cross_entropy")
 
         def both(Z: Array, Y: Array) -> tuple[Array, Array]:
             z, e = shifted(Z, xp.max(Z, axis=-1, keepdims=True))
@@ -355,24 +479,39 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         both = share(xp, unfused)
+        return Formulas(lambda Z, Y: both(Z, Y)[0], lambda Z, Y: both(Z, Y)[1], partial(SOFTMAX.predict, xp))
 
-        def value(Z: Array, Y: Array) -> Array:
-            return both(Z, Y)[0]
-
-        def delta(Z: Array, Y: Array) -> Array:
-            return both(Z, Y)[1]
-
-        def predict(Z: Array) -> Array:
-            _, e = exponentials(xp)(Z, xp.max(Z, axis=-1, keepdims=True))
-            return e / _sum(xp, e)
-
-        return Formulas(value, delta, predict)
-
-    return Loss("cross_entropy", {"label_smoothing": s}, "classes", bind, share)
+    return Loss("cross_entropy", {"label_smoothing": s}, "classes", SOFTMAX, bind, share)
 
 
 def through(activation: Activation, loss: Loss) -> Loss:
-    """The loss of an output layer that has an activation: value(f(Z), Y), so delta(f(Z), Y) f'(Z)."""
+    """The loss of an output layer that has an activation f of its own.
+
+    value(f(Z), Y),  delta(f(Z), Y) f'(Z),  predict(f(Z))
+
+    Parameters
+    ----------
+    activation : Activation
+    loss : Loss
+        What is paid for f(Z).
+
+    Returns
+    -------
+    Loss
+        Of the same kind of targets, and with no name of dlx's own.
+
+    Source: the chain rule.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> loss = dlx.losses.through(dlx.activations.relu(), dlx.losses.squared_error())
+    >>> value, delta, predict = loss.bind(np, np.asarray)
+    >>> Z, Y = np.array([[-1.0, 2.0]]), np.array([[3.0, 3.0]])
+    >>> predict(Z), value(Z, Y), delta(Z, Y)
+    (array([[0., 2.]]), array([[10.]]), array([[-0., -2.]]))
+    """
+    link = _behind(lambda xp, Z: activation.bind(xp).f(Z), loss.link)
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         f, df = activation.bind(xp)
@@ -385,12 +524,9 @@ def through(activation: Activation, loss: Loss) -> Loss:
             a = f(Z)
             return inner.delta(a, Y) * df(Z, a)
 
-        def predict(Z: Array) -> Array:
-            return inner.predict(f(Z))
+        return Formulas(value, delta, partial(link.predict, xp))
 
-        return Formulas(value, delta, predict)
-
-    return Loss("custom", {}, loss.targets, bind)
+    return Loss("custom", {}, loss.targets, link, bind)
 
 
 LOSSES: Mapping[str, Callable[..., Loss]] = {
@@ -400,12 +536,34 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
 
 
 def get(loss: Any) -> Loss:
-    """A `Loss` from its name, from itself, or from a user's (value, delta) or (value, delta, predict)."""
+    """The `Loss` that is meant.
+
+    Parameters
+    ----------
+    loss : name, Loss, or tuple of functions (value, delta) or (value, delta, predict)
+        A user's own functions are of arrays Z, Y (n, K) as above; without `predict` the prediction is Z.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no loss of that name, or `loss` is none of these.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.losses.get("huber")
+    huber(width=1.0)
+    """
     if isinstance(loss, Loss):
         return loss
-    if isinstance(loss, tuple) and len(loss) in (2, 3) and all(callable(each) for each in loss):
+    if isinstance(loss, tuple) and len(loss) in (2, 3) and all(map(callable, loss)):
         formulas = Formulas(*loss, *([_scores] if len(loss) == 2 else []))
-        return Loss("custom", {}, "real", lambda xp, array: formulas)
+        link = _behind(lambda xp, Z: formulas.predict(Z), IDENTITY)
+        return Loss("custom", {}, "real", link, lambda xp, array: formulas)
     remedy = "A user's own is a tuple of functions: value(Z, Y), delta(Z, Y) and perhaps predict(Z)."
     return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()
 

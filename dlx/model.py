@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -17,17 +16,18 @@ from dlx.backend import (
     get_backend,
     library_of,
 )
-from dlx.data import features, gaps, labels, parameters, targets
+from dlx.data import features, gaps, labels, parameters, samples, targets
 from dlx.data.placement import common_backend
 from dlx.files import container, contents, schema, streams
 from dlx.files.container import FileError
 from dlx.files.streams import Source, Target
+from dlx.host import HostArray
 from dlx.interchange import onnx_model, torch_modules
 from dlx.network import Layer, Params
 from dlx.report import evidence, rules, summary
 from dlx.training.loop import History
 
-AT_A_STROKE = 128  # rows; more are computed block by block
+AT_A_STROKE = 128  # the most rows that may be computed in one piece, without the work of making blocks
 
 
 class Network:
@@ -36,34 +36,46 @@ class Network:
     Parameters
     ----------
     params : sequence of (W, b)
-        W (d_in, d_out) and b (1, d_out) or (d_out,), of the backend's library or of the host; copied.
-    activation : str, Activation, pair (f, df), or a sequence of one for each hidden layer
-    loss : str, Loss or tuple of functions
+        W (d_in, d_out) and b (1, d_out) or (d_out,), arrays of the backend's library or of the host. They are copied.
+    activation : str, Activation, pair (f, df), or a sequence of one for each hidden layer, default "relu"
+    loss : str, Loss or tuple of functions, default "squared_error"
         Its link turns scores into predictions.
-    classes : array of labels, optional
-        What the class numbers 0..K-1 stand for.
-    feature_names : sequence of str, optional
-        What the columns of X are called; a data frame whose columns are called otherwise is refused.
-    missing : str, default "raise"
-        What nan in the targets given to `score` and `report` is: as in `fit`, which leaves its own here.
-    backend : selector, optional
-        By default that of `params`.
-    dtype : str, optional
-        "float32" or "float64"; by default that of `params`.
+    classes : array (K,) of labels, default None
+        The labels that the class numbers 0..K-1 stand for.
+    history : dict of lists, default None
+        The history of the training. None is an empty one.
+    feature_names : sequence of d0 str, default None
+        The names of the columns of X. A data frame with other column names is refused.
+    missing : "raise", "mask" or "keep", default "raise"
+        How `score` and `report` treat nan in the targets. `fit` sets it to its own argument.
+    backend : selector, default None
+        None is the backend of `params`.
+    dtype : "float32" or "float64", default None
+        None is the dtype of `params`.
 
     Attributes
     ----------
     params : tuple of Layer(W, b)
-    history : dict of lists, an entry for each epoch
+        W (d_in, d_out) and b (1, d_out) of each layer, on the backend.
+    history : dict of lists
+        The lists have an entry for each epoch.
     layer_dims : tuple of int
-    activation : tuple of Activation, one for each hidden layer
+        (d0, ..., K), the widths of input, hidden layers and output.
+    activation : tuple of Activation
+        One for each hidden layer.
     loss : Loss
     classes : NumPy array or None
     feature_names : list of str or None
     missing : str
     backend : Backend
     dtype : str
-    facts : what only the fit knows, for `report`; None without one, and from a file
+    facts : Facts or None
+        What only the fit knows, for `report`. It is None without a fit, and after reading a file.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is wrong, or the arguments do not fit each other.
 
     Examples
     --------
@@ -97,7 +109,7 @@ class Network:
         self.loss = losses.get(loss)
         self.classes = targets.own_classes(classes, self.loss, self.layer_dims[-1])
         self.feature_names = features.own_names(feature_names, self.layer_dims[0])
-        self.missing = gaps.rule(missing, self.loss, self.layer_dims[-1])
+        self.missing = gaps.missing_rule(missing, self.loss, self.layer_dims[-1])
         self.history: History = {} if history is None else history
         self._bound: tuple[tuple[Any, ...], network.Formulas] | None = None
         with self.backend.scope():
@@ -105,9 +117,9 @@ class Network:
             self.params: Params = parameters.own_params(pairs, self.backend, self.dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As everywhere; plain pairs are layers, a list of labels is an array, and a known name is what it names."""
-        if name == "params" and isinstance(value, list | tuple) and all(_is_pair(each) for each in value):
-            value = tuple(each if isinstance(each, Layer) else Layer(*each) for each in value)
+        """Set an attribute: pairs become layers, a list of labels an array, and the name of a formula that formula."""
+        if name == "params" and isinstance(value, list | tuple) and all(_is_pair(layer) for layer in value):
+            value = tuple(layer if isinstance(layer, Layer) else Layer(*layer) for layer in value)
         elif name == "classes" and isinstance(value, list | tuple) and {*map(type, value)} <= {str, int, bool, np.str_}:
             value = np.array(value)
         elif name == "activation" and isinstance(value, str) and value in activations.ACTIVATIONS:
@@ -125,36 +137,52 @@ class Network:
         return self._bound[1]
 
     def predict(self, X: Any) -> Array:
-        """The label of each row (n,), or for real targets the prediction, (n,) for one output and (n, K) for several.
-
-        Several yes-or-no outputs give integers 0 and 1 of shape (n, K).
+        """The label of each row, or for real targets its prediction.
 
         Parameters
         ----------
         X : array (n, d0)
-            Of the host (then the result is a NumPy array) or of the network's own library (then it stays there, but for
-            labels that the library cannot hold: strings, and on JAX integers beyond 32 bits).
+            An array of the host or of the network's own library.
+
+        Returns
+        -------
+        array (n,) or (n, K)
+            Labels (n,). Several yes-or-no outputs give integers 0 and 1, (n, K). Predictions of real targets are (n,)
+            for one output and (n, K) for several. It is a NumPy array if `X` is of the host. Otherwise it stays in the
+            network's library, except for labels that this cannot hold: strings, and on JAX integers beyond 32 bits.
 
         Raises
         ------
         TypeError, ValueError
-            `X` is of another library, of another width, empty, or not finite.
+            `X` is of another library or another width, is empty, or is not finite.
         """
         with self.backend.scope():
-            said = self._of_rows(X, scoring.answers(self.loss), "answers")
-            if self.loss.targets == "classes":
-                return self._labels(said, X)
-            if self.loss.targets == "binary":
-                return self._labels(said[:, 0], X) if self._one_label else said
-            return _one_column(said)
+            answers = self._of_rows(X, scoring.answers(self.loss), "answers")
+            if self.loss.link.answers == "class":
+                return self._labels_at(answers, X)
+            if self.loss.link.answers == "yes or no":
+                return self._labels_at(answers[:, 0], X) if self._one_label else answers
+            return _one_column(answers)
 
     def predict_proba(self, X: Any) -> Array:
-        """The probability of each class, (n, K); for one yes-or-no output (n, 2), no before yes.
+        """The probability of each class.
 
-        Several yes-or-no outputs give the probability of yes for each, (n, K). Raises as `predict`, and TypeError if
-        the network was trained on real targets.
+        Parameters
+        ----------
+        X : array (n, d0)
+            As in `predict`.
+
+        Returns
+        -------
+        array (n, K)
+            One yes-or-no output gives (n, 2), no before yes. Several give the probability of yes for each, (n, K).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `predict`; or the network was trained on real targets.
         """
-        if self.loss.targets not in ("classes", "binary"):
+        if self.loss.link.answers == "number":
             got = f"loss {self.loss.name}"
             checks.reject("predict_proba", "be asked of a classifier", got, "Use predict.", TypeError)
         with self.backend.scope():
@@ -162,52 +190,62 @@ class Network:
             return self._of_rows(X, scoring.probabilities(self.loss, both), ("probabilities", both, False))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy (the share of rows whose labels are all right), or for real targets R² averaged over outputs.
+        """The accuracy, or for real targets R², or for quantiles D².
 
-        Of quantiles it is D², the same of the pinball loss: 1 is perfect, and 0 is the constant quantiles of `y`. It is
-        averaged over outputs, but of a list of quantiles it is 1 minus the ratio of the sums over all of them.
+        Accuracy is the share of rows whose labels are all predicted correctly. R² is averaged over outputs. D² is the
+        share by which the predictions reduce the pinball loss of the constant quantiles of `y`: 1 is perfect, and 0 is
+        as good as these constants. It is averaged over outputs, but for a list of quantiles it is 1 minus the ratio of
+        the sums over all of them.
 
-        Where `missing` is "mask", which `fit` and files keep, nan in `y` is left out: R² and D² are those of the
-        targets that are there, and accuracy asks for the labels that are there, of rows that have any.
+        If `missing` is "mask", which `fit` and files store, nan in `y` is left out: R² and D² are those of the targets
+        that are present, and accuracy is that of the labels that are present, over rows that have any.
 
         Parameters
         ----------
         X : array (n, d0)
         y : array (n,) or (n, K)
-        sample_weight : array (n,) or (n, K), optional
-            Weights of rows or of targets. A row with several labels weighs the mean of those above 0.
+        sample_weight : array (n,) or (n, K), default None
+            Weights of rows or of targets. A row with several labels has the mean of those of its weights that are > 0.
 
-        Raises as `predict`, and ValueError if `y` does not fit.
-        """
-        with self.backend.scope():
-            X = self._checked(X)
-            y = targets.on_host(y, self.backend)
-            outputs, known = self.layer_dims[-1], targets.known_classes(self)
-            target = targets.check(y, self.loss, outputs, X.shape[0], known, missing=self.missing)
-            targets.require_fit(target, self.dtype)
-            w = targets.weights(sample_weight, None, target, self.backend)
-            asked = scoring.Asked(self.backend, self.formulas, self.params)
-            answer = asked.rowwise(scoring.answers(self.loss), "answers")
-            answered = ((first, last, answer(rows, True)) for first, last, rows in asked.blocks(X))
-            return scoring.figure_of_merit(self.backend, self.loss, target.Y, w, answered)
-
-    def activations(self, X: Any) -> tuple[Array, ...]:
-        """What each layer gives for X: A_1, ..., A_{L-1} after activation, and last the scores Z_L.
-
-        A_l = f_l(A_{l-1} W_l + b_l),  Z_L = A_{L-1} W_L + b_L,  of shape (n, d_l); without dropout.
-
-        All of them are held at once: n (d_1 + ... + d_L) numbers. Pass a few hundred rows to look
-        at. `predict_proba` and `predict` say what the scores stand for.
-
-        Parameters
-        ----------
-        X : array (n, d0)
-            Of the host (then the results are NumPy arrays) or of the network's own library (then they stay there).
+        Returns
+        -------
+        float <= 1
 
         Raises
         ------
         TypeError, ValueError
-            As `predict`.
+            As in `predict`; or `y` does not fit.
+        """
+        with self.backend.scope():
+            given = samples.for_network(self, X, y, sample_weight)
+            predictor = scoring.Predictor(self.backend, self.formulas, self.params)
+            answer = predictor.rowwise(scoring.answers(self.loss), "answers")
+            answered = ((first, last, answer(rows, True)) for first, last, rows in predictor.blocks(given.X))
+            return scoring.figure_of_merit(self.backend, self.loss, given.target.Y, given.weights, answered)
+
+    def activations(self, X: Any) -> tuple[Array, ...]:
+        """The output of each layer for X: A_1, ..., A_{L-1} after activation, and last the scores Z_L.
+
+        A_l = f_l(A_{l-1} W_l + b_l),  Z_L = A_{L-1} W_L + b_L,  without dropout
+
+        Parameters
+        ----------
+        X : array (n, d0)
+            An array of the host or of the network's own library.
+
+        Returns
+        -------
+        tuple of L arrays (n, d_l)
+            They are NumPy arrays if `X` is of the host, and otherwise stay in the network's library. `predict_proba`
+            and `predict` give the meaning of the scores.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `predict`.
+
+        Numerics: memory holds all outputs at once, n (d_1 + ... + d_L) numbers. A few hundred rows are enough to see
+        what a network does.
 
         Examples
         --------
@@ -218,33 +256,37 @@ class Network:
         (array([[0., 2.]]), array([[2.]]))
         """
         with self.backend.scope():
-            return tuple(evidence.outputs(self, self._checked(X), library_of(X) == self.backend.name))
+            return tuple(evidence.outputs(self, samples.inputs_of(self, X), library_of(X) == self.backend.name))
 
     def report(self, X: Any, y: Any, validation: Any = None) -> rules.Report:
-        """What commonly goes wrong, found in this network, its history and its data, each with its evidence and remedy.
+        """The common faults of a training that the network, its history and its data show, with evidence and remedy.
 
-        "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated units"), "vanishing
-        gradients", "exploding gradients", "overfitting", "learning rate too low" or "too few epochs", "classes missing
-        from validation": causes before their consequences. Rules are silent in doubt: nothing found is no proof. They
-        look at 4,096 rows drawn out of more, and at fewer of very wide data. Without the history, or what only
-        the fit knows - neither a saved file nor parameters of your own have the latter -, they say what is left.
+        The faults are "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated
+        units"), "vanishing gradients", "exploding gradients", "overfitting", "learning rate too low", "too few epochs"
+        and "classes missing from validation". Causes come before their consequences. In doubt a rule finds nothing, so
+        that an empty report proves nothing.
+
+        Some rules need the history, and some need facts that only the fit knows. A file does not hold these facts, and
+        a network from parameters of your own has neither; the other rules work without them.
 
         Parameters
         ----------
-        X, y : arrays (n, d0) and (n,) or (n, K)
-            The training data.
-        validation : (X_val, y_val), optional
-            The validation data, if they were yours; a share that `fit` drew is known from the fit.
+        X : array (n, d0)
+            The training data. The rules look at 4,096 rows drawn at random if there are more, and at fewer rows of very
+            wide data.
+        y : array (n,) or (n, K)
+        validation : (X_val, y_val), default None
+            The validation data, if you passed them to `fit`. A share that `fit` drew is known from the fit.
 
         Returns
         -------
         Report
-            A tuple of `Finding(name, evidence, remedy)`, false where nothing was found, that prints as a text.
+            A tuple of `Finding(name, evidence, remedy)`. It is false if nothing was found, and prints as a text.
 
         Raises
         ------
         TypeError, ValueError
-            As `score`.
+            As in `score`.
 
         Examples
         --------
@@ -265,6 +307,10 @@ class Network:
     def summary(self) -> str:
         """The layers as a text of at most 80 columns: shapes, activations, parameters.
 
+        Returns
+        -------
+        str
+
         Examples
         --------
         >>> import dlx, numpy as np
@@ -277,7 +323,7 @@ class Network:
         return summary.text(self)
 
     def _repr_html_(self) -> str:
-        """The same as a table, in a notebook."""
+        """The summary as a table, for notebooks."""
         return summary.table(self)
 
     def __repr__(self) -> str:
@@ -285,86 +331,101 @@ class Network:
         return f"<dlx.Network {dims}, {self.loss.name}, {self.dtype} on {self.backend.selector}>"
 
     def to(self, backend: Any, dtype: Any = None) -> Network:
-        """A copy of this network on another backend, by way of the host; in another dtype, if one is named.
+        """A copy of this network on another backend or in another dtype. It goes by way of the host.
 
-        Raises TypeError where the backend cannot compute in that dtype: JAX has float64 only where it is switched on.
+        Parameters
+        ----------
+        backend : selector
+        dtype : "float32" or "float64", default None
+            None is the dtype of this network.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        ValueError, TypeError
+            The selector or the dtype is wrong, or the backend cannot compute in this dtype: JAX has float64 only after
+            it is switched on.
         """
-        found = Network.__new__(Network)
-        found.__dict__.update(self.__dict__, backend=get_backend(backend))
-        found.dtype = self.dtype if dtype is None else features.working_dtype(dtype, None)
-        found.classes = None if self.classes is None else self.classes.copy()
-        found.feature_names = None if self.feature_names is None else list(self.feature_names)
-        found.history = {name: list(each) for name, each in self.history.items()}
-        with found.backend.scope():
-            found.params = parameters.own_params(self._host_params(), found.backend, found.dtype)
-        return found
+        copy = Network.__new__(Network)
+        copy.__dict__.update(self.__dict__, backend=get_backend(backend))
+        copy.dtype = self.dtype if dtype is None else features.working_dtype(dtype, None)
+        copy.classes = None if self.classes is None else self.classes.copy()
+        copy.feature_names = None if self.feature_names is None else list(self.feature_names)
+        copy.history = {name: list(values) for name, values in self.history.items()}
+        with copy.backend.scope():
+            copy.params = parameters.own_params(self._host_params(), copy.backend, copy.dtype)
+        return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        """On the same backend; a user's own functions are shared."""
+        """A copy on the same backend, which shares the user's own functions."""
         return self.to(self.backend)
 
     def save(self, path: Target) -> None:
         """Write the network to one safetensors file, which `load` reads on any backend.
 
-        What is written is checked first, as `load` will check it: attributes that were set since, too. A file that is
-        there is replaced only when all of the new one is on the disk.
+        The network is checked first as `load` will check it, with attributes that you have set since. An existing file
+        is replaced only when the whole new one is on the disk.
 
         Parameters
         ----------
         path : path of the file, or a binary stream
-            A stream is written from where it stands, and stays open: a file opened in mode "wb", `io.BytesIO`, a
-            member of a zip file. What it has taken before an error of its own stays there.
+            A stream is a file opened in mode "wb", an `io.BytesIO`, or a member of a zip file, for example. It is
+            written from its current position and stays open. If it raises an error, what it has taken stays there.
 
         Raises
         ------
         ValueError, TypeError
             An activation or the loss is a user's own, whose code no file can hold; an attribute does not fit the
-            others; `path` is neither a path nor a binary stream.
+            others; or `path` is neither a path nor a binary stream.
         OSError
             The disk or the stream refuses.
         """
         streams.require_target(path, "net.safetensors")
-        own = contents.of(self)
+        own = contents.of_network(self)
         history = schema.history_arrays(self.history)
         description = schema.description_of(own, history)
-        arrays = schema.named(own.params) | history
-        schema.require_own(description)
+        arrays = schema.tensors_of(own.params) | history
+        schema.require_describable(description)
         contents.require_written("save", description, arrays)
         container.write(path, description, arrays)
 
     def to_onnx(self, path: Target, opset: int | None = None) -> None:
         """Write the network as an ONNX model, which onnxruntime and others run without dlx.
 
-        Its input is ``X`` (n, d0), n free, in the network's dtype. A classifier's outputs are ``label`` (n,), strings
-        or int64 (0 and 1 for booleans), and ``probabilities`` (n, K), of one yes-or-no output (n, 2); of several such
-        outputs ``label`` is 0 or 1, (n, K). Of real targets it is ``prediction``, shaped as `predict` shapes it: (n,)
-        for one output, (n, K) for several.
+        The input is ``X`` (n, d0) in the network's dtype, with any number of rows n. A classifier has the outputs
+        ``label`` (n,), strings or int64 (0 and 1 for booleans), and ``probabilities`` (n, K). One yes-or-no output has
+        ``probabilities`` (n, 2), and several have ``label`` (n, K) of 0 and 1. Real targets have the output
+        ``prediction``, (n,) for one output and (n, K) for several, as in `predict`.
 
         Parameters
         ----------
-        path : path of the file, replaced only when all of the new one is written; or a binary stream
-        opset : int >= 13, optional
-            The version of ONNX's operators, up to the newest that the installed onnx knows; by default 20. The file
-            has the lowest IR version that goes with it, so that the runtimes of that time read it. An activation that
-            onnxruntime cannot compute in this dtype is a function in the file, of the domain "dlx", from 20 up; below,
-            and where the opset has no such operator, it is written out in ONNX's own operators.
-
-        Notes
-        -----
-        `onnx.compose.merge_models` joins models of equal opset and IR version; names that both have, such as ``X``,
-        are told apart by its `prefix1` and `prefix2`. The graph's description is JSON of activation, loss and classes.
-        A pipeline of scikit-learn that ends in one of dlx's estimators becomes one model by
-        ``skl2onnx.to_onnx(pipeline, X[:1])``; see `dlx.onnx_hooks`.
+        path : path of the file, or a binary stream
+            An existing file is replaced only when the whole new one is written.
+        opset : int >= 13, default None
+            The version of ONNX's operators, up to the newest that the installed onnx knows. None is 20. The file has
+            the lowest IR version that goes with it, so that the runtimes of that time read it. An activation that
+            onnxruntime cannot compute in this dtype becomes a function of the domain "dlx" in the file from 20 up.
+            Below 20, and if the opset has no such operator, it is written out in ONNX's own operators.
 
         Raises
         ------
         ValueError, TypeError
-            The activation or the loss is a user's own, or the parameters fill 2 GiB, which ONNX's format cannot hold;
-            or `opset` is no integer from 13 to the newest.
+            The activation or the loss is a user's own; the parameters fill 2 GiB, which ONNX's format cannot hold; or
+            `opset` is not an integer from 13 to the newest.
         ImportError
             onnx is not installed: ``pip install 'dlx-nn[onnx]'``.
         OSError
             The disk refuses.
+
+        Notes
+        -----
+        `onnx.compose.merge_models` joins models of equal opset and IR version. Its `prefix1` and `prefix2` distinguish
+        names that both models have, such as ``X``. The description of the graph is JSON with activation, loss and
+        classes. ``skl2onnx.to_onnx(pipeline, X[:1])`` makes one model of a scikit-learn pipeline that ends in an
+        estimator of dlx; see `dlx.onnx_hooks`.
 
         Examples
         --------
@@ -384,16 +445,20 @@ class Network:
         >>> model.opset_import[0].version, model.ir_version
         (13, 7)
         """
-        own = contents.of(self)
+        own = contents.of_network(self)
         one_label = targets.one_label(own.loss, own.layer_dims[-1])
-        onnx_model.to_onnx(path, onnx_model.Parts(own.params, own.activation, own.loss, own.classes, one_label), opset)
+        onnx_model.write(path, onnx_model.Parts(own.params, own.activation, own.loss, own.classes, one_label), opset)
 
     def to_torch(self) -> Any:
         """The same layers as a ``torch.nn.Sequential`` on the CPU: a Linear for each, and between them the activations.
 
-        It gives scores, as PyTorch's own losses take them: softmax, sigmoid or exp, the link of the loss, is not
-        applied. Parameters are copies in the network's dtype; a Linear holds W transposed, (d_out, d_in), and the keys
-        of the state_dict are "0.weight", "0.bias", "2.weight" and so on.
+        The module gives scores, which PyTorch's own losses take. It does not apply the link of the loss: softmax,
+        sigmoid or exp. The parameters are copies in the network's dtype. A Linear holds W transposed, (d_out, d_in),
+        and the keys of the state_dict are "0.weight", "0.bias", "2.weight" and so on.
+
+        Returns
+        -------
+        torch.nn.Sequential
 
         Raises
         ------
@@ -412,25 +477,25 @@ class Network:
           (2): Linear(in_features=2, out_features=1, bias=True)
         )
         """
-        return torch_modules.to_torch(self._host_params(), self.activation)
+        return torch_modules.sequential(self._host_params(), self.activation)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Host arrays and names, so that a pickle loads where the library is absent; own functions as they are."""
+        """Arrays of the host and names, so that a pickle loads without the library. Own functions stay as they are."""
         return {
             **self.__dict__,
             "_bound": None,
             "params": self._host_params(),
             "backend": self.backend.__reduce__(),
-            "activation": [schema.described(each) or tuple(each.bind(None)) for each in self.activation],
+            "activation": [schema.described(part) or tuple(part.bind(None)) for part in self.activation],
             "loss": schema.described(self.loss) or tuple(self.loss.bind(None, np.asarray)),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """On the backend of its name, or on NumPy with a warning where that one cannot compute."""
+        """Restore the network on the backend of its name, or on NumPy with a warning if that one cannot compute."""
         self.__dict__.update(state)
         self.activation = tuple(
-            schema.activation_from(each) if isinstance(each, Mapping) else activations.get(each)
-            for each in state["activation"]
+            schema.activation_from(part) if isinstance(part, Mapping) else activations.get(part)
+            for part in state["activation"]
         )
         loss = state["loss"]
         self.loss = schema.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
@@ -439,34 +504,30 @@ class Network:
             self.backend = make(*arguments)
             self.backend.dtype(self.dtype)
         except (BackendNotInstalled, BackendUnavailable, ValueError, TypeError) as reason:
-            warnings.warn(f"the network was unpickled on numpy, not on {arguments[0]}: {reason}", stacklevel=2)
+            checks.warn(f"the network was unpickled on numpy, not on {arguments[0]}: {reason}")
             self.backend = get_backend("numpy")
         with self.backend.scope():
             self.params = parameters.own_params(state["params"], self.backend, self.dtype)
 
     @property
     def _one_label(self) -> bool:
+        """Whether the network has one yes-or-no output."""
         return targets.one_label(self.loss, self.layer_dims[-1])
 
-    def _host_params(self) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    def _host_params(self) -> list[tuple[HostArray, HostArray]]:
+        """Copies of W and b of each layer, on the host."""
         with self.backend.scope():
             return [(np.array(self.backend.to_host(W)), np.array(self.backend.to_host(b))) for W, b in self.params]
 
     def _of_rows(self, X: Any, of_scores: scoring.OfScores, name: Hashable) -> Array:
-        """`of_scores` of all rows, where X lies."""
-        if self._needs_no_more(X):
+        """`of_scores` of all rows, where `X` lies."""
+        if self._is_ready(X):
             return of_scores(self.formulas, network.scores(self.formulas, self.params, X))
-        asked = scoring.Asked(self.backend, self.formulas, self.params)
-        return asked.of_rows(self._checked(X), of_scores, name, stays=library_of(X) == self.backend.name)
+        predictor = scoring.Predictor(self.backend, self.formulas, self.params)
+        return predictor.of_rows(samples.inputs_of(self, X), of_scores, name, stays=library_of(X) == self.backend.name)
 
-    def _checked(self, X: Any) -> Array:
-        """X where it lies."""
-        features.require_names(X, self.feature_names)
-        common_backend(self.backend, {"X": X}, of_network=True)
-        return features.unplaced(X, self.backend, self.dtype, self.layer_dims[0])
-
-    def _needs_no_more(self, X: Any) -> bool:
-        """Whether these are a few good rows as they should be, on a library that has but one device."""
+    def _is_ready(self, X: Any) -> bool:
+        """Whether `X` holds a few rows that need no conversion, in a library that has only one device."""
         W = self.params[0].W
         return (
             type(X) is type(W)
@@ -478,7 +539,8 @@ class Network:
             and self.backend.seems_finite(X)
         )
 
-    def _labels(self, places: Array, X: Any) -> Array:
+    def _labels_at(self, places: Array, X: Any) -> Array:
+        """The labels with these class numbers, where `X` lies."""
         classes = np.arange(2) if self.classes is None and self._one_label else self.classes
         if classes is None:
             return places
@@ -486,6 +548,7 @@ class Network:
 
 
 def _is_pair(value: Any) -> bool:
+    """Whether `value` is a list or tuple of two."""
     return isinstance(value, list | tuple) and len(value) == 2
 
 
@@ -495,17 +558,21 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     Parameters
     ----------
     path : path of the file, or a binary stream
-        A stream is read from where it stands to its end, without seeking, and stays open.
+        A stream is read from its current position to its end, without seeking, and stays open.
     backend : selector, default "numpy"
-    dtype : "float32" or "float64", optional
-        By default that of the file.
+    dtype : "float32" or "float64", default None
+        None is the dtype of the file.
+
+    Returns
+    -------
+    Network
 
     Raises
     ------
     FileError
         The file is not a network of dlx, or not a whole one.
     OSError
-        It cannot be read.
+        The file cannot be read.
 
     Examples
     --------
@@ -518,10 +585,10 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     """
     chosen = get_backend(backend)
     description, arrays = container.read(path, schema.layout)
-    with container.whole(path):
+    with container.file_errors(path):
         if None in (*description["activation"], description["loss"]):
             remedy = "Go on by dlx.fit with them, and the folder as `checkpoint`."
-            got = f"{streams.shown(path)}, of {schema.OWN}"
+            got = f"{streams.display_name(path)}, of {schema.OWN}"
             raise FileError(f"`path` must be of dlx's own functions; got {got}. {remedy}")
         net = Network(**schema.arguments_of(description, arrays))
     return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
@@ -530,31 +597,36 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
 def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any = None) -> Network:
     """The network that computes what a ``torch.nn.Sequential`` computes in ``eval()`` mode.
 
-    Its last Linear gives the scores, whose link the loss owns: cross_entropy brings softmax, binary_cross_entropy the
-    sigmoid. Dropout is left out, as in prediction; a Flatten in front too: dlx takes rows (n, d0). Weights are copied.
+    The last Linear gives the scores, to which the loss brings its link: cross_entropy brings softmax, and
+    binary_cross_entropy the sigmoid. Dropout is left out, as in prediction. A Flatten in front is left out, as dlx
+    takes rows (n, d0). The weights are copied.
 
     Parameters
     ----------
     sequential : torch.nn.Sequential
-        Of Linear (with or without bias) and activations between them; another Sequential inside is opened.
+        Linear modules, with or without bias, and activations between them. A Sequential inside it is opened.
     loss : str, Loss or tuple of functions
-        What it was trained with: PyTorch's module does not know.
-    classes : array of labels, optional
-        What the class numbers 0..K-1 stand for.
-    backend : selector, optional
-        By default PyTorch, on the device of the weights.
+        The loss of its training, which PyTorch's module does not know.
+    classes : array (K,) of labels, default None
+        The labels that the class numbers 0..K-1 stand for.
+    backend : selector, default None
+        None is PyTorch, on the device of the weights.
+
+    Returns
+    -------
+    Network
 
     Raises
     ------
     ValueError
-        A module is one that dlx does not have, such as GELU in its exact form, or in a place where it has none; it has
-        hooks, which may change what it computes, or no weights (PyTorch's device "meta").
+        A module is one that dlx does not have, such as GELU in its exact form, or stands in the wrong place; it has
+        hooks, which may change what it computes; or it has no weights, as on PyTorch's device "meta".
     TypeError
-        It is no Sequential, or one with hooks or a forward of its own.
+        `sequential` is not a Sequential, or it has hooks or a forward of its own.
     BackendNotInstalled
         PyTorch is not installed.
 
-    Source: a PyTorch Linear computes x Wᵀ + b, its weight is (d_out, d_in).
+    Source: a PyTorch Linear computes x Wᵀ + b, and its weight is (d_out, d_in).
 
     Examples
     --------
@@ -573,4 +645,5 @@ def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any 
 
 
 def _one_column(P: Array) -> Array:
+    """Predictions (n, 1) as (n,); others as they are."""
     return P[:, 0] if P.shape[1] == 1 else P

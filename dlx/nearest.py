@@ -1,4 +1,4 @@
-"""Names that nothing here has, and the nearest that there is: what a user of another library may have meant."""
+"""Unknown argument names, and the known name that a user of another library probably means by each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from dlx import checks
 
-Taking = TypeVar("Taking", bound=Callable[..., Any])
-SYNONYMS = tuple(  # in libraries of neural networks; where a function has several of a line, the first is meant
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+SYNONYMS = tuple(  # names in other libraries; where a function has several names of a line, its first one is meant
     tuple(line.split())
     for line in (
         "learning_rate_init learning_rate lr lr_rate rate step_size stepsize eta eta0 base_lr max_lr lr_init",
@@ -42,7 +42,7 @@ SYNONYMS = tuple(  # in libraries of neural networks; where a function has sever
         "eps epsilon",
     )
 )
-NOTES = {  # where the other library's name means something else
+NOTES = {  # by (unknown name, known name): how the two differ in meaning
     ("alpha", "l2"): " scikit-learn's alpha, divided by the number of rows, is l2.",
     ("weight_decay", "l2"): " Weight decay apart from the gradient is optimizer=dlx.adamw(weight_decay=0.01).",
     ("weight_decay", "alpha"): " Weight decay apart from the gradient is solver=dlx.adamw(weight_decay=0.01).",
@@ -61,25 +61,27 @@ OF_OPTIMIZERS |= dict.fromkeys(("betas", "beta_1", "beta_2", "b1", "b2", "beta1"
 OF_OPTIMIZERS |= dict.fromkeys(("eps", "epsilon"), "adam(eps=1e-8)")
 
 
-def closed(function: Taking) -> Taking:
-    """A function that takes ``**unknown: Never`` to say what its caller may have meant, and does not show that.
+def closed(function: Decorated) -> Decorated:
+    """Hide ``**unknown`` from the signature of a function that only takes it to explain unknown names.
 
-    Nor does it show the default of `layer_dims`, which is there for those who give it by another name.
+    The default of `layer_dims` is hidden too: it only serves callers who pass the widths by another name.
     """
-    shown, empty = inspect.signature(function), inspect.Parameter.empty
-    named = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    named = [each.replace(default=empty) if each.name == "layer_dims" else each for each in named]
-    vars(function)["__signature__"] = shown.replace(parameters=named)
+    signature, empty = inspect.signature(function), inspect.Parameter.empty
+    shown = [
+        parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    shown = [parameter.replace(default=empty) if parameter.name == "layer_dims" else parameter for parameter in shown]
+    vars(function)["__signature__"] = signature.replace(parameters=shown)
     return function
 
 
 def refuse(unknown: Mapping[str, object], function: str, *takes: Callable[..., Any]) -> None:
-    """Raise where `function`, which has the arguments of all of `takes`, is given others."""
-    known = [name for each in takes for name in inspect.signature(each).parameters if name != "self"]
+    """Raise if a name in `unknown` is no argument of `function`, which has the arguments of all of `takes`."""
+    known = [name for taker in takes for name in inspect.signature(taker).parameters if name != "self"]
     for name, value in unknown.items():
         if name in known:
             continue
-        meant, remedy = of(name, known), f"Its arguments are those that help(dlx.{function}) lists."
+        meant, remedy = meant_by(name, known), f"Its arguments are those that help(dlx.{function}) lists."
         if meant is not None:
             remedy = f"Did you mean {meant}?{NOTES.get((name, meant), '')}"
         if name in OF_OPTIMIZERS and "optimizer" in known:
@@ -87,19 +89,19 @@ def refuse(unknown: Mapping[str, object], function: str, *takes: Callable[..., A
         checks.reject(name, f"be an argument of {function}", f"{name}={checks.shown(value)}", remedy, TypeError)
 
 
-def of(name: str, known: Iterable[str]) -> str | None:
-    """The one of the `known` names that stands for `name`, or is spelt like it; None where there is none."""
-    stands_for = {each: each for each in known if each != "self"}
-    spelt = {each.lower(): each for each in stands_for}
+def meant_by(name: str, known: Iterable[str]) -> str | None:
+    """The `known` name that means the same as `name` or is spelt like it; None if there is none."""
+    own = {argument: argument for argument in known if argument != "self"}
+    spelt = {argument.lower(): argument for argument in own}
     for line in SYNONYMS:
-        meant = [each for each in line if each in stands_for]
-        spelt |= {each.lower(): meant[0] for each in line if meant and each.lower() not in spelt}
+        meant = [synonym for synonym in line if synonym in own]
+        spelt |= {synonym.lower(): meant[0] for synonym in line if meant and synonym.lower() not in spelt}
     near = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.75)
     return spelt[near[0]] if near else None
 
 
 def hook(name: str) -> str:
-    """The event of `fit` that is nearest to the one that another library calls `name`."""
+    """The event of `fit` that is nearest to the event that another library calls `name`."""
     if any(part in name for part in ("epoch", "batch", "step", "valid", "iter", "improve")):
         return "on_epoch_end"
     return "on_start" if any(part in name for part in ("begin", "start", "init", "setup")) else "on_end"

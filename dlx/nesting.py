@@ -1,4 +1,4 @@
-"""Arrays in nested tuples."""
+"""Arrays in tuples, and in tuples of tuples."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ import numpy as np
 
 
 def each_of(function: Callable[[Any], Any], arrays: Any) -> Any:
-    """What the function makes of an array, or of each in a tuple."""
-    return tuple(map(function, arrays)) if isinstance(arrays, tuple) else function(arrays)
+    """Apply the function to every array of nested tuples, which keep their types; None stays None."""
+    if isinstance(arrays, tuple):
+        return _maker(arrays)(each_of(function, part) for part in arrays)
+    return None if arrays is None else function(arrays)
 
 
 def rows_of(inputs: Any) -> Iterable[Any]:
-    """Row after row of every array in nested tuples; None stays, and numbers of the host become Python's own."""
+    """The rows of all arrays in nested tuples, one after another, in nested tuples of the same types.
+
+    None has the row None. A vector of NumPy's has plain Python numbers as its rows.
+    """
     if inputs is None:
         return itertools.repeat(None)
     if isinstance(inputs, tuple):
-        return zip(*map(rows_of, inputs), strict=False) if inputs else itertools.repeat(())
+        rows = zip(*map(rows_of, inputs), strict=False) if inputs else itertools.repeat(())
+        return rows if type(inputs) is tuple else map(_maker(inputs), rows)
     if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
         numbers: list[float] = inputs.tolist()
         return numbers
     return (inputs[row, :] for row in range(inputs.shape[0]))
+
+
+def _maker(parts: tuple[Any, ...]) -> Callable[[Iterable[Any]], Any]:
+    """What makes a tuple of the same type from other parts: a plain one, or one whose parts have names."""
+    return getattr(type(parts), "_make", tuple)

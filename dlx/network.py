@@ -1,7 +1,7 @@
-"""The network itself: forward, loss, backward. Pure functions of parameters and data.
+"""The network: forward, loss and backward, as pure functions of parameters and data.
 
-Rows are samples. Layer l computes Z_l = A_{l-1} W_l + b_l and A_l = f_l(Z_l); the last layer's Z are the scores that
-the loss takes. Every formula speaks of the last two axes only, so that parameters with a leading axis of B are B
+Rows are samples. Layer l computes Z_l = A_{l-1} W_l + b_l and A_l = f_l(Z_l). The Z of the last layer are the scores
+that the loss takes. All formulas work on the last two axes, so that parameters with a leading axis of length B are B
 independent models.
 """
 
@@ -16,7 +16,7 @@ from dlx.backend import Array, Backend, Namespace
 
 
 class Layer(NamedTuple):
-    """One layer's parameters: W (d_in, d_out) and b (1, d_out). A gradient by a Layer is a Layer."""
+    """The parameters of one layer: W (d_in, d_out) and b (1, d_out). The gradient by a Layer is a Layer too."""
 
     W: Array
     b: Array
@@ -26,10 +26,12 @@ Params = tuple[Layer, ...]
 
 
 class Hidden(NamedTuple):
-    """The elementwise formulas of a hidden layer, which a library may fuse into one loop or kernel each.
+    """The elementwise formulas of a hidden layer. A library may fuse each of them into one loop or kernel.
 
-    ``activate(Z, b) -> (Z + b, f(Z + b))`` and ``chain(delta, Z, a) -> delta · f'(Z)``; both may consume their first
-    argument.
+    activate : (Z, b) -> (Z + b, f(Z + b))
+    chain : (delta, Z, a) -> delta · f'(Z), with a = f(Z)
+
+    Both may write their result into their first argument.
     """
 
     activate: Callable[[Array, Array], tuple[Array, Array]]
@@ -37,7 +39,11 @@ class Hidden(NamedTuple):
 
 
 class Formulas(NamedTuple):
-    """What one network computes with, bound to one array library."""
+    """The formulas and constants of one network, bound to one array library.
+
+    `transpose`, `product`, `sum_rows` and `sum_squares` are those of the backend, `hidden` has an entry for each hidden
+    layer, `dropout_mask` is the formula of masks, and `dropout` holds the rates.
+    """
 
     xp: Namespace
     device: Any
@@ -48,17 +54,20 @@ class Formulas(NamedTuple):
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
-    kept: Callable[..., Array]
+    dropout_mask: Callable[..., Array]
     dropout: tuple[float, ...]
-    l2: float | Array | None  # None where there is no such penalty
+    l2: float | Array | None  # None without this penalty
     l1: float | Array | None
-    kind: Hashable = None  # what `scores` depends on, or None
+    kind: Hashable = None  # equal kinds promise equal `scores`; None promises nothing
 
 
 class Trace(NamedTuple):
-    """What forward leaves for backward, each a list over layers; ``As[0] is X``.
+    """The intermediate results of `forward` that `backward` needs, as lists over layers.
 
-    `Zs` before activation, `fs` after it, `masks` of dropout (None where there is none), `As` what the next layer saw.
+    Zs : Z_l before activation, the scores included
+    fs : f_l(Z_l) of the hidden layers
+    masks : M_l of dropout, None for layers without it
+    As : the input of each layer; ``As[0] is X``
     """
 
     Zs: list[Array]
@@ -68,15 +77,23 @@ class Trace(NamedTuple):
 
 
 def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None = None) -> Trace:
-    """Z_l = A_{l-1} W_l + b_l,  A_l = f_l(Z_l) · M_l for hidden layers; ``trace.Zs[-1]`` are the scores.
+    """The forward pass.
+
+    Z_l = A_{l-1} W_l + b_l,  A_l = f_l(Z_l) · M_l for hidden layers
 
     Parameters
     ----------
-    params : Params
-        W of shape (..., d_in, d_out), b of shape (..., 1, d_out).
+    net : Formulas
+    params : tuple of Layer
+        W (..., d_in, d_out) and b (..., 1, d_out).
     X : array (..., n, d0)
-    keys : sequence of int, optional
-        A dropout key for each hidden layer, while training; None: no dropout.
+    keys : sequence of int, default None
+        A dropout key for each hidden layer, for training. None is no dropout.
+
+    Returns
+    -------
+    Trace
+        ``trace.Zs[-1]`` are the scores (..., n, K).
     """
     trace = Trace([], [], [], [X])
     for l, (W, b) in enumerate(params):
@@ -89,7 +106,7 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
         rate = net.dropout[l]
         mask = None
         if keys is not None and rate > 0:
-            mask = dropout.mask(net.xp, keys[l], a, rate, net.device, net.kept)
+            mask = dropout.mask(net.xp, keys[l], a, rate, net.device, net.dropout_mask)
         trace.Zs.append(Z)
         trace.fs.append(a)
         trace.masks.append(mask)
@@ -98,9 +115,22 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
 
 
 def deltas(net: Formulas, params: Params, trace: Trace, delta: Array) -> Iterator[tuple[int, Array]]:
-    """(l, ∂J/∂Z_l) from the last layer, l = L - 1, to the first, l = 0; `delta` (..., n, K) is the last one's.
+    """The pairs (l, δ_l = ∂J/∂Z_l) from the last layer, l = L - 1, to the first, l = 0.
 
     δ_{l-1} = (δ_l W_lᵀ) · M_{l-1} · f'(Z_{l-1})
+
+    Parameters
+    ----------
+    net : Formulas
+    params : tuple of Layer
+    trace : Trace
+        The result of `forward`.
+    delta : array (..., n, K)
+        The derivative by the scores, δ_{L-1}.
+
+    Returns
+    -------
+    iterator of (int, array (..., n, d_l))
     """
     for l in range(len(params) - 1, 0, -1):
         yield l, delta
@@ -113,19 +143,32 @@ def deltas(net: Formulas, params: Params, trace: Trace, delta: Array) -> Iterato
 
 
 def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Params | None = None) -> Params:
-    """The gradients of the loss by every W and b, by the chain rule; `delta` (..., n, K) is its derivative by the
-    scores.
+    """The gradients of the loss by every W and b, by the chain rule.
 
     dW_l = A_{l-1}ᵀ δ_l,  db_l = Σ_i δ_l,  with δ_l of `deltas`
 
-    They are written to the arrays `into`, if there are any and the library writes in place.
+    Parameters
+    ----------
+    net : Formulas
+    params : tuple of Layer
+    trace : Trace
+        The result of `forward`.
+    delta : array (..., n, K)
+        The derivative of the loss by the scores.
+    into : tuple of Layer, default None
+        Arrays for the gradients. A library that writes in place writes them there.
+
+    Returns
+    -------
+    tuple of Layer
 
     Source: Rumelhart, Hinton and Williams 1986.
     """
     gradients: list[Layer] = []
-    for l, each in deltas(net, params, trace, delta):
+    for l, layer_delta in deltas(net, params, trace, delta):
         W, b = (None, None) if into is None else into[l]
-        gradients.append(Layer(net.product(net.transpose(trace.As[l]), each, W), net.sum_rows(each, b)))
+        dW, db = net.product(net.transpose(trace.As[l]), layer_delta, W), net.sum_rows(layer_delta, b)
+        gradients.append(Layer(dW, db))
     return tuple(reversed(gradients))
 
 
@@ -135,34 +178,48 @@ def weighs_targets(weights: Array | None) -> bool:
 
 
 def loss_at(net: Formulas, Z: Array, Y: Array, weights: Array | None) -> Array:
-    """J of these scores, of shape (...,), without penalties."""
+    """J of the scores `Z`, of shape (...,), without penalties."""
     return mean_loss(net.xp, values_at(net, Z, Y, weighs_targets(weights)), weights)
 
 
 def values_at(net: Formulas, Z: Array, Y: Array, by_target: bool) -> Array:
-    """The loss of each row, (..., n, 1), or its terms, (..., n, K), where these are weighted one by one."""
+    """The loss of each row, (..., n, 1), or with `by_target` the terms of its sum over targets, (..., n, K)."""
     return net.loss.terms(Z, Y) if by_target and net.loss.terms else net.loss.value(Z, Y)
 
 
 def mean_loss(xp: Namespace, values: Array, weights: Array | None) -> Array:
-    """J = 1/n Σ_i w_i value_i, of shape (...,); values (..., n, 1), weights (n, 1) of mean 1 over all training rows.
+    """The weighted mean of the losses of rows.
 
-    With a weight for each target, J = 1/n Σ_i Σ_k w_ik term_ik: terms (..., n, K), weights (n, K) of mean 1 over all
-    targets that are not missing.
+    J = 1/n Σ_i w_i value_i,  or with a weight for each target  J = 1/n Σ_i Σ_k w_ik term_ik
+
+    Parameters
+    ----------
+    xp : module
+        The namespace of the arrays.
+    values : array (..., n, 1) or (..., n, K)
+        The losses of the rows, or their terms.
+    weights : array (n, 1) or (n, K), or None
+        They have mean 1 over all training rows, or over all targets that are not missing.
+
+    Returns
+    -------
+    array (...,)
+
+    Numerics: a value of weight 0 does not count, even if it is infinite.
     """
     if weights is not None:
-        values = xp.where(weights > 0, weights * values, xp.zeros_like(values))  # 0 for a weight of 0, were it infinite
+        values = xp.where(weights > 0, weights * values, xp.zeros_like(values))
     return xp.sum(values, axis=(-2, -1)) * (1.0 / values.shape[-2])
 
 
 def mean_delta(delta: Array, weights: Array | None) -> Array:
-    """∂J/∂Z_i = w_i delta_i / n, of the shape of the scores; weights (n, 1), or (n, K) for w_ik."""
+    """∂J/∂Z_i = w_i delta_i / n, of the shape of the scores. The weights are (n, 1), or (n, K) for w_ik."""
     delta = delta * (1.0 / delta.shape[-2])
     return delta if weights is None else weights * delta
 
 
 def penalty(net: Formulas, params: Params) -> Array | float:
-    """R = l2/2 Σ W² + l1 Σ |W| over all weights; biases are free. It does not depend on the batch size."""
+    """R = l2/2 Σ W² + l1 Σ |W| over all weights, but not over biases. It does not depend on the batch size."""
     xp = net.xp
     total: Array | float = 0.0
     for W, _ in params:
@@ -185,7 +242,7 @@ def penalty_gradient(net: Formulas, W: Array) -> Array | float:
 
 
 def with_penalty(net: Formulas, gradient: Layer, layer: Layer) -> Layer:
-    """∂(J + R) by one layer's parameters, from ∂J, which it consumes."""
+    """∂(J + R) by the parameters of one layer, from `gradient`, which is ∂J. It may overwrite `gradient`."""
     dW, db = gradient
     dW += penalty_gradient(net, layer.W)
     return Layer(dW, db)
@@ -200,7 +257,27 @@ def loss_and_gradients(
     keys: Sequence[int] | None,
     into: Params | None = None,
 ) -> tuple[Array, Params]:
-    """J + R and its gradients by every parameter, in one forward and one backward pass; `into` as in `backward`."""
+    """J + R and its gradients by all parameters, in one forward and one backward pass.
+
+    Parameters
+    ----------
+    net : Formulas
+    params : tuple of Layer
+    X : array (..., n, d0)
+    Y : array (..., n, K)
+        Targets as the loss takes them.
+    weights : array (n, 1) or (n, K), or None
+        As in `mean_loss`.
+    keys : sequence of int, or None
+        As in `forward`.
+    into : tuple of Layer, default None
+        As in `backward`.
+
+    Returns
+    -------
+    loss : array (...,)
+    gradients : tuple of Layer
+    """
     trace = forward(net, params, X, keys)
     if weighs_targets(weights):
         loss, delta = loss_at(net, trace.Zs[-1], Y, weights), net.loss.delta(trace.Zs[-1], Y)
@@ -215,10 +292,10 @@ def loss_and_gradients(
 
 
 def scores(net: Formulas, params: Params, X: Array) -> Array:
-    """The last layer's Z, without dropout and without keeping what backward would need."""
+    """The scores (..., n, K) of `X`, without dropout and without the intermediate results that `backward` needs."""
     A = X
     for (W, b), hidden in zip(params[:-1], net.hidden, strict=True):
-        A = hidden.activate(A @ W, b)[1]  # so that Z's memory is free for the next layer's
+        A = hidden.activate(A @ W, b)[1]  # Z gets no name, so that the next layer can reuse its memory
     W, b = params[-1]
     Z = A @ W
     Z += b
@@ -226,12 +303,12 @@ def scores(net: Formulas, params: Params, X: Array) -> Array:
 
 
 def all_finite(xp: Namespace, params: Params) -> bool:
-    """Whether every weight and bias is finite; waits for the device."""
-    return all(bool(xp.all(xp.isfinite(each))) for layer in params for each in layer)
+    """Whether all weights and biases are finite. It waits for the device."""
+    return all(bool(xp.all(xp.isfinite(array))) for layer in params for array in layer)
 
 
 def bind_hidden(activation: activations.Activation, backend: Backend) -> Hidden:
-    """A hidden layer's formulas; a user's own activation may do what no library can fuse."""
+    """The formulas of a hidden layer. A user's own activation is not fused, as its code may be anything."""
     f, df = activation.bind(backend.xp)
 
     def activate(Z: Array, b: Array) -> tuple[Array, Array]:
@@ -248,7 +325,7 @@ def bind_hidden(activation: activations.Activation, backend: Backend) -> Hidden:
 
 
 def bind_loss(loss: losses.Loss, backend: Backend, dtype: str) -> tuple[losses.Formulas, losses.Both]:
-    """A loss's formulas, and value and delta at once."""
+    """The formulas of a loss, and one that gives value and delta at once."""
     formulas = loss.bind(backend.xp, partial(backend.asarray, dtype=dtype))
 
     def both(Z: Array, Y: Array) -> tuple[Array, Array]:
@@ -258,7 +335,7 @@ def bind_loss(loss: losses.Loss, backend: Backend, dtype: str) -> tuple[losses.F
 
 
 def bind_dropout(backend: Backend, dtype: str) -> Callable[..., Array]:
-    """The formula of dropout's masks."""
+    """The formula of dropout's masks, for `dropout.mask`."""
     return dropout.bind(backend.xp, backend.dtype(dtype), backend.fuse)
 
 
@@ -270,11 +347,11 @@ def kind(
     l2: float,
     l1: float,
 ) -> Hashable:
-    """What the formulas of `bind` depend on, beside the backend; None where a user's own code is among them."""
+    """All that the formulas of `bind` depend on, beside the backend; None if a user's own code is among it."""
     own = all(map(activations.is_own, hidden))
     if not own or not losses.is_own(loss):
         return None
-    named = [(each.name, repr(each.settings)) for each in hidden]
+    named = [(activation.name, repr(activation.settings)) for activation in hidden]
     return dtype, *named, (loss.name, repr(loss.settings)), tuple(dropout), l2, l1
 
 
@@ -288,7 +365,34 @@ def bind(
     l2: float = 0.0,
     l1: float = 0.0,
 ) -> Formulas:
-    """The formulas of a network on one backend, computing in `dtype`."""
+    """The formulas of a network on one backend.
+
+    Parameters
+    ----------
+    backend : Backend
+    dtype : "float32" or "float64"
+        The dtype of the computation.
+    hidden : sequence of Activation
+        One for each hidden layer.
+    loss : Loss
+    dropout : sequence of float in [0, 1), default ()
+        A rate for each hidden layer. () is no dropout.
+    l2, l1 : float >= 0, default 0
+        The factors of the penalties.
+
+    Returns
+    -------
+    Formulas
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> net = bind(dlx.get_backend("numpy"), "float64", [dlx.activations.relu()], dlx.losses.squared_error())
+    >>> params = Layer(np.eye(2), np.zeros((1, 2))), Layer(np.ones((2, 1)), np.zeros((1, 1)))
+    >>> loss, gradients = loss_and_gradients(net, params, np.array([[3.0, -1.0]]), np.array([[1.0]]), None, None)
+    >>> float(loss), gradients[1].W.tolist()
+    (4.0, [[12.0], [0.0]])
+    """
     return Formulas(
         backend.xp,
         backend.device,
@@ -296,11 +400,11 @@ def bind(
         backend.product,
         backend.sum_rows,
         backend.sum_squares,
-        tuple(bind_hidden(each, backend) for each in hidden),
+        tuple(bind_hidden(activation, backend) for activation in hidden),
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),
         tuple(dropout) or (0.0,) * len(hidden),
-        float(l2) or None,  # NumPy's own numbers would make every weight float64
+        float(l2) or None,  # a NumPy number would make all weights float64
         float(l1) or None,
         kind(dtype, hidden, loss, (), 0.0, 0.0),
     )

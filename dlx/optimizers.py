@@ -13,15 +13,17 @@ assignment writes in place where the library allows it and rebinds where not. A 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from dlx import checks, quasi_newton, schedules
 from dlx.backend import Array, Backend, Namespace
 from dlx.network import Layer, Params
+from dlx.quasi_newton import Parts
 
+Rate = float | schedules.Schedule | None
 Update = Callable[..., tuple[Array, ...]]
-State = tuple[tuple[tuple[Array, ...], tuple[Array, ...]], ...]  # for each layer the slots of W and those of b
+State = tuple[tuple[tuple[Array, ...], ...], ...]  # for each layer the slots of W and those of b
 
 
 class Optimizer(NamedTuple):
@@ -29,11 +31,12 @@ class Optimizer(NamedTuple):
 
     `learning_rate` is a number, a schedule, or None for fit's own; `slots` counts the arrays of state for each
     parameter; `weight_decay` is decoupled: W becomes W (1 - rate · weight_decay) before the update, biases are free.
+    Its properties are those that `dlx.LBFGS` has too: a training asks for these, and not which of the two it has.
     """
 
     name: str
     settings: Mapping[str, float]
-    learning_rate: float | schedules.Schedule | None
+    learning_rate: Rate
     weight_decay: float
     slots: int
     coefficients: Callable[[int, float], tuple[float, ...]]
@@ -43,6 +46,46 @@ class Optimizer(NamedTuple):
         given = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
         decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
         return checks.called(self.name, {**given, **self.settings, **decay})
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Its name and its settings, by which a checkpoint tells it from others; the rate is fit's."""
+        return {"name": self.name, "weight_decay": self.weight_decay, **self.settings}
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """The settings that meet arrays, so that the working dtype must hold them."""
+        return {"weight_decay": self.weight_decay, **self.settings}
+
+    @property
+    def takes_rate(self) -> Literal[True]:
+        """Whether it takes a learning rate."""
+        return True
+
+    @property
+    def full_batch(self) -> Literal[False]:
+        """Whether an epoch is one iteration over all rows at once, and not one update for each batch."""
+        return False
+
+    @property
+    def loss_after_epoch(self) -> bool:
+        """Whether the loss of an epoch is that of the weights which the epoch leaves."""
+        return False
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors, as long as all parameters together, it holds between two epochs."""
+        return self.slots
+
+    def parts(self, state: State) -> Parts:
+        """The state for a file."""
+        return Parts(slots=by_slot(state, self.slots))
+
+    def state_of(self, parts: Parts, layers: int, updates: int) -> State:
+        """The state from a file, after so many updates; ValueError where the parts cannot be its own."""
+        if (len(parts.slots), parts.numbers) != (self.slots, None):
+            raise ValueError(f"{len(parts.slots)} slots instead of {self.slots}")
+        return by_layer(parts.slots, layers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """One of dlx's own is pickled by its name: its formula is a function that no pickle can hold."""
@@ -71,14 +114,34 @@ def _only_rate(t: int, rate: float) -> tuple[float, ...]:
     return (rate,)
 
 
-def gradient_descent(
-    learning_rate: float | schedules.Schedule | None = None, *, weight_decay: float = 0.0
-) -> Optimizer:
+def gradient_descent(learning_rate: Rate = None, *, weight_decay: float = 0.0) -> Optimizer:
     """Gradient descent; stochastic, if batches are smaller than the data (alias "sgd").
 
     w ← w - η g
 
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
     Source: Robbins and Monro 1951. The same as torch.optim.SGD and optax.sgd.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.gradient_descent(0.1)
+    gradient_descent(learning_rate=0.1)
     """
 
     def bind(xp: Namespace) -> Update:
@@ -91,15 +154,37 @@ def gradient_descent(
     return Optimizer("gradient_descent", {}, learning_rate, _decay(weight_decay), 0, _only_rate, bind)
 
 
-def momentum(
-    learning_rate: float | schedules.Schedule | None = None, *, beta: float = 0.9, weight_decay: float = 0.0
-) -> Optimizer:
+def momentum(learning_rate: Rate = None, *, beta: float = 0.9, weight_decay: float = 0.0) -> Optimizer:
     """Gradient descent with momentum.
 
     m ← β m + g,  w ← w - η m
 
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    beta : float in [0, 1), default 0.9
+        β, the share of the sum m that is kept in each update: 0 is gradient descent.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
     Source: Polyak 1964. The form of torch.optim.SGD and optax.sgd; scikit-learn keeps -η m instead, which is the
     same while η is constant.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.momentum(beta=0.95)
+    momentum(beta=0.95)
     """
     beta = _beta("beta", beta)
 
@@ -115,15 +200,37 @@ def momentum(
     return Optimizer("momentum", {"beta": beta}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
 
 
-def nesterov(
-    learning_rate: float | schedules.Schedule | None = None, *, beta: float = 0.9, weight_decay: float = 0.0
-) -> Optimizer:
+def nesterov(learning_rate: Rate = None, *, beta: float = 0.9, weight_decay: float = 0.0) -> Optimizer:
     """Nesterov's accelerated gradient, as a correction of momentum.
 
     m ← β m + g,  w ← w - η (g + β m)
 
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    beta : float in [0, 1), default 0.9
+        β, the share of the sum m that is kept in each update: 0 is gradient descent.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
     Source: Nesterov 1983, in the form of Sutskever et al. 2013; the same as torch.optim.SGD and optax.sgd with
     nesterov=True.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.nesterov(beta=0.95)
+    nesterov(beta=0.95)
     """
     beta = _beta("beta", beta)
 
@@ -140,18 +247,40 @@ def nesterov(
 
 
 def rmsprop(
-    learning_rate: float | schedules.Schedule | None = None,
-    *,
-    beta: float = 0.9,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    learning_rate: Rate = None, *, beta: float = 0.9, eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Optimizer:
     """RMSProp: each weight's step is divided by the running root mean square of its gradient.
 
     v ← β v + (1 - β) g²,  w ← w - η g / (√v + ε)
 
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    beta : float in [0, 1), default 0.9
+        β, of the running mean v of g²: the nearer to 1, the more updates it averages.
+    eps : float > 0, default 1e-8
+        ε, which bounds the step where the gradient has been almost zero so far.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
     Source: Tieleman and Hinton 2012, Coursera lecture 6.5. The same as torch.optim.RMSprop with alpha=β; optax by
     default puts ε under the root.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.rmsprop(beta=0.99)
+    rmsprop(beta=0.99, eps=1e-08)
     """
     beta, eps = _beta("beta", beta), _eps(eps)
     new = 1.0 - beta
@@ -168,14 +297,36 @@ def rmsprop(
     return Optimizer("rmsprop", {"beta": beta, "eps": eps}, learning_rate, _decay(weight_decay), 1, _only_rate, bind)
 
 
-def adagrad(
-    learning_rate: float | schedules.Schedule | None = None, *, eps: float = 1e-10, weight_decay: float = 0.0
-) -> Optimizer:
+def adagrad(learning_rate: Rate = None, *, eps: float = 1e-10, weight_decay: float = 0.0) -> Optimizer:
     """AdaGrad: each weight's step is divided by the root of the sum of its squared gradients.
 
     v ← v + g²,  w ← w - η g / (√v + ε)
 
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    eps : float > 0, default 1e-10
+        ε, which bounds the step where the gradient has been almost zero so far.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
     Source: Duchi, Hazan and Singer 2011, JMLR 12. The same as torch.optim.Adagrad; optax starts v at 0.1.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.adagrad(0.1)
+    adagrad(learning_rate=0.1, eps=1e-10)
     """
     eps = _eps(eps)
 
@@ -191,26 +342,29 @@ def adagrad(
 
 
 def adam(
-    learning_rate: float | schedules.Schedule | None = None,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    learning_rate: Rate = None, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Optimizer:
-    """Adam.
+    """Adam: a step along the mean of the gradient, divided by the root of the mean of its square.
 
     m ← b1 m + (1 - b1) g,  v ← b2 v + (1 - b2) g²
     w ← w - η m̂ / (√v̂ + ε),  m̂ = m / (1 - b1^t),  v̂ = v / (1 - b2^t)
 
     Parameters
     ----------
-    learning_rate : float > 0 or schedule, optional
-        η; by default fit's.
-    b1, b2 : float in [0, 1)
-    eps : float > 0
-    weight_decay : float >= 0
-        Decoupled; see `adamw`.
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    b1 : float in [0, 1), default 0.9
+        Of the running mean m of the gradient: the nearer to 1, the more updates it averages.
+    b2 : float in [0, 1), default 0.999
+        The same of the running mean v of its square.
+    eps : float > 0, default 1e-8
+        ε, which bounds the step where the gradient has been almost zero so far.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
 
     Raises
     ------
@@ -232,94 +386,154 @@ def adam(
     >>> dlx.adam(1e-2).coefficients(1, 1e-2)  # the first step is η g / (|g| + ε)
     (0.01, 1e-08)
     """
-    b1, b2, eps = _beta("b1", b1), _beta("b2", b2), _eps(eps)
-
-    def coefficients(t: int, rate: float) -> tuple[float, ...]:
-        r = math.sqrt(_weights(b2, t))
-        return rate * r / _weights(b1, t), eps * r
-
-    def bind(xp: Namespace) -> Update:
-        def update(w: Array, g: Array, m: Array, v: Array, rate_t: float, eps_t: float) -> tuple[Array, ...]:
-            m *= b1
-            m += g
-            v *= b2
-            v += g * g
-            w -= rate_t * m / (xp.sqrt(v) + eps_t)
-            return w, m, v
-
-        return update
-
-    settings = {"b1": b1, "b2": b2, "eps": eps}
-    return Optimizer("adam", settings, learning_rate, _decay(weight_decay), 2, coefficients, bind)
+    return _adam("adam", learning_rate, b1, b2, eps, weight_decay)
 
 
 def adamw(
-    learning_rate: float | schedules.Schedule | None = None,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    learning_rate: Rate = None, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
 ) -> Optimizer:
-    """Adam with decoupled weight decay: W ← W (1 - η weight_decay), then `adam`. Biases are not decayed.
+    """Adam with decoupled weight decay, which is on by default.
+
+    W ← W (1 - η weight_decay), then the update of `adam`
+
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    b1 : float in [0, 1), default 0.9
+        Of the running mean m of the gradient: the nearer to 1, the more updates it averages.
+    b2 : float in [0, 1), default 0.999
+        The same of the running mean v of its square.
+    eps : float > 0, default 1e-8
+        ε, which bounds the step where the gradient has been almost zero so far.
+    weight_decay : float >= 0, default 0.01
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
 
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2. The same as torch.optim.AdamW and optax.adamw for
     weights; both decay biases too unless told otherwise.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.adamw(weight_decay=0.1)
+    adamw(b1=0.9, b2=0.999, eps=1e-08, weight_decay=0.1)
     """
-    plain = adam(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
-    return plain._replace(name="adamw")
+    return _adam("adamw", learning_rate, b1, b2, eps, weight_decay)
 
 
 def nadam(
-    learning_rate: float | schedules.Schedule | None = None,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    learning_rate: Rate = None, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Optimizer:
     """Adam with Nesterov's look-ahead.
 
-    m, v as in `adam`, slots too;  w ← w - η (b1 m / (1 - b1^{t+1}) + (1 - b1) g / (1 - b1^t)) / (√v̂ + ε)
+    w ← w - η m̂ / (√v̂ + ε),  m̂ = b1 m / (1 - b1^{t+1}) + (1 - b1) g / (1 - b1^t),  with m and v̂ as in `adam`
+
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    b1 : float in [0, 1), default 0.9
+        Of the running mean m of the gradient: the nearer to 1, the more updates it averages.
+    b2 : float in [0, 1), default 0.999
+        The same of the running mean v of its square.
+    eps : float > 0, default 1e-8
+        ε, which bounds the step where the gradient has been almost zero so far.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
 
     Source: Dozat 2016, with constant b1. The same as optax.nadam; torch.optim.NAdam and Keras warm b1 up by the factor
     1 - 0.96^{t/250}/2, which the paper offers as an option.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.nadam(1e-3)
+    nadam(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08)
     """
+    return _adam("nadam", learning_rate, b1, b2, eps, weight_decay, looks_ahead=True)
+
+
+def _adam(
+    name: str, learning_rate: Rate, b1: float, b2: float, eps: float, weight_decay: float, looks_ahead: bool = False
+) -> Optimizer:
+    """Adam, or NAdam where it `looks_ahead`; the two differ in m̂."""
     b1, b2, eps = _beta("b1", b1), _beta("b2", b2), _eps(eps)
 
     def coefficients(t: int, rate: float) -> tuple[float, ...]:
         r = math.sqrt(_weights(b2, t))
-        return rate * r * b1 / _weights(b1, t + 1), rate * r / _weights(b1, t), eps * r
+        ahead = (rate * r * b1 / _weights(b1, t + 1),) if looks_ahead else ()
+        return rate * r / _weights(b1, t), eps * r, *ahead
 
     def bind(xp: Namespace) -> Update:
-        def update(w: Array, g: Array, m: Array, v: Array, ahead: float, now: float, eps_t: float) -> tuple[Array, ...]:
+        def update(
+            w: Array, g: Array, m: Array, v: Array, now: float, eps_t: float, ahead: float = 0.0
+        ) -> tuple[Array, ...]:
             m *= b1
             m += g
             v *= b2
             v += g * g
-            w -= (ahead * m + now * g) / (xp.sqrt(v) + eps_t)
+            step = ahead * m + now * g if looks_ahead else now * m
+            w -= step / (xp.sqrt(v) + eps_t)
             return w, m, v
 
         return update
 
     settings = {"b1": b1, "b2": b2, "eps": eps}
-    return Optimizer("nadam", settings, learning_rate, _decay(weight_decay), 2, coefficients, bind)
+    return Optimizer(name, settings, learning_rate, _decay(weight_decay), 2, coefficients, bind)
 
 
-def lion(
-    learning_rate: float | schedules.Schedule | None = None,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.99,
-    weight_decay: float = 0.0,
-) -> Optimizer:
+def lion(learning_rate: Rate = None, *, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 0.0) -> Optimizer:
     """Lion: every weight moves by ±η, the sign of an interpolated momentum.
 
     w ← w - η sign(b1 m + (1 - b1) g),  m ← b2 m + (1 - b2) g
 
     Its steps are all of size η: use a third to a tenth of Adam's.
 
+    Parameters
+    ----------
+    learning_rate : float > 0 or schedule, default None
+        η. None takes the learning rate of `fit`.
+    b1 : float in [0, 1), default 0.9
+        The weight of m, beside the newest gradient, in the sign.
+    b2 : float in [0, 1), default 0.99
+        Of the running mean m of the gradient: the nearer to 1, the more updates it averages.
+    weight_decay : float >= 0, default 0.0
+        In each update, W first becomes W (1 - η weight_decay); biases do not decay.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
+
     Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2. The same as optax.lion.
+
+    Examples
+    --------
+    >>> import dlx
+    >>> dlx.lion(1e-4)
+    lion(learning_rate=0.0001, b1=0.9, b2=0.99)
     """
     b1, b2 = _beta("b1", b1), _beta("b2", b2)
     new1, new2 = 1.0 - b1, 1.0 - b2
@@ -352,10 +566,17 @@ def bind(optimizer: Optimizer, backend: Backend) -> Update:
 def start(home: Namespace | Backend, optimizer: Optimizer, params: Params) -> State:
     """The state before the first update: zeros."""
 
-    def slots(w: Array) -> tuple[Array, ...]:
-        return tuple(home.zeros_like(w) for _ in range(optimizer.slots))
+    return tuple(tuple(tuple(home.zeros_like(w) for _ in range(optimizer.slots)) for w in layer) for layer in params)
 
-    return tuple((slots(W), slots(b)) for W, b in params)
+
+def by_slot(state: State, slots: int) -> tuple[Params, ...]:
+    """The state as so many sets of arrays that have the shapes of the parameters: one set for each slot."""
+    return tuple(tuple(Layer(W[k], b[k]) for W, b in state) for k in range(slots))
+
+
+def by_layer(sets: Sequence[Params], layers: int) -> State:
+    """The state of a network of so many layers from the sets that `by_slot` makes of it."""
+    return tuple((tuple(each[l].W for each in sets), tuple(each[l].b for each in sets)) for l in range(layers))
 
 
 def step(
@@ -368,13 +589,12 @@ def step(
 ) -> tuple[Params, State]:
     """One update of every parameter, weights first multiplied by `shrink`, if any. Consumes `params` and `state`."""
     new_params, new_state = [], []
-    for (W, b), (dW, db), (slots_W, slots_b) in zip(params, gradients, state, strict=True):
+    for (W, b), slopes, slots in zip(params, gradients, state, strict=True):
         if shrink is not None:
             W *= shrink
-        new_W = update(W, dW, *slots_W, *coefficients)
-        new_b = update(b, db, *slots_b, *coefficients)
-        new_params.append(Layer(new_W[0], new_b[0]))
-        new_state.append((new_W[1:], new_b[1:]))
+        updated = [update(w, g, *s, *coefficients) for w, g, s in zip((W, b), slopes, slots, strict=True)]
+        new_params.append(Layer(*(w for w, *_ in updated)))
+        new_state.append(tuple(tuple(slots) for _, *slots in updated))
     return tuple(new_params), tuple(new_state)
 
 
@@ -394,7 +614,8 @@ def clip_by_norm(xp: Namespace, gradients: Params, limit: float) -> Params:
     return tuple(Layer(dW * factor, db * factor) for dW, db in gradients)
 
 
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer | quasi_newton.LBFGS]] = {
+AnyOptimizer = Optimizer | quasi_newton.LBFGS  # the two share the properties that a training asks for
+OPTIMIZERS: Mapping[str, Callable[..., AnyOptimizer]] = {
     **{make.__name__: make for make in (gradient_descent, momentum, nesterov, rmsprop, adagrad)},
     **{make.__name__: make for make in (adam, adamw, nadam, lion)},
     "sgd": gradient_descent,
@@ -402,9 +623,9 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer | quasi_newton.LBFGS]] = {
 }
 
 
-def get(optimizer: Any) -> Optimizer | quasi_newton.LBFGS:
+def get(optimizer: Any) -> AnyOptimizer:
     """An optimizer from its name or from itself."""
-    if isinstance(optimizer, Optimizer | quasi_newton.LBFGS):
+    if isinstance(optimizer, AnyOptimizer):
         return optimizer
     return OPTIMIZERS[checks.choice("optimizer", optimizer, OPTIMIZERS, "Or pass an object: dlx.adam(1e-3).")]()
 

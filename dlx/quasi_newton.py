@@ -3,23 +3,95 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from dlx import checks
 from dlx.backend import Array, Namespace
+from dlx.network import Params
 
 Evaluate = Callable[[Array], tuple[float, Array]]
 SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9  # c1 and c2 of Nocedal and Wright, section 3.1, for quasi-Newton methods
 
 
+class Parts(NamedTuple):
+    """The state of an optimizer in the parts that a file can hold.
+
+    `slots` have the shapes of the parameters; `vectors` are as long as all parameters together, each one alone or a
+    sequence of them; `numbers` are for JSON, and None where there are none.
+    """
+
+    slots: Sequence[Params] = ()
+    vectors: Mapping[str, Any] = {}
+    numbers: Mapping[str, Any] | None = None
+
+
 class LBFGS(NamedTuple):
-    """Settings of `lbfgs`."""
+    """The settings of `lbfgs`.
+
+    Its properties are those that `dlx.Optimizer` has too: a training asks for these, and not which of the two it has.
+    """
 
     history: int
     max_search: int
     tolerance: float
     max_evaluations: float = math.inf
+
+    @property
+    def name(self) -> str:
+        """Its name in `dlx.optimizers.OPTIMIZERS` and in checkpoints."""
+        return "lbfgs"
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Its name and its settings, by which a checkpoint tells it from others."""
+        return {"name": self.name, **self._asdict()}
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """The settings that meet arrays, so that the working dtype must hold them: none, the search is on the host."""
+        return {}
+
+    @property
+    def learning_rate(self) -> None:
+        """Its own learning rate: none."""
+
+    @property
+    def takes_rate(self) -> Literal[False]:
+        """Whether it takes a learning rate: no, it searches for the length of each step."""
+        return False
+
+    @property
+    def full_batch(self) -> Literal[True]:
+        """Whether an epoch is one iteration over all rows at once, and not one update for each batch."""
+        return True
+
+    @property
+    def loss_after_epoch(self) -> bool:
+        """Whether the loss of an epoch is that of the weights which the epoch leaves."""
+        return True
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors, as long as all parameters together, it holds between two epochs."""
+        return 2 * self.history
+
+    def parts(self, state: MinimizerState) -> Parts:
+        """The state for a file."""
+        s_and_y = {name: [pair[k] for pair in state.pairs] for k, name in enumerate("sy")}
+        numbers = {"f": state.f, "length": state.length, "sy": [sy for _, _, sy in state.pairs]}
+        return Parts(vectors={"gradient": state.gradient, **s_and_y}, numbers=numbers)
+
+    def state_of(self, parts: Parts, layers: int, evaluations: int) -> MinimizerState:
+        """The state from a file, after so many evaluations; ValueError where the parts cannot be its own."""
+        numbers, vectors = parts.numbers, parts.vectors
+        if parts.slots or numbers is None or evaluations < 1:
+            raise ValueError("L-BFGS within an epoch")
+        sy = numbers["sy"]
+        if len(sy) > self.history or not all(sy):
+            raise ValueError(f"{len(sy)} pairs for L-BFGS")
+        pairs = tuple(zip(vectors["s"], vectors["y"], sy, strict=True))
+        return MinimizerState(numbers["f"], vectors["gradient"], pairs, numbers["length"], evaluations)
 
 
 class Point(NamedTuple):
@@ -31,9 +103,11 @@ class Point(NamedTuple):
     gradient: Array
 
 
-class Memory(NamedTuple):
-    """What an iteration leaves to the next beside the point: value and gradient there, pairs (s, y, sᵀy), last step
-    length, and how many evaluations there were."""
+class MinimizerState(NamedTuple):
+    """What an iteration leaves to the next one beside the point that it has reached.
+
+    The value and the gradient there, the pairs (s, y, sᵀy), the length of the last step, the number of evaluations.
+    """
 
     f: float
     gradient: Array
@@ -54,13 +128,23 @@ def lbfgs(
 
     Parameters
     ----------
-    history : int >= 1
-    max_search : int >= 1
+    history : int >= 1, default 10
+        The number of pairs (s, y) that H is built from. Each takes the memory of two networks.
+    max_search : int >= 1, default 25
         The most evaluations in one line search.
-    tolerance : float >= 0
+    tolerance : float >= 0, default 1e-7
         Stop when the largest element of the gradient is this small.
-    max_evaluations : int >= 1, or inf
+    max_evaluations : int >= 1 or inf, default inf
         Stop when loss and gradient were computed so often: no line search begins after that, and none exceeds it.
+
+    Returns
+    -------
+    LBFGS
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting is out of range or not a number.
 
     Numerics
     --------
@@ -92,21 +176,22 @@ def lbfgs(
 class Minimizer:
     """The iteration, one `advance` at a time, so that training can validate and stop in between.
 
-    `x` is the point reached, the other attributes are those of `Memory`; `length` is in units of the last direction.
+    `x` is the point reached, the other attributes are those of `MinimizerState`; `length` is in units of the last
+    direction.
     """
 
     def __init__(
-        self, xp: Namespace, settings: LBFGS, evaluate: Evaluate, x: Array, memory: Memory | None = None
+        self, xp: Namespace, settings: LBFGS, evaluate: Evaluate, x: Array, state: MinimizerState | None = None
     ) -> None:
         self.xp, self.settings, self.evaluate = xp, settings, evaluate
         self.x = x
-        self.f, self.gradient, pairs, self.length, self.evaluations = memory or Memory(*evaluate(x), (), 0.0, 1)
+        self.f, self.gradient, pairs, self.length, self.evaluations = state or MinimizerState(*evaluate(x), (), 0.0, 1)
         self.pairs = list(pairs)
 
     @property
-    def memory(self) -> Memory:
-        """What another one goes on with from `x`."""
-        return Memory(self.f, self.gradient, tuple(self.pairs), self.length, self.evaluations)
+    def state(self) -> MinimizerState:
+        """The state with which another minimizer goes on from `x`."""
+        return MinimizerState(self.f, self.gradient, tuple(self.pairs), self.length, self.evaluations)
 
     def advance(self) -> bool:
         """One iteration: direction, line search, new pair; True if there is nothing more to gain."""
@@ -123,14 +208,14 @@ class Minimizer:
             raise OverflowError("the squared gradient is not finite")
         first = 1.0 if self.pairs else min(1.0, 1.0 / float(self.xp.sum(self.xp.abs(self.gradient))))
         most = int(min(self.settings.max_search, left))
-        found = search(lambda t: self._at(t, d), here, first, most, self._largest(d))
-        if not found.f < self.f:
+        reached = search(lambda t: self._at(t, d), here, first, most, self._largest(d))
+        if not reached.f < self.f:
             return True
-        s, y = found.t * d, found.gradient - self.gradient
+        s, y = reached.t * d, reached.gradient - self.gradient
         sy = self._dot(s, y)
-        if sy > -1e-10 * found.t * here.slope:  # keeps H positive definite, whatever the units of f and x
+        if sy > -1e-10 * reached.t * here.slope:  # keeps H positive definite, whatever the units of f and x
             self.pairs = [*self.pairs, (s, y, sy)][-self.settings.history :]
-        self.x, self.f, self.gradient, self.length = self.x + s, found.f, found.gradient, found.t
+        self.x, self.f, self.gradient, self.length = self.x + s, reached.f, reached.gradient, reached.t
         return False
 
     def _direction(self) -> Array:

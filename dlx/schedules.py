@@ -1,10 +1,10 @@
-"""Learning-rate schedules: functions ``rate(step, steps, losses)``, on the host.
+"""Learning-rate schedules: functions ``(step, steps, losses) -> rate`` on the host.
 
 constant, step_decay, exponential, inverse_scaling, cosine, warmup_cosine, one_cycle, reduce_on_plateau.
 
-`step` counts the updates made so far from 0, `steps` is how many the fit plans in all, and `losses` holds the
-watched loss (validation, or else training) of every epoch so far. Pass one as ``learning_rate``; a user's own is any
-such function.
+`step` is the number of updates so far, and `steps` the number that the fit plans in all. `losses` holds the watched
+loss of every epoch so far: the validation loss, or without validation the training loss. Pass a schedule, or a number,
+as ``learning_rate``. A schedule of your own is any such function.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Schedule = Callable[[int, int, Sequence[float]], float]
 
 
 class Losses(list[float]):
-    """The watched losses of a training, which only grow: a schedule that has seen them may go on from there."""
+    """The watched losses of one training. They are only appended to, so that a schedule need not read them again."""
 
 
 class Named:
-    """A schedule that tells what it is: a checkpoint compares it with another, and a pickle holds no more than that."""
+    """A schedule of dlx with its name and settings, which checkpoints compare and pickles hold."""
 
     def __init__(self, schedule: Schedule, name: str, settings: Mapping[str, Any]) -> None:
         self.schedule, self.name, self.settings = schedule, name, settings
 
     @property
-    def told(self) -> dict[str, Any]:
-        """Its name and settings, for a checkpoint."""
+    def description(self) -> dict[str, Any]:
+        """Name and settings in one dict, as checkpoints store and compare them."""
         return {"name": self.name, **self.settings}
 
     def __call__(self, step: int, steps: int, losses: Sequence[float]) -> float:
-        """The rate."""
+        """The learning rate of the update after `step` updates."""
         return self.schedule(step, steps, losses)
 
     def __repr__(self) -> str:
@@ -45,29 +45,48 @@ class Named:
 
 
 def _made(name: str, settings: Mapping[str, Any]) -> Schedule:
-    """The schedule of that name and those settings."""
-    found: Schedule = globals()[name](**settings)
-    return found
+    """The schedule with this name and these settings. Pickles refer to this function."""
+    schedule: Schedule = globals()[name](**settings)
+    return schedule
 
 
-def _named(schedule: Schedule, name: str, /, **settings: float) -> Schedule:
+def _as_named(schedule: Schedule, name: str, /, **settings: float) -> Schedule:
+    """The function `schedule` with its name and settings."""
     return Named(schedule, name, settings)
 
 
 def _rate(name: str, value: float) -> float:
+    """Check that `value` is a learning rate, > 0."""
     return checks.number(name, value, low=0, above=True, remedy="Use 1e-3, for example.")
 
 
 def _fraction(name: str, value: float) -> float:
+    """Check that `value` is a share of the fit, in [0, 1]."""
     return checks.number(name, value, low=0, high=1, remedy="It is a share of the whole fit.")
 
 
 def _factor(value: float) -> float:
+    """Check that `value` is a factor for the rate, in (0, 1]."""
     return checks.number("factor", value, low=0, high=1, above=True, remedy="Use 0.5 to halve the rate.")
 
 
 def constant(rate: float) -> Schedule:
-    """The same rate at every step.
+    """The same rate at every update.
+
+    rate(step) = rate
+
+    Parameters
+    ----------
+    rate : float > 0
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
 
     Examples
     --------
@@ -80,11 +99,30 @@ def constant(rate: float) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return rate
 
-    return _named(schedule, "constant", rate=rate)
+    return _as_named(schedule, "constant", rate=rate)
 
 
 def step_decay(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
-    """rate · factor^⌊step / every⌋; `every` counts updates.
+    """A rate that drops by a factor after every so many updates.
+
+    rate(step) = rate · factor^⌊step / every⌋
+
+    Parameters
+    ----------
+    rate : float > 0
+        The rate of the first updates.
+    factor : float in (0, 1], default 0.1
+    every : int >= 1, default 1000
+        The number of updates between two drops.
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
 
     Examples
     --------
@@ -98,11 +136,30 @@ def step_decay(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return rate * factor ** (step // every)
 
-    return _named(schedule, "step_decay", rate=rate, factor=factor, every=every)
+    return _as_named(schedule, "step_decay", rate=rate, factor=factor, every=every)
 
 
 def exponential(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule:
-    """rate · factor^(step / every); `every` counts updates.
+    """A rate that decays exponentially.
+
+    rate(step) = rate · factor^(step / every)
+
+    Parameters
+    ----------
+    rate : float > 0
+        The rate of the first update.
+    factor : float in (0, 1], default 0.1
+    every : int >= 1, default 1000
+        The number of updates in which the rate falls by `factor`.
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
 
     Examples
     --------
@@ -116,13 +173,30 @@ def exponential(rate: float, factor: float = 0.1, every: int = 1000) -> Schedule
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return float(rate * factor ** (step / every))
 
-    return _named(schedule, "exponential", rate=rate, factor=factor, every=every)
+    return _as_named(schedule, "exponential", rate=rate, factor=factor, every=every)
 
 
 def inverse_scaling(rate: float, power: float = 0.5) -> Schedule:
-    """rate / (step + 1)^power.
+    """A rate that falls with a power of the number of updates.
 
-    scikit-learn's "invscaling" counts samples where this counts updates.
+    rate(step) = rate / (step + 1)^power
+
+    Parameters
+    ----------
+    rate : float > 0
+        The rate of the first update.
+    power : float >= 0, default 0.5
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
+
+    Source: the "invscaling" of scikit-learn, which counts samples where this counts updates.
 
     Examples
     --------
@@ -136,7 +210,7 @@ def inverse_scaling(rate: float, power: float = 0.5) -> Schedule:
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
         return float(rate / (step + 1) ** power)
 
-    return _named(schedule, "inverse_scaling", rate=rate, power=power)
+    return _as_named(schedule, "inverse_scaling", rate=rate, power=power)
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -147,7 +221,23 @@ def _cosine(start: float, end: float, share: float) -> float:
 def cosine(rate: float, floor: float = 0.0) -> Schedule:
     """Half a cosine wave from `rate` at the first update to `floor` at the end of the fit.
 
-    floor + (rate - floor) (1 + cos(π step / steps)) / 2
+    rate(step) = floor + (rate - floor) (1 + cos(π step / steps)) / 2
+
+    Parameters
+    ----------
+    rate : float > 0
+        The rate of the first update.
+    floor : float in [0, rate], default 0
+        The rate at the end of the fit.
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
 
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
 
@@ -161,7 +251,33 @@ def cosine(rate: float, floor: float = 0.0) -> Schedule:
 
 
 def warmup_cosine(rate: float, warmup: float = 0.05, floor: float = 0.0) -> Schedule:
-    """A line from `floor` up to `rate` over the share `warmup` of the fit, then `cosine` down to `floor`.
+    """A line from `floor` up to `rate`, then half a cosine wave down to `floor`.
+
+    With w = warmup · steps,
+
+    rate(step) = floor + (rate - floor) step / w                                         where step < w
+    rate(step) = floor + (rate - floor) (1 + cos(π (step - w) / (steps - w))) / 2        elsewhere
+
+    Parameters
+    ----------
+    rate : float > 0
+        The highest rate.
+    warmup : float in [0, 1], default 0.05
+        The share of the fit in which the rate rises.
+    floor : float in [0, rate], default 0
+        The rate at the start of a warmup, and at the end of the fit.
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts; the warmup is that of Goyal et al. 2017,
+    arXiv:1706.02677.
 
     Examples
     --------
@@ -179,14 +295,36 @@ def warmup_cosine(rate: float, warmup: float = 0.05, floor: float = 0.0) -> Sche
             return floor + (rate - floor) * step / rise
         return _cosine(rate, floor, (step - rise) / max(steps - rise, 1))
 
-    return _named(schedule, "warmup_cosine", rate=rate, warmup=warmup, floor=floor)
+    return _as_named(schedule, "warmup_cosine", rate=rate, warmup=warmup, floor=floor)
 
 
 def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float = 1e4) -> Schedule:
-    """Half a cosine up from rate/start to `rate` over the share `warmup` of the fit, then half a cosine down to
-    rate / (start · end) at its last update.
+    """Half a cosine wave up to `rate`, then half a cosine wave down to the last update.
 
-    Source: Smith and Topin 2018, arXiv:1708.07120, with torch's cosine phases.
+    With p = warmup · steps - 1 the rate is rate / start at step 0, `rate` at step p, and rate / (start · end) at step
+    steps - 1.
+
+    Parameters
+    ----------
+    rate : float > 0
+        The highest rate.
+    warmup : float in [0, 1], default 0.3
+        The share of the fit in which the rate rises.
+    start : float >= 1, default 25
+        The highest rate over the first one.
+    end : float >= 1, default 1e4
+        The first rate over the last one.
+
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
+
+    Source: Smith and Topin 2018, arXiv:1708.07120, with the cosine phases of torch.optim.lr_scheduler.OneCycleLR.
 
     Examples
     --------
@@ -206,27 +344,43 @@ def one_cycle(rate: float, warmup: float = 0.3, start: float = 25.0, end: float 
             return _cosine(first, rate, step / peak)
         return _cosine(rate, last, (step - peak) / max(steps - 1.0 - peak, 1.0))
 
-    return _named(schedule, "one_cycle", rate=rate, warmup=warmup, start=start, end=end)
+    return _as_named(schedule, "one_cycle", rate=rate, warmup=warmup, start=start, end=end)
 
 
 def reduce_on_plateau(
     rate: float, factor: float = 0.1, patience: int = 10, floor: float = 0.0, improvement: float = 1e-4
 ) -> Schedule:
-    """The rate is multiplied by `factor` whenever the watched loss has not improved for more than `patience` epochs.
+    """A rate that drops by a factor whenever the watched loss has not improved for more than `patience` epochs.
 
-    An epoch improves if its loss < best - improvement · |best|. A pure function of the losses so far: nothing is kept
-    between calls but a memo.
+    An epoch improves on the best loss so far if its loss < best - improvement · |best|. After a drop,
+    rate = max(rate · factor, floor), and the count of epochs starts again.
 
     Parameters
     ----------
     rate : float > 0
-    factor : float in (0, 1]
-    patience : int >= 0, in epochs
-    floor : float >= 0, the smallest rate
-    improvement : float in [0, 1), relative
+        The rate of the first epochs.
+    factor : float in (0, 1], default 0.1
+    patience : int >= 0, default 10
+        The number of epochs without improvement that leave the rate as it is.
+    floor : float in [0, rate], default 0
+        The lowest rate.
+    improvement : float in [0, 1), default 1e-4
+        The smallest relative improvement that counts.
 
-    Source: torch.optim.lr_scheduler.ReduceLROnPlateau, mode "min", relative threshold; for a negative best, as a
-    Poisson loss may have, that one lets a higher loss improve.
+    Returns
+    -------
+    schedule
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of range or of another type.
+
+    Numerics: the schedule is a pure function of the losses so far. It only stores the state of its last call to save
+    time.
+
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau with mode "min" and a relative threshold. Where the best loss is
+    negative, as a Poisson loss may be, that one counts a higher loss as an improvement.
 
     Examples
     --------
@@ -239,31 +393,31 @@ def reduce_on_plateau(
     patience = checks.integer("patience", patience, low=0, remedy="It counts epochs.")
     floor = checks.number("floor", floor, low=0, high=rate, remedy="It is the smallest rate.")
     improvement = checks.number("improvement", improvement, low=0, high=1, below=True, remedy="Use 1e-4.")
-    begun = math.inf, 0, rate  # the best loss, how many epochs were since, and the rate
+    start = math.inf, 0, rate  # the best loss, the number of epochs since then, and the rate
     memo: dict[str, tuple[Sequence[float], int, tuple[float, int, float]]] = {}
 
-    def after(loss: float, best: float, waited: int, current: float) -> tuple[float, int, float]:
-        wanted = best * (1.0 - math.copysign(improvement, best))
-        best, waited = (loss, 0) if loss < wanted else (best, waited + 1)
-        return (best, waited, current) if waited <= patience else (best, 0, max(current * factor, floor))
+    def after(loss: float, best: float, epochs: int, current: float) -> tuple[float, int, float]:
+        threshold = best * (1.0 - math.copysign(improvement, best))
+        best, epochs = (loss, 0) if loss < threshold else (best, epochs + 1)
+        return (best, epochs, current) if epochs <= patience else (best, 0, max(current * factor, floor))
 
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
-        seen, count, state = memo.get("last", ((), 0, begun))
+        seen, count, state = memo.get("last", ((), 0, start))
         grown = losses is seen and isinstance(losses, Losses) and len(losses) >= count
-        if not grown and [*seen[:count]] != [*losses[:count]]:  # others may have been changed anywhere
-            count, state = 0, begun
+        if not grown and [*seen[:count]] != [*losses[:count]]:  # another list may have changed anywhere
+            count, state = 0, start
         for k in range(count, len(losses)):
             state = after(losses[k], *state)
         memo["last"] = losses if isinstance(losses, Losses) else [*losses], len(losses), state
         return state[2]
 
-    return _named(
+    return _as_named(
         schedule, "reduce_on_plateau", rate=rate, factor=factor, patience=patience, floor=floor, improvement=improvement
     )
 
 
 def get(learning_rate: object) -> Schedule:
-    """A schedule from a number or from itself."""
+    """The schedule for a number, or a function itself."""
     if callable(learning_rate):
         return learning_rate
     return constant(

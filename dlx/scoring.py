@@ -1,6 +1,6 @@
-"""What a network says of many rows, and what is reported of it, block by block.
+"""Predictions, losses and scores of many rows, computed block by block.
 
-No layer's output is held for all rows, and no prediction beside the result.
+Memory holds the outputs of the layers for one block only, and no copy of the result.
 """
 
 from __future__ import annotations
@@ -11,33 +11,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import losses, metrics, network
-from dlx.activations import log1p_exp
 from dlx.backend import HOST, Array, Backend, library_of
 from dlx.data import features
-from dlx.data.features import HostArray
+from dlx.host import HostArray
 from dlx.network import Params
 
-ROWS_SAMPLED = 4096  # by a report, out of more: a unit that is on in 1 of 1,000 rows is missed with probability e^-4
-ELEMENTS_SAMPLED = 1 << 23  # of a layer's input or output on those rows
-After = Callable[[Array], Array]  # of what `OfScores` gives, row by row
-OfScores = Callable[[network.Formulas, Array], Array]  # from scores (n, K), a row for each row
+ROWS_SAMPLED = 4096  # rows that a report looks at: it misses a unit that is on in 1 of 1,000 with probability e^-4
+ELEMENTS_SAMPLED = 1 << 23  # the most elements of a layer's input or output on those rows
+OfScores = Callable[[network.Formulas, Array], Array]  # a function of scores (n, K) that gives one row for each row
+After = Callable[[Array], Array]  # a function of the rows that an `OfScores` gives, which also works row by row
+Block = tuple[int, int, HostArray]  # the first row, the row after the last, and the answers for the rows between
+Part = Callable[[int, int], Any]  # (first, last) -> the rows from `first` to before `last`
 
 
 def rows_at_once(backend: Backend, widest: int) -> int:
-    """How many rows a block has: by the widest layer, input and output among them."""
+    """The number of rows of a block; `widest` is the width of the widest layer, input and output included."""
     wanted = max(backend.fewest_rows, backend.elements_at_once // widest)
     return max(1, min(wanted, backend.most_elements // widest))
 
 
 def rows_sampled(widest: int) -> int:
-    """How many rows a report looks at, where the widest layer is so wide."""
+    """The largest number of rows that a report looks at; `widest` is as in `rows_at_once`."""
     return min(ROWS_SAMPLED, max(1, ELEMENTS_SAMPLED // widest))
 
 
-class Asked(NamedTuple):
-    """Who is asked: a network's formulas and parameters on a backend.
+class Predictor(NamedTuple):
+    """A network's formulas and parameters on a backend, which computes the scores of rows.
 
-    `prepare` is what inputs go through first, given `constants`: equal `kind` promises an equal one.
+    ``prepare(constants, X)`` transforms the rows first, unless it is None. Equal `kind` promises that two of these
+    functions are equal.
     """
 
     backend: Backend
@@ -49,58 +51,68 @@ class Asked(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """What it computes in."""
+        """The dtype of the parameters, in which the scores are computed."""
         return features.dtype_name(self.params[0].W)
 
     def rowwise(self, of_scores: OfScores, name: Hashable) -> Callable[[Array, bool], Array]:
-        """``call(X, to_host)``: for a block of rows `of_scores` of their scores, which is called `name`."""
+        """``call(X, to_host)``, which gives `of_scores` for a block of rows.
+
+        Equal `name` promises that two functions `of_scores` are equal.
+        """
 
         def function(constants: Any, X: Array) -> Array:
-            return of_scores(self.net, self._scores(constants, X))
+            return of_scores(self.net, self._prepared_scores(constants, X))
 
         call = self.backend.rowwise(function, self._key("scores", name))
         return lambda X, to_host: call((self.params, self.constants), X, to_host)
 
-    def judged(
+    def rowwise_with_losses(
         self, of_scores: OfScores, name: Hashable, by_target: bool
     ) -> Callable[[Array, Array, Array | None], tuple[HostArray, HostArray]]:
-        """``call(X, Y, classes)``: for a block of rows the same, and the losses, or terms `by_target`; on the host."""
+        """``call(X, Y, classes)``, which gives `of_scores` and the losses for a block of rows, both on the host.
+
+        The losses are (n, 1), or with `by_target` those of the single targets, (n, K).
+        """
 
         def function(constants: Any, rows: tuple[Array, Array]) -> tuple[Array, Array]:
-            (*given, classes), (X, Y) = constants, rows
-            Z = self._scores(given, X)
+            (*own, classes), (X, Y) = constants, rows
+            Z = self._prepared_scores(own, X)
             truth = features.truth(self.net.xp, Y, classes, Z.dtype)
             return of_scores(self.net, Z), network.values_at(self.net, Z, truth, by_target)
 
         call = self.backend.rowwise(function, self._key("losses", (name, by_target)))
         return lambda X, Y, classes: call((self.params, self.constants, classes), (X, Y), True)
 
-    def _scores(self, constants: Any, X: Array) -> Array:
-        params, others = constants
+    def _prepared_scores(self, constants: Any, X: Array) -> Array:
+        """The scores of the rows after `prepare`; `constants` are the parameters and the constants of `prepare`."""
+        params, of_prepare = constants
         X = self.net.xp.astype(X, self.backend.dtype(self.dtype), copy=False)
-        return network.scores(self.net, params, X if self.prepare is None else self.prepare(others, X))
+        return network.scores(self.net, params, X if self.prepare is None else self.prepare(of_prepare, X))
 
     def _key(self, what: str, name: Hashable) -> Hashable:
-        """Equal ones promise an equal function; None promises nothing."""
+        """The key of a compiled function: equal keys promise equal functions, and None promises nothing."""
         return None if self.net.kind is None else (what, self.net.kind, self.kind, name)
 
     def blocks(self, X: Array, numbers: HostArray | None = None) -> Iterator[tuple[int, int, Array]]:
-        """(first, last, the rows between) of X, or of its rows of those numbers."""
+        """(first, last, the rows from `first` to before `last`) of `X`, or of its rows with these numbers."""
         n = X.shape[0] if numbers is None else len(numbers)
         widest = max(max(layer.W.shape[-2:]) for layer in self.params)
         for first, last in features.spans(n, rows_at_once(self.backend, widest)):
             yield first, last, features.block(X, first, last, numbers, self.backend, self.dtype)
 
     def of_rows(self, X: Array, of_scores: OfScores, name: Hashable, stays: bool, after: After | None = None) -> Array:
-        """`of_scores`, and what comes `after` it, of all rows: on the backend if it `stays` there, else on the host."""
+        """`of_scores` of all rows, then `after` of its result, on the backend if it `stays` there, else on the host."""
         call = self.rowwise(of_scores, name)
-        found = ((first, call(rows, not stays)) for first, _, rows in self.blocks(X))
-        blocks = ((first, [each if after is None else after(each)]) for first, each in found)
+        results = ((first, call(rows, not stays)) for first, _, rows in self.blocks(X))
+        blocks = ((first, [rows if after is None else after(rows)]) for first, rows in results)
         return gathered(blocks, X.shape[0], self.backend)[0]
 
 
 def gathered(blocks: Iterable[tuple[int, list[Array]]], n: int, backend: Backend) -> list[Array]:
-    """Arrays of n rows from blocks of each, which begin at that row, on the backend or all on the host."""
+    """Arrays of n rows from their blocks, which are (first row, the rows of each array).
+
+    All blocks lie on the backend, or all on the host. The arrays lie there too.
+    """
     wholes: list[Array] = []
     lists: list[list[Array]] = []
     for first, parts in blocks:
@@ -114,77 +126,63 @@ def gathered(blocks: Iterable[tuple[int, list[Array]]], n: int, backend: Backend
                 whole[first : first + part.shape[0], ...] = part
         else:
             lists.append(parts)
-    return wholes or [backend.xp.concat(each) for each in zip(*lists, strict=True)]
+    return wholes or [backend.xp.concat(parts) for parts in zip(*lists, strict=True)]
 
 
 def _empty(like: Array, n: int, backend: Backend) -> Array:
-    """Room for n such rows, where they lie."""
+    """An array for n rows like those of `like`, in the same place."""
     if library_of(like) == HOST:
         return np.empty((n, *like.shape[1:]), like.dtype)
     return backend.xp.empty((n, *like.shape[1:]), dtype=like.dtype, device=backend.device)
 
 
 def as_they_are(net: network.Formulas, Z: Array) -> Array:
-    """The scores themselves, (n, K)."""
+    """The scores, (n, K)."""
     return Z
 
 
 def difference(net: network.Formulas, Z: Array) -> Array:
-    """The scores of the second of two classes above those of the first, (n,)."""
+    """The score of the second of two classes minus that of the first, (n,)."""
     return Z[:, 0] if Z.shape[1] == 1 else Z[:, 1] - Z[:, 0]
 
 
 def yes(net: network.Formulas, Z: Array) -> Array:
-    """Which labels of several a row has, (n, K), 1 or 0."""
-    return net.xp.astype(Z > 0, net.xp.int64)
+    """Which of several labels a row has, (n, K), as in scikit-learn: 1 or 0 in int64, and 0 for a score of 0."""
+    return net.xp.astype(losses.LOGISTIC.decide(net.xp, Z, tie=False), net.xp.int64)
 
 
 def certainty(log: bool = False) -> OfScores:
-    """Of one class, the only one there is, the probability or its logarithm, (n, 1)."""
+    """The probability of the only class, or its logarithm, (n, 1)."""
     return lambda net, Z: net.xp.full_like(Z, 0.0 if log else 1.0)
 
 
 def probabilities(loss: losses.Loss, both: bool, log: bool = False) -> OfScores:
-    """The probability of each output's yes, or with `both`, for one output, of its no and yes; or the logarithms."""
+    """The probability of each class or of yes for each output, (n, K), or with `log` its logarithm.
 
-    def found(net: network.Formulas, Z: Array) -> Array:
-        Z = net.xp.concat([-Z, Z], axis=1) if both else Z  # not 1 - P, which is 0 for P near 1
-        return log_probabilities(net.xp, loss, Z) if log else net.loss.predict(Z)
+    With `both`, which one yes-or-no output takes, they are the probabilities of no and of yes, (n, 2).
+    """
+    of_link = loss.link.log_predict if log else loss.link.predict
 
-    return found
+    def of_scores(net: network.Formulas, Z: Array) -> Array:
+        Z = net.xp.concat([-Z, Z], axis=1) if both else Z  # the probability of no is not 1 - P, which is 0 for P near 1
+        return of_link(net.xp, Z)
+
+    return of_scores
 
 
 def answers(loss: losses.Loss, tie: bool = True) -> OfScores:
-    """What scores say: the class number (n,), yes or no as 1 or 0 (n, K), or the prediction (n, K).
+    """The answers that the loss's link decides: class numbers (n,), yes or no (n, K), or predictions (n, K).
 
-    `tie` says whether a score of 0 is a yes, which it is not in scikit-learn.
+    `tie` says whether a score of 0 is a yes.
     """
-
-    def answer(net: network.Formulas, Z: Array) -> Array:
-        if loss.targets == "classes":
-            return net.xp.argmax(Z, axis=-1)
-        if loss.targets == "binary":
-            return net.xp.astype(Z >= 0 if tie else Z > 0, net.xp.int32)
-        return net.loss.predict(Z)
-
-    return answer
-
-
-def log_probabilities(xp: Any, loss: losses.Loss, Z: Array) -> Array:
-    """The logarithm of the link, straight from the scores: none is -inf where a probability is too small for a float.
-
-    log softmax(Z) = Z - max Z - log Σ_k e^{Z_k - max Z};  log σ(Z) = -log(1 + e^-Z)
-    """
-    if loss.targets == "classes":
-        z = Z - xp.max(Z, axis=-1, keepdims=True)
-        return z - xp.log(xp.sum(xp.exp(z), axis=-1, keepdims=True))
-    return -log1p_exp(xp, -Z)
+    link = loss.link
+    return lambda net, Z: link.decide(net.xp, Z, tie)
 
 
 def loss_of(backend: Backend, net: network.Formulas, params: Params, samples: features.Rows, numbers: Any) -> float:
-    """J of the rows of those numbers (an array of the host; all, if None), without penalties and dropout."""
-    answered = _judged(Asked(backend, net, params), samples, numbers, (_nothing, "nothing"))
-    return _mean([(last - first, loss) for first, last, _, loss in answered])
+    """J of the rows with these numbers (on the host; None: all rows), without penalties and dropout."""
+    blocks = _answers_and_losses(Predictor(backend, net, params), samples, numbers, (_nothing, "nothing"))
+    return _mean([(last - first, loss) for first, last, _, loss in blocks])
 
 
 def validation_figures(
@@ -192,30 +190,26 @@ def validation_figures(
     net: network.Formulas,
     loss: losses.Loss,
     params: Params,
-    held: features.Rows,
+    rows: features.Rows,
     w: Array | None,
     tie: bool = True,
     numbers: HostArray | None = None,
 ) -> dict[str, float]:
-    """Loss, without penalties, and score of held-out rows: of those of the `numbers` in `held` (all, if None).
+    """The loss, without penalties, and the score of validation rows: those of `rows` with these numbers (None: all).
 
-    Their weights have mean 1. `w` (n, 1) or (n, K) are the score's weights, one for each row of X; `tie` as in
-    `answers`.
+    The weights in `rows` have mean 1 over the validation rows. `w`, (n, 1) or (n, K), are the weights of the score,
+    with one row for each row of `rows`. `tie` is as in `answers`.
     """
-    found = []
+    sizes_and_losses = []
 
     def answered() -> Iterator[Block]:
-        asked, answer = Asked(backend, net, params), (answers(loss, tie), ("answers", tie))
-        for first, last, said, lost in _judged(asked, held, numbers, answer):
-            found.append((last - first, lost))
-            yield first, last, said
+        predictor, answer = Predictor(backend, net, params), (answers(loss, tie), ("answers", tie))
+        for first, last, decided, mean in _answers_and_losses(predictor, rows, numbers, answer):
+            sizes_and_losses.append((last - first, mean))
+            yield first, last, decided
 
-    score = figure_of_merit(backend, loss, held.Y, w, answered(), numbers)
-    return {"validation_loss": _mean(found), "validation_score": score}
-
-
-Block = tuple[int, int, HostArray]  # first row, last, and what is said of the rows between
-Part = Callable[[int, int], Any]
+    score = figure_of_merit(backend, loss, rows.Y, w, answered(), numbers)
+    return {"validation_loss": _mean(sizes_and_losses), "validation_score": score}
 
 
 def figure_of_merit(
@@ -226,10 +220,10 @@ def figure_of_merit(
     answered: Iterable[Block],
     numbers: HostArray | None = None,
 ) -> float:
-    """Accuracy, R² or D², as `Network.score` reports it, of the rows of those numbers (all, if None).
+    """The accuracy, R² or D² that `Network.score` reports, of the rows with these numbers (None: all rows).
 
-    `Y` (n, K) or class numbers (n, 1) and `w` (n, 1) or (n, K) lie on the backend or on the host. `answered` are
-    blocks of rows in their order, and what `answers` says of them, on the host.
+    `Y` (n, K), or class numbers (n, 1), and `w` (n, 1) or (n, K) lie on the backend or on the host. `answered` are the
+    blocks of these rows, in order, with the result of `answers` on the host.
     """
 
     def part(x: Array, first: int, last: int) -> HostArray:
@@ -239,81 +233,82 @@ def figure_of_merit(
     def weights(first: int, last: int) -> HostArray | None:
         return None if w is None else part(w, first, last).astype(np.float64)
 
-    if loss.targets in ("classes", "binary"):
-        counts = [metrics.right_of(np, _right(loss, part(Y, *at), said), weights(*at)) for *at, said in answered]
-        right, total = map(sum, zip(*counts, strict=True))
+    if loss.link.answers != "number":
+        correct = ((_correct(loss, part(Y, *span), decided), weights(*span)) for *span, decided in answered)
+        right, total = map(sum, zip(*(metrics.right_of(np, *block) for block in correct), strict=True))
         return float(right / total)
 
     def truth(first: int, last: int) -> HostArray:  # in float32, sums over a million rows would be off
         return part(Y, first, last).astype(np.float64)
 
-    return explained(loss, truth, weights, Y.shape[0] if numbers is None else len(numbers), answered)
+    return r2_or_d2(loss, truth, weights, Y.shape[0] if numbers is None else len(numbers), answered)
 
 
-def explained(loss: losses.Loss, truth: Part, weights: Part, n: int, answered: Iterable[Block]) -> float:
-    """R² of n real targets, or for quantiles D² of the pinball loss, all on the host, block by block.
+def r2_or_d2(loss: losses.Loss, truth: Part, weights: Part, n: int, answered: Iterable[Block]) -> float:
+    """R² of n real targets, or D² of the pinball loss for quantiles, all on the host, block by block.
 
-    ``truth(first, last)`` are float64 targets, and ``weights(first, last)`` their weights or None. A target that is
-    nan, as a loss of one's own may take it, weighs 0.
+    ``truth(first, last)`` are float64 targets, and ``weights(first, last)`` are their weights or None. A target that is
+    nan, which a user's own loss may accept, has the weight 0.
     """
 
-    def weighed(first: int, last: int) -> tuple[HostArray, HostArray | None]:
+    def weighted(first: int, last: int) -> tuple[HostArray, HostArray | None]:
         Y, w = truth(first, last), weights(first, last)
-        there = ~np.isnan(Y)
-        return (Y, w) if there.all() else (np.where(there, Y, 0.0), there * (1.0 if w is None else w))
+        present = ~np.isnan(Y)
+        return (Y, w) if present.all() else (np.where(present, Y, 0.0), present * (1.0 if w is None else w))
 
     if loss.name == "quantile" and losses.is_own(loss):
-        return _d2(loss, weighed, n, answered)
+        return _d2(loss, weighted, n, answered)
     spans = features.spans(n, features.CHECKED_AT_ONCE // 16 // truth(0, 1).shape[1])
-    spread = metrics.spread_of(np, (weighed(*at) for at in spans))
-    residual, squares = 0.0, 0.0
-    for *at, said in answered:
-        Y, w = weighed(*at)
-        missed, spreads = metrics.squares(np, Y, said.astype(np.float64), w, spread)
-        residual, squares = residual + missed, squares + spreads
-    return metrics.r2_of(np, residual, squares, spread)
+    spread = metrics.spread_of(np, (weighted(*span) for span in spans))
+    residual, total = 0.0, 0.0
+    for *span, predicted in answered:
+        Y, w = weighted(*span)
+        residual_of_block, total_of_block = metrics.squares(np, Y, predicted.astype(np.float64), w, spread)
+        residual, total = residual + residual_of_block, total + total_of_block
+    return metrics.r2_of(np, residual, total, spread)
 
 
-def _d2(loss: losses.Loss, weighed: Part, n: int, answered: Iterable[Block]) -> float:
-    """D²: the constants that it compares with are quantiles of all targets, which are sorted."""
+def _d2(loss: losses.Loss, weighted: Part, n: int, answered: Iterable[Block]) -> float:
+    """D², which compares with the quantiles of all targets; these are sorted for it."""
     pinball, q = loss.bind(np, np.asarray).terms, loss.settings["q"]
     assert pinball is not None
     sums, constant = [], None
-    for *at, said in answered:
+    for *span, predicted in answered:
         if constant is None:
-            Y, w = weighed(0, n)
-            constant = metrics.quantiles(np, Y, q if isinstance(q, list) else [q] * said.shape[1], w)
-        Y, w = weighed(*at)
-        sums.append(metrics.losses_of(np, pinball(said.astype(np.float64), Y), pinball(constant, Y), w))
-    lost, of_constant, mass = (sum(each) for each in zip(*sums, strict=True))
-    return metrics.d2_of(np, lost, of_constant, mass, pooled=isinstance(q, list))
+            Y, w = weighted(0, n)
+            constant = metrics.quantiles(np, Y, q if isinstance(q, list) else [q] * predicted.shape[1], w)
+        Y, w = weighted(*span)
+        sums.append(metrics.losses_of(np, pinball(predicted.astype(np.float64), Y), pinball(constant, Y), w))
+    of_predictions, of_constant, mass = (sum(blocks) for blocks in zip(*sums, strict=True))
+    return metrics.d2_of(np, of_predictions, of_constant, mass, pooled=isinstance(q, list))
 
 
-def _right(loss: losses.Loss, Y: HostArray, said: HostArray) -> HostArray:
-    """Which answers are as in `Y` (n, K), or class numbers (n, 1): (n,), of several labels (n, K)."""
-    if loss.targets == "classes":
-        right: HostArray = said == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
-        return right
-    return np.asarray(said == (Y >= 0.5))
+def _correct(loss: losses.Loss, Y: HostArray, answers: HostArray) -> HostArray:
+    """Whether each answer is correct, (n,), or (n, K) for several labels; `Y` is (n, K), or class numbers (n, 1)."""
+    if loss.link.answers == "class":
+        correct: HostArray = answers == (Y[:, 0] if Y.shape[1] == 1 else np.argmax(Y, axis=-1))
+        return correct
+    return np.asarray(answers == (Y >= 0.5))
 
 
-def _judged(
-    asked: Asked, samples: features.Rows, numbers: HostArray | None, answer: tuple[OfScores, Hashable]
+def _answers_and_losses(
+    predictor: Predictor, samples: features.Rows, numbers: HostArray | None, answer: tuple[OfScores, Hashable]
 ) -> Iterator[tuple[int, int, HostArray, float]]:
-    """Block by block: first, last, what is said of the scores, and J of them."""
-    call = asked.judged(*answer, network.weighs_targets(samples.weights))
-    for first, last, X in asked.blocks(samples.X, numbers):
-        Y, w = features.beside(samples, first, last, numbers, asked.backend, asked.dtype)
-        said, values = call(X, Y, samples.classes)
-        weights = None if w is None else asked.backend.to_host(w)
-        yield first, last, said, float(network.mean_loss(np, values.astype(np.float64), weights))
+    """(first, last, answers, J) of each block; `answer` is a function of scores and its name."""
+    call = predictor.rowwise_with_losses(*answer, network.weighs_targets(samples.weights))
+    for first, last, X in predictor.blocks(samples.X, numbers):
+        Y, w = features.beside(samples, first, last, numbers, predictor.backend, predictor.dtype)
+        decided, values = call(X, Y, samples.classes)
+        weights = None if w is None else predictor.backend.to_host(w)
+        yield first, last, decided, float(network.mean_loss(np, values.astype(np.float64), weights))
 
 
 def _nothing(net: network.Formulas, Z: Array) -> Array:
+    """No columns, for callers that need the losses only."""
     return Z[:, :0]
 
 
-def _mean(losses: Sequence[tuple[int, float]]) -> float:
-    """The mean over all rows, from so many rows and their mean each."""
-    sizes, means = zip(*losses, strict=True)
+def _mean(sizes_and_losses: Sequence[tuple[int, float]]) -> float:
+    """The mean over all rows, from the number of rows and the mean loss of each block."""
+    sizes, means = zip(*sizes_and_losses, strict=True)
     return float(np.average(means, weights=sizes))

@@ -62,7 +62,7 @@ def reference(backend, folder):
 
     def noted(self, progress):
         save(self, progress)
-        states[progress.start.updates] = digest(container.read(newest(folder)[0], schema.layout)[1])
+        states[progress.updates] = digest(container.read(newest(folder)[0], schema.layout)[1])
 
     checkpoints.Checkpoints.save = noted
     states["final"] = weights(fit(backend, folder))

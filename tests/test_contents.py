@@ -296,7 +296,7 @@ def test_every_state_is_saved_and_loads_or_is_refused(tmp_path):
             outcomes[False] += 1
             return
         found = dlx.load(path)
-        own = contents.of(net)
+        own = contents.of_network(net)
         assert [each.tolist() for each in host(found)] == [each.tolist() for pair in own.params for each in pair]
         assert (found.layer_dims, found.dtype, found.feature_names) == (own.layer_dims, own.dtype, own.feature_names)
         assert (found.loss[:3], [e[:3] for e in found.activation]) == (own.loss[:3], [e[:3] for e in own.activation])
@@ -398,9 +398,9 @@ def test_no_checkpoint_is_written_that_nobody_could_read(part, wrong, tmp_path, 
 def test_the_writer_checks_what_the_reader_checks():
     """Every description that the reader refuses, the writer refuses."""
     net = network()
-    own = contents.of(net)
+    own = contents.of_network(net)
     history = schema.history_arrays(net.history)
-    description, arrays = schema.description_of(own, history), schema.named(own.params) | history
+    description, arrays = schema.description_of(own, history), schema.tensors_of(own.params) | history
     contents.require_written("save", description, arrays)
     for other in ({"dtype": "float64"}, {"layer_dims": [3, 4]}, {"extra": 1}, {"classes": [1, "a", 2]},
                   {"feature_names": ["a"]}, {"activation": []}, {"made_by": np.nan}):  # fmt: skip

@@ -73,7 +73,7 @@ def test_activations_reject_what_predict_rejects():
 
 def test_slopes_are_the_steepest_over_all_rows(be):
     (Z1, Z2, _), _ = by_hand()
-    seen = evidence.gather(network(be), be.asarray(X), Y, None)
+    seen = evidence.collect(network(be), be.asarray(X), Y, None)
     np.testing.assert_array_equal(seen.slopes[0], (Z1 > 0).any(axis=0) * 1.0)
     np.testing.assert_allclose(seen.slopes[1], np.max(1 / np.cosh(Z2) ** 2, axis=0), rtol=1e-12)
 
@@ -102,7 +102,7 @@ def signals_by_central_differences():
 
 
 def test_signals_are_the_derivatives_of_the_loss(be):
-    found = evidence.gather(network(be), be.asarray(X), Y, None).signals
+    found = evidence.collect(network(be), be.asarray(X), Y, None).signals
     np.testing.assert_allclose(found, signals_by_central_differences(), rtol=1e-6)
 
 
@@ -122,14 +122,14 @@ def torch_signals():
 
 @oracles.by_library(oracles.installed({"torch": torch_signals}))
 def test_signals_are_those_of_autograd(library):
-    found = evidence.gather(network(), X, Y, None).signals
+    found = evidence.collect(network(), X, Y, None).signals
     np.testing.assert_allclose(found, torch_signals(), rtol=1e-12)
 
 
 def test_signals_too_small_to_be_squared_are_seen(be):
     pairs = [(np.zeros((1, 1)), [0.0]), ([[0.5]], [0.0])]
     net = dlx.Network(pairs, activation="identity", dtype="float32", backend=be)
-    found = evidence.gather(net, np.ones((60, 1)), np.full(60, 1e-25), None).signals
+    found = evidence.collect(net, np.ones((60, 1)), np.full(60, 1e-25), None).signals
     np.testing.assert_allclose(found, np.array([0.5, 1.0]) * 2e-25 / math.sqrt(60), rtol=1e-5)
 
 
@@ -143,24 +143,24 @@ def test_guesses_are_scikit_learns_losses_of_constants(loss, be):
         "cross_entropy": (Y, 3, [np.log(3), sklearn.metrics.log_loss(Y, np.tile(np.bincount(Y) / 90, (90, 1)))]),
     }[loss]
     net = dlx.Network([(np.ones((4, K)), np.zeros(K))], loss=loss, backend=be)
-    np.testing.assert_allclose(evidence.gather(net, X, y, None).guesses, guesses, rtol=1e-12)
+    np.testing.assert_allclose(evidence.collect(net, X, y, None).guesses, guesses, rtol=1e-12)
 
 
 def test_columns_are_numpys(be):
-    seen = evidence.gather(network(be), be.asarray(X), Y, None)
+    seen = evidence.collect(network(be), be.asarray(X), Y, None)
     np.testing.assert_allclose(seen.columns, [X.min(0), X.max(0), np.sqrt(np.mean(X**2, axis=0))], rtol=1e-12)
 
 
 def test_of_many_rows_some_are_drawn(be):
     many, y = np.tile(X, (100, 1)), np.tile(Y, 100)
-    seen = evidence.gather(network(be), many, y, None)
+    seen = evidence.collect(network(be), many, y, None)
     assert (seen.rows, seen.sampled) == ("4,096 of the 9,000 rows", 4096)
     np.testing.assert_allclose(seen.guesses[0], np.log(3), rtol=1e-12)
 
 
 def test_losses_now_are_those_of_all_rows(be):
     many, y = np.tile(X, (100, 1)), np.tile(Y, 100)
-    seen = evidence.gather(network(be), many[:50], y[:50], (many, y))
+    seen = evidence.collect(network(be), many[:50], y[:50], (many, y))
     expected = [
         sklearn.metrics.log_loss(y[:n], network().predict_proba(many[:n]), labels=[0, 1, 2]) for n in (50, 9000)
     ]
@@ -261,7 +261,7 @@ def test_nothing_found_is_false_and_says_so():
 
 def test_long_lists_are_cut():
     report = Report([Finding("a fault", "x " * 99, "do " * 99)])
-    assert max(map(len, str(report).splitlines())) <= rules.COLUMNS
+    assert max(map(len, str(report).splitlines())) <= rules.REPORT_WIDTH
     assert rules._listed([str(k) for k in range(20)]) == "0, 1, 2, 3, 4, 5, ..., 19"
     assert rules._listed(["a"], " or ") == "a"
 
@@ -304,7 +304,7 @@ def test_a_slow_fall_is_no_fault_where_the_validation_loss_rises(last, expected)
 def test_of_weighted_rows_the_mean_is_not_known():
     rare = np.arange(90) < 5
     plain, weighted = (
-        evidence.gather(dlx.fit(X, rare, (4, 1), epochs=1, rng=0, class_weight=weight), X, rare, None).guesses
+        evidence.collect(dlx.fit(X, rare, (4, 1), epochs=1, rng=0, class_weight=weight), X, rare, None).guesses
         for weight in (None, "balanced")
     )
     np.testing.assert_allclose(plain, [np.log(2), sklearn.metrics.log_loss(rare, np.full(90, 5 / 90))], rtol=1e-12)

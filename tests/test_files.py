@@ -96,7 +96,7 @@ def swept(work, intact, kills):
         for left in disk.opened:  # the system closes what a dead process had open
             with contextlib.suppress(OSError):
                 os.close(left)
-        atomic._HELD.clear()
+        atomic._LOCK_FILES.clear()
         intact(succeeded)
         if succeeded and len(disk.calls) < fatal:
             return disk.calls

@@ -199,7 +199,7 @@ if importlib.util.find_spec("torch"):
         step, carry, params_in = steps.make_step(task, settings, params)
         numbers = be.xp.zeros(10, dtype=be.xp.int32, device="meta")
         with be.scope():
-            carry, loss = step(carry, rows, (numbers, [1, 2], made.coefficients(1, 0.1), 0.9))
+            carry, loss = step(carry, rows, steps.Inputs(numbers, [1, 2], made.coefficients(1, 0.1), 0.9))
         assert tuple(loss.shape) == ()
         assert params_in(carry)[0].W.shape == (4, 8)
         with pytest.raises((RuntimeError, NotImplementedError)):

@@ -285,7 +285,7 @@ def test_the_loss_of_zero_scores_leaves_gaps_out(be):
 
 def test_a_diagnosis_leaves_gaps_out(be):
     net = fit(backend=be, validation=0.2)
-    seen = evidence.gather(net, X, HOLEY, (X, HOLEY))
+    seen = evidence.collect(net, X, HOLEY, (X, HOLEY))
     mean = np.nanmean(HOLEY, axis=0)
     expected = [(((Z - REAL) ** 2)[PRESENT]).sum() / N for Z in (np.zeros(K), mean)]
     assert seen.guesses == pytest.approx(expected, rel=1e-9)
@@ -302,7 +302,7 @@ def test_a_picture_of_gradients_leaves_gaps_out():
     net = fit()
     bound = network.bind(net.backend, "float64", net.activation, net.loss)
     _, expected = network.loss_and_gradients(bound, net.params, X, np.where(PRESENT, REAL, 7.0), PRESENT * 1.0, None)
-    drawn = figures.layers(net, X, HOLEY, N)
+    drawn = figures.layer_figures(net, X, HOLEY, N)
     size = np.abs(expected[0].W)
     assert drawn[0].gradients == pytest.approx(np.quantile(size[size > 0], figures.QUANTILES), rel=1e-9)
 

@@ -123,7 +123,7 @@ def test_every_text_is_plain_ascii(tmp_path):
     path = tmp_path / "ü\x1b[31m.safetensors"
     names = ["ü", "\x1b[31m"]
     dlx.Network([(np.eye(2), np.zeros(2))], loss="cross_entropy", classes=names, feature_names=names).save(path)
-    text = inspection.report(path)
+    text = inspection.inspect_file(path)
     assert text.isascii()
     assert text.replace("\n", "").isprintable()
     assert r"\xfc\x1b[31m.safetensors" in text
@@ -136,7 +136,7 @@ def test_a_count_that_is_none_is_refused(tmp_path):
     training = description["training"] | {"epoch": "\x1b[31m"}
     container.write(path, description | {"training": training}, arrays)
     with pytest.raises(dlx.FileError, match="must be a file that dlx saved, and whole"):
-        inspection.report(path)
+        inspection.inspect_file(path)
 
 
 def test_a_folder_without_files_of_dlx(tmp_path, capsys):

@@ -81,7 +81,7 @@ def judged(losses, updates=None, diverged=False):
     """What is read off losses at rates 1e-6 .. 10, smoothed as in a search of as many."""
     n = updates or len(losses)
     rates = np.geomspace(1e-6, 10.0, n)
-    return learning_rates._judged(rates, np.asarray(losses, float), learning_rates.SMOOTHING * n, diverged)
+    return learning_rates._search_result(rates, np.asarray(losses, float), learning_rates.SMOOTHING * n, diverged)
 
 
 def test_smoothing_is_a_gaussian_mean():

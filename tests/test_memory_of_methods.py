@@ -35,7 +35,7 @@ METHODS = {  # what is asked, and how much of it is the result, or one number or
     "score": (lambda net, X, y: net.score(X, y), 32 * ROWS),
     "report": (lambda net, X, y: net.report(X, y, (X, y)), 32 * ROWS),
     "activations": (lambda net, X, y: net.activations(X), 4 * 10 * ROWS),
-    "layers": (lambda net, X, y: figures.layers(net, X, y, 500), 32 * ROWS),
+    "layers": (lambda net, X, y: figures.layer_figures(net, X, y, 500), 32 * ROWS),
     "fit": (lambda net, X, y: dlx.fit(X, y, (WIDE, 8, 2), epochs=1, batch_size=4096), 64 * ROWS),
     "validation": (
         lambda net, X, y: dlx.fit(X, y, (WIDE, 8, 2), epochs=1, batch_size=4096, validation=0.5),

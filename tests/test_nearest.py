@@ -86,7 +86,7 @@ def test_every_synonym_stands_in_one_line_and_every_note_for_a_pair_that_comes_u
     assert len(words) == len(set(words))
     functions = (dlx.fit, dlx.MLPClassifier, dlx.L_layer_model)
     for given, meant in nearest.NOTES:
-        assert meant in [nearest.of(given, inspect.signature(each).parameters) for each in functions]
+        assert meant in [nearest.meant_by(given, inspect.signature(each).parameters) for each in functions]
 
 
 def listener(*hooks):

@@ -306,7 +306,7 @@ def test_no_cache_is_none(monkeypatch, refusal):
         raise refusal
 
     monkeypatch.setattr(loops, "cache_folder", refuses)
-    assert not loops.any_kept()
+    assert not loops.any_cached()
 
 
 def test_a_numba_that_cannot_be_imported_is_said_and_done_without(monkeypatch):

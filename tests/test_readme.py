@@ -34,7 +34,7 @@ def runnable(snippet):
 def test_every_page_has_snippets_with_output():
     with_output = {page for page, _, output in SNIPPETS if output}
     assert with_output == {"README.md", *(page.name for page in GUIDE)}
-    assert [page.name[0] for page in GUIDE] == list("1234567")
+    assert [page.name[0] for page in GUIDE] == list("12345678")
 
 
 def test_the_readme_is_short_and_its_commands_stand_first():

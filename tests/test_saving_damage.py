@@ -97,7 +97,7 @@ DESCRIPTIONS = {
 }
 
 
-@pytest.mark.parametrize("read", [dlx.load, inspection.report])
+@pytest.mark.parametrize("read", [dlx.load, inspection.inspect_file])
 @pytest.mark.parametrize("change", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
 def test_a_description_that_does_not_fit(change, read, path):
     with pytest.raises(dlx.FileError, match=WHOLE):

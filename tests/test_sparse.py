@@ -244,4 +244,4 @@ def test_a_report_and_the_figures_of_layers_hold_no_dense_rows():
     y = np.arange(1500) % 2
     net = dlx.fit(wide, y, (2**16, 4, 2), epochs=1, rng=0)
     dense = 1500 * 2**16 * 8
-    assert peak(lambda: (net.report(wide, y), figures.layers(net, wide, y, 1500))) < dense / 4
+    assert peak(lambda: (net.report(wide, y), figures.layer_figures(net, wide, y, 1500))) < dense / 4

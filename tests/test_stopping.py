@@ -70,7 +70,7 @@ def test_a_training_goes_on_where_another_ended(selector, optimizer):
             return params, kept[-1]
 
         whole, end = train(first, 6)
-        assert [tuple(w.shape) for w in end.slots[0][0]] == [(4, 5)] * optimizer.slots
+        assert [tuple(w.shape) for w in end.optimizer_state[0][0]] == [(4, 5)] * optimizer.slots
         halves, _ = train(train(first, 3)[0], 3, train(first, 3)[1])
         for a, b in zip(whole, halves, strict=True):
             np.testing.assert_allclose(be.to_host(b.W), be.to_host(a.W), rtol=1e-12)

@@ -281,7 +281,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("read", [dlx.load, inspection.report])
+@pytest.mark.parametrize("read", [dlx.load, inspection.inspect_file])
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD)
 def test_what_is_no_network_is_a_FileError_that_names_the_stream(content, read):
     with pytest.raises(dlx.FileError, match=r"^`path` must .*; got the stream\b") as caught:
@@ -339,7 +339,7 @@ def test_a_checksum_of_a_zip_file_that_is_wrong(tmp_path):
 
 
 def test_inspection_of_a_stream():
-    assert inspection.report(io.BytesIO(SMALL)).startswith("file      the stream\nverified  format 1, checksum")
+    assert inspection.inspect_file(io.BytesIO(SMALL)).startswith("file      the stream\nverified  format 1, checksum")
 
 
 # -- ONNX --

@@ -136,3 +136,22 @@ def test_a_library_on_which_a_fit_fails_is_not_called_usable(capsys, monkeypatch
     assert command.main([]) == 0
     said = "installed but unusable: maximum(): argument 'other' (position 2) must be Tensor, not float"
     assert f"torch: {said}" in capsys.readouterr().out.splitlines()
+
+
+def test_a_warning_names_the_line_of_the_user(tmp_path):
+    """However many calls of dlx, of scikit-learn and of context managers lie between."""
+    X, y = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 2
+    calls = {
+        "not converged": lambda: dlx.MLPClassifier((2,), max_iter=2, random_state=0).fit(X, y),
+        "is more than the 20 rows": lambda: dlx.MLPClassifier((2,), max_iter=2, batch_size=50, random_state=0).fit(
+            X, y
+        ),
+        "ended by a rule": lambda: [
+            dlx.fit(X, y, (2, 2), epochs=epochs, callbacks=lambda net: True, checkpoint=tmp_path, rng=0)
+            for epochs in (3, 4)
+        ],
+    }
+    for text, call in calls.items():
+        with pytest.warns(UserWarning, match=text) as caught:
+            call()
+        assert {each.filename for each in caught} == {__file__}

@@ -1,4 +1,4 @@
-"""What a user gives, checked at the door: features, targets, weights and parameters become rows on the backend.
+"""Checks of what a user passes: features, targets and weights become rows on the backend, parameters become layers.
 
 Files: samples (the one door for rows), features, targets, labels, gaps, columns, sparse, parameters, placement.
 They may import the equations, `backend` and `checks`, and nothing that trains.

@@ -1,4 +1,4 @@
-"""Features, checked at the door, and batches of rows."""
+"""Checks of features, and blocks and batches of rows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dlx import checks
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
 from dlx.data import columns, sparse
 from dlx.data.sparse import compressed as compressed
+from dlx.host import HostArray as HostArray
 from dlx.host import require_rows
 
-HostArray = np.ndarray[Any, Any]
-KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # converted a batch at a time
+KEPT_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # stored as they are, and converted batch by batch
 CHECKED_AT_ONCE = 1 << 22  # elements
 
 
 class Rows(NamedTuple):
-    """Samples on the backend, or some of them on the host, from where they are brought there block by block.
+    """Samples on the backend, or on the host, from where blocks of them go to the backend.
 
-    X (n, d0); Y (n, K), or (n, 1) class numbers if `classes` (1, K) is there for them to be compared with; weights
-    (n, 1) or None.
+    `X` is (n, d0). `Y` is (n, K), or (n, 1) class numbers if `classes` (1, K), the numbers 0..K-1, is not None.
+    `weights` are (n, 1) or (n, K), or None.
     """
 
     X: Array
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples in the working dtype: X (n, d0), Y (n, K), weights (n, 1) or None."""
+    """Samples in the working dtype: X (n, d0), Y (n, K), weights (n, 1) or (n, K), or None."""
 
     X: Array
     Y: Array
@@ -41,17 +41,18 @@ class Batch(NamedTuple):
 
 
 def dtype_name(x: Any) -> str:
-    """The standard's name of an array's dtype: "float32"."""
+    """The name of an array's dtype in the standard: "float32"."""
     return _standard_name(x.dtype.__class__, x.dtype)
 
 
 @functools.cache
-def _standard_name(kind: type, dtype: Any) -> str:  # of that kind, since those of two libraries may not be compared
+def _standard_name(kind: type, dtype: Any) -> str:
+    """The name of a dtype. Its type `kind` keeps dtypes of different libraries apart in the cache."""
     return str(dtype).rpartition(".")[-1]
 
 
 def working_dtype(dtype: Any, X: Array) -> str:
-    """The dtype to compute in: the one asked for, or else float64 for float64 data and float32 for all other."""
+    """The dtype to compute in: `dtype`, or if that is None float64 for float64 data and float32 for all other data."""
     if dtype is None:
         return "float64" if dtype_name(X) in ("float64", "longdouble", "float128") else "float32"
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype).rpartition(".")[-1])
@@ -59,7 +60,7 @@ def working_dtype(dtype: Any, X: Array) -> str:
 
 
 def as_array(x: Any, name: str) -> Array:
-    """`x`, if it is an array of some library, else the array that NumPy makes of it; not masked, not sparse."""
+    """`x` if it is an array of some library, else `x` as a NumPy array. Raises for masked and sparse arrays."""
     library = library_of(x)
     if library is not None:
         return host_array(x, name) if library == HOST else x
@@ -68,24 +69,27 @@ def as_array(x: Any, name: str) -> Array:
 
 
 def _numbers_of(x: Any) -> Any:
-    """A data frame's or series' numbers, of which NumPy makes objects where their dtypes are mixed or nullable."""
+    """A data frame or series as a NumPy array of numbers, where NumPy would make objects; other things unchanged.
+
+    NumPy makes objects of columns whose dtypes are mixed or nullable.
+    """
     if not (hasattr(x, "isna") and hasattr(x, "to_numpy")):
         return x
     given = set(x.dtypes) if hasattr(x, "columns") else {x.dtype}
-    dtypes = [getattr(each, "numpy_dtype", getattr(each, "subtype", each)) for each in given]
-    if len(given) == 1 and dtypes == [*given]:  # NumPy's own
+    dtypes = [getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype)) for dtype in given]
+    if len(given) == 1 and dtypes == [*given]:  # a dtype of NumPy's
         return x
-    if not dtypes or any(getattr(each, "kind", "O") not in "biuf" for each in given):
+    if not dtypes or any(getattr(dtype, "kind", "O") not in "biuf" for dtype in given):
         return x
     missing = {"na_value": np.nan} if bool(np.any(x.isna())) else {}
     return x.to_numpy(np.result_type(*dtypes, *(np.float32 for _ in missing)), **missing)
 
 
 def real_array(x: Any, backend: Backend, name: str) -> Array:
-    """`x` as an array of the host or of the backend's own library, if it holds real numbers."""
+    """`x` as an array of the host or of the backend's library. Raises unless it holds real numbers."""
     given = x
     if library_of(x) == backend.name != HOST:
-        x = backend.asarray(x)  # without PyTorch's gradients, and dense
+        x = backend.asarray(x)  # detached from PyTorch's gradients, and dense
         real = backend.xp.isdtype(x.dtype, ("bool", "integral", "real floating"))
     elif columns.hold_times(x):
         real = False
@@ -99,39 +103,39 @@ def real_array(x: Any, backend: Backend, name: str) -> Array:
 
 
 def names_of(X: Any) -> list[str] | None:
-    """The names of a data frame's columns, if all are strings; None for what has none."""
-    names = columns.names_of(X)
-    return names if names and all(isinstance(each, str) for each in names) else None
+    """The column names of a table if all are strings, else None."""
+    names = columns.column_names(X)
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def own_names(names: Any, width: int) -> list[str] | None:
-    """Names for that many columns, or None."""
+    """Check that `names` is None or a sequence of `width` strings, and return it as a list."""
     if names is None:
         return None
     given = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
-    if len(given) != width or not all(isinstance(each, str) for each in given):
+    if len(given) != width or not all(isinstance(name, str) for name in given):
         rule = f"be None or {width} strings, one for each column of X"
         checks.reject("feature_names", rule, checks.shown(names), "Name what the columns hold.")
-    return [str(each) for each in given]
+    return [str(name) for name in given]
 
 
 def require_names(X: Any, known: list[str] | None, name: str = "X") -> None:
-    """Raise where `X` has columns of other names than the `known` ones, or in another order."""
-    found = names_of(X)
-    if known is None or found is None or found == known:
+    """Raise if the column names of `X` are not the `known` ones, in the same order."""
+    own = names_of(X)
+    if known is None or own is None or own == known:
         return
-    shorter = min(len(found), len(known))
-    place = next((k for k in range(shorter) if found[k] != known[k]), shorter)
-    if place < len(known):
-        rule = f"have the columns of the training data, {known[place]!r} at place {place}"
+    shorter = min(len(own), len(known))
+    k = next((k for k in range(shorter) if own[k] != known[k]), shorter)
+    if k < len(known):
+        rule = f"have the columns of the training data, {known[k]!r} at place {k}"
     else:
         rule = f"have the {len(known)} columns of the training data"
-    got = repr(found[place]) if place < len(found) else f"{len(found)} columns"
+    got = repr(own[k]) if k < len(own) else f"{len(own)} columns"
     checks.reject(name, rule, got, "Select them in that order, or pass an array.")
 
 
 def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
-    """`X` as an array of the host or of the backend's own library, or as CSR: (n, width), n >= 1, real."""
+    """`X` as an array of the host or of the backend's library, or as CSR, checked: real, (n, width), n >= 1."""
     X = sparse.as_csr(X, name) if compressed(X) else real_array(X, backend, name)
     if len(X.shape) != 2:
         flatten = f"Flatten it with xp.reshape({name}, ({', '.join(map(str, X.shape[:1]))}, -1))."
@@ -150,30 +154,30 @@ def real_rows(X: Any, backend: Backend, width: int, name: str = "X") -> Array:
 def features(
     X: Any, backend: Backend, dtype: str, width: int, name: str = "X", names: Sequence[str] | None = None
 ) -> Array:
-    """`X` on the backend, checked: (n, width), n >= 1, real and finite; `names` are its columns', for an error's text.
+    """`X` on the backend, checked: real and finite, (n, width), n >= 1.
 
-    Floating data take the working dtype; integers stay as they are, where the backend's library has their dtype. A
-    matrix of SciPy's stays on the host, as CSR.
+    Floats are converted to the working dtype. Integers keep their dtype if the backend's library has it. A matrix of
+    SciPy's stays on the host, as CSR. Errors name columns by `names`, or by the names that `X` itself has.
     """
     names = names_of(X) if names is None else names
     X = real_rows(X, backend, width, name)
     stored = stored_dtype(dtype_name(X), backend, dtype)
     if compressed(X):
         return sparse.as_dtype(X, stored, name)
-    found = backend.asarray(X, stored)
-    require_finite(found, backend, name, names=names)
-    return found
+    placed = backend.asarray(X, stored)
+    require_finite(placed, backend, name, names=names)
+    return placed
 
 
 def dense(X: Array, backend: Backend) -> Array:
-    """Rows as they are where the backend multiplies sparse ones; elsewhere such ones become dense, and lie there."""
+    """`X` itself, or `X` as a dense array on the backend if it is sparse and the backend multiplies no sparse ones."""
     return backend.asarray(X.toarray()) if compressed(X) and not backend.multiplies_sparse else X
 
 
 def unplaced(
     X: Any, backend: Backend, dtype: str, width: int, name: str = "X", names: Sequence[str] | None = None
 ) -> Array:
-    """`X` as it is and where it lies, on the backend or on the host, checked as by `features`.
+    """`X` where it lies, on the backend or on the host, checked as in `features`.
 
     `block` and `some_rows` bring rows of it to the backend.
     """
@@ -186,12 +190,12 @@ def unplaced(
 
 
 def stored_dtype(name: str, backend: Backend, dtype: str) -> str:
-    """The dtype in which data of the dtype `name` come to the backend."""
+    """The dtype in which data of dtype `name` are stored on the backend, where `dtype` is the working dtype."""
     if name not in KEPT_INTEGERS:
         return dtype
     try:
         backend.dtype(name)
-    except TypeError:  # 64-bit integers are off in JAX
+    except TypeError:  # JAX has no 64-bit integers by default
         return dtype
     return name
 
@@ -204,14 +208,14 @@ def require_finite(
     names: Sequence[str] | None = None,
     remedy: str = "Fill or drop such values, or scale the column.",
 ) -> None:
-    """Raise on the first value that is nan or infinite, in that dtype if one is named, naming its place."""
+    """Raise at the first value that is nan or infinite, in `dtype` if one is named; the error states its place."""
     xp = backend.xp
     if xp.isdtype(X.dtype, ("bool", "integral")):
         return
     dtype = dtype or dtype_name(X)
     if dtype == dtype_name(X) and backend.seems_finite(X):
         return
-    at_once = CHECKED_AT_ONCE if dtype == dtype_name(X) else CHECKED_AT_ONCE // 16  # of which a copy is made
+    at_once = CHECKED_AT_ONCE if dtype == dtype_name(X) else CHECKED_AT_ONCE // 16  # as a conversion copies
     for first, last in spans(X.shape[0], at_once // max(X.shape[1], 1)):
         block = xp.astype(X[first:last, :], backend.dtype(dtype), copy=False)
         if not bool(xp.all(xp.isfinite(block))):
@@ -224,27 +228,40 @@ def require_finite(
 
 
 def spans(n: int, rows: int) -> Iterator[tuple[int, int]]:
-    """(first, last) of blocks of so many of n rows, at least one each, the last maybe of fewer."""
+    """(first, last) of blocks of `rows` rows, at least 1, out of n. The last block may be smaller."""
     rows = max(1, rows)
     return ((first, min(first + rows, n)) for first in range(0, n, rows))
 
 
 def center_and_scale(backend: Backend, X: Array, numbers: HostArray | None = None) -> tuple[Array, Array]:
-    """The mean and the standard deviation of each column, (1, d); where all its values are one, the latter is 1.
-
-    Of the rows of those numbers (all, if None), over blocks of rows B of size n_B:
+    """The mean and the standard deviation of each column, from blocks B of n_B rows.
 
     mean = Σ_B n_B mean_B / n,  variance = Σ_B n_B (variance_B + (mean_B - mean)²) / n
+
+    Parameters
+    ----------
+    backend : Backend
+    X : float array (n, d) on the backend or the host
+    numbers : integer array on the host, default None
+        The numbers of the rows to use; None uses all.
+
+    Returns
+    -------
+    mean, scale : arrays (1, d) on the backend, of the dtype of `X`
+        The scale of a column with equal values is 1.
+
+    Numerics: moments are computed in units of each column's largest value, so that no square overflows or vanishes, and
+    are combined in float64.
 
     Source: Chan, Golub and LeVeque 1983.
     """
     n = X.shape[0] if numbers is None else len(numbers)
-    found, sizes = [], []
+    moments, sizes = [], []
     for first, last in spans(n, CHECKED_AT_ONCE // 16 // max(X.shape[1], 1)):
         block = X[first:last, :] if numbers is None else taken(X, numbers[first:last], backend)
-        found.append(backend.stack_to_host(_moments(backend, block)).astype(np.float64))
+        moments.append(backend.stack_to_host(_moments(backend, block)).astype(np.float64))
         sizes.append(last - first)
-    units, means, squares, highest, lowest = np.stack(found, axis=1)
+    units, means, squares, highest, lowest = np.stack(moments, axis=1)
     share = (np.asarray(sizes, np.float64) / n)[:, None, None]
     unit = units.max(axis=0)
     means = means * (units / unit)
@@ -256,7 +273,10 @@ def center_and_scale(backend: Backend, X: Array, numbers: HostArray | None = Non
 
 
 def _moments(backend: Backend, X: Array) -> tuple[Array, ...]:
-    """Of each column, (1, d): a unit in which no square overflows or vanishes, mean and variance in it, extremes."""
+    """The unit, mean and variance (in this unit), maximum and minimum of each column, (1, d) each.
+
+    The unit is the largest absolute value, so that no square overflows or vanishes.
+    """
     xp, share = backend.xp, 1.0 / X.shape[0]
     highest, lowest = xp.max(X, axis=0, keepdims=True), xp.min(X, axis=0, keepdims=True)
     largest = xp.maximum(xp.abs(highest), xp.abs(lowest))
@@ -264,18 +284,18 @@ def _moments(backend: Backend, X: Array) -> tuple[Array, ...]:
     X = X / unit
     mean = backend.sum_rows(X) * share
     X = X - mean
-    rest = backend.sum_rows(X) * share  # what rounding left of the mean of a column far from 0
+    rest = backend.sum_rows(X) * share  # the rounding error of the mean, large for a column far from 0
     X = X - rest
     return unit, mean + rest, backend.sum_rows(X * X) * share, highest, lowest
 
 
 def truth(xp: Namespace, Y: Array, classes: Array | None, dtype: Any) -> Array:
-    """Targets (n, K): class numbers become rows of probabilities."""
+    """Targets (n, K) in this dtype: class numbers (n, 1) become one-hot rows."""
     return Y if classes is None else xp.astype(classes == Y, dtype)
 
 
 def gather(xp: Namespace, samples: Rows, rows: Array | None, dtype: Any) -> Batch:
-    """The batch of the rows of those numbers (all, if None)."""
+    """The batch of the rows with these numbers (None: all rows), all on the backend. It may be compiled."""
     X, Y, w, classes = samples
     if rows is not None:
         X, Y = X[rows] if compressed(X) else xp.take(X, rows, axis=0), xp.take(Y, rows, axis=0)
@@ -283,43 +303,56 @@ def gather(xp: Namespace, samples: Rows, rows: Array | None, dtype: Any) -> Batc
     return Batch(X if X.dtype == dtype else xp.astype(X, dtype), truth(xp, Y, classes, dtype), w)
 
 
+def batch(rows: Rows, numbers: HostArray, backend: Backend, dtype: str) -> Batch:
+    """The batch of the rows with these numbers, brought to the backend from wherever they lie."""
+    X = block(rows.X, 0, len(numbers), numbers, backend, dtype)
+    X = backend.placed(X)
+    Y, w = beside(rows, 0, len(numbers), numbers, backend, dtype)
+    working = backend.dtype(dtype)
+    return Batch(backend.xp.astype(X, working, copy=False), truth(backend.xp, Y, rows.classes, working), w)
+
+
 def streams(samples: Rows, backend: Backend) -> bool:
-    """Whether X lies on the host, or is sparse, and goes to the backend a batch at a time."""
+    """Whether X goes to the backend batch by batch: it lies on the host, or is sparse."""
     return compressed(samples.X) or library_of(samples.X) == HOST != backend.name
 
 
 def taken(X: Array, numbers: HostArray, backend: Backend) -> Array:
-    """The rows of those numbers, where X lies."""
+    """The rows with these numbers, where X lies."""
     if compressed(X):
         return X[numbers]
     return X.take(numbers, axis=0) if library_of(X) == HOST else backend.take(X, numbers)
 
 
 def block(X: Array, first: int, last: int, numbers: HostArray | None, backend: Backend, dtype: str) -> Array:
-    """Rows first:last of X, or of those of the `numbers`, for the backend: dense, unless it multiplies sparse ones.
+    """Rows first:last of X, or of its rows with these `numbers`, as the backend can take them.
 
-    Those that lie on the host stay there, in a dtype that the backend's library has.
+    They become dense unless the backend multiplies sparse matrices. Rows on the host stay there, in a dtype that the
+    backend's library has.
     """
     part = X[first:last, ...] if numbers is None else taken(X, numbers[first:last], backend)
-    return _for(part, backend, dtype)
+    return _takable(part, backend, dtype)
 
 
 def beside(
     samples: Rows, first: int, last: int, numbers: HostArray | None, backend: Backend, dtype: str
 ) -> tuple[Array, Array | None]:
-    """Targets and weights of the rows first:last, or of those of the `numbers`, on the backend."""
-    found = []
-    for each, kind in ((samples.Y, dtype if samples.classes is None else "int32"), (samples.weights, dtype)):
-        part = each
-        if each is not None:
-            part = each[first:last, ...] if numbers is None else taken(each, numbers[first:last], backend)
+    """Targets and weights of rows first:last, or of these among the rows with these `numbers`, on the backend."""
+    parts = []
+    for array, kind in ((samples.Y, dtype if samples.classes is None else "int32"), (samples.weights, dtype)):
+        part = array
+        if array is not None:
+            part = array[first:last, ...] if numbers is None else taken(array, numbers[first:last], backend)
             part = backend.asarray(part, kind) if library_of(part) == HOST else part
-        found.append(part)
-    return found[0], found[1]
+        parts.append(part)
+    return parts[0], parts[1]
 
 
-def _for(part: Array, backend: Backend, dtype: str | None) -> Array:
-    """Rows of the host, of a kind that the library has and, if `dtype` is named, in a dtype for computing in it."""
+def _takable(part: Array, backend: Backend, dtype: str | None) -> Array:
+    """Rows in a form that the backend can take: not sparse if it has no such products, in a dtype that it has.
+
+    The dtype of rows on the host is only changed if `dtype`, the working dtype, is named.
+    """
     if compressed(part) and not backend.multiplies_sparse:
         part = part.toarray()
     if dtype is not None and library_of(part) == HOST != backend.name:
@@ -328,11 +361,11 @@ def _for(part: Array, backend: Backend, dtype: str | None) -> Array:
 
 
 def some_rows(samples: Rows, rows: HostArray, backend: Backend, dtype: str | None = None) -> Rows:
-    """Those rows on the backend, copied; what lies on the host comes in a dtype for computing in `dtype`."""
+    """A copy of these rows on the backend. Rows from the host get a dtype for computing in `dtype`, if it is named."""
     X, Y, w, classes = samples
     X = taken(X, rows, backend)
-    X = _for(X, backend, dtype)
+    X = _takable(X, backend, dtype)
     if library_of(X) == HOST != backend.name:
-        X = backend.asarray(X)  # CuPy takes it through pinned memory, without waiting
-    Y, w = (None if each is None else backend.take(each, rows) for each in (Y, w))
+        X = backend.asarray(X)  # CuPy copies X through pinned memory, without waiting
+    Y, w = (None if array is None else backend.take(array, rows) for array in (Y, w))
     return Rows(X, Y, w, classes)

@@ -1,4 +1,4 @@
-"""Targets with gaps: a target may be missing in a row that has others, and each may have a weight of its own."""
+"""Missing targets, also in rows that have other targets, and weights for each target."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from dlx import checks, losses
 from dlx.data import labels
-from dlx.data.features import HostArray
+from dlx.host import HostArray
 
-RULES = ("raise", "mask", "keep")
+MISSING_RULES = ("raise", "mask", "keep")
 
 
-def rule(missing: Any, loss: losses.Loss, outputs: int) -> str:
-    """The argument `missing` of `fit`, if that loss can do so."""
+def missing_rule(missing: Any, loss: losses.Loss, outputs: int) -> str:
+    """Check the argument `missing` of `fit` for this loss and number of outputs, and return it."""
     remedy = "'mask' gives missing targets the weight 0, 'keep' leaves them to a loss of your own."
-    checks.choice("missing", missing, RULES, remedy)
+    checks.choice("missing", missing, MISSING_RULES, remedy)
     if missing == "keep" and losses.is_own(loss):
         got = f"'keep' with {loss.name}"
         checks.reject("missing", "be 'raise' or 'mask' with a loss of dlx's", got, "Pass missing='mask'.")
@@ -28,29 +28,29 @@ def rule(missing: Any, loss: losses.Loss, outputs: int) -> str:
 
 
 def require_terms(loss: losses.Loss, outputs: int, name: str, rule: str, remedy: str) -> None:
-    """Raise where targets are weighted one by one, but the loss is a function of one's own, of whole rows."""
+    """Raise if targets need a weight each, but the loss is a user's own, which only gives one value per row."""
     if outputs > 1 and loss.targets != "classes" and not losses.is_own(loss):
         text = f"{rule} a loss of your own for several outputs"
         checks.reject(name, text, repr(loss.name), f"{remedy} your functions.")
 
 
 def as_nan(y: HostArray) -> HostArray:
-    """Numbers among which None or pandas' NA stand for what is missing, with nan in their place; others as they are."""
-    found = labels.real(y) if y.dtype.kind == "O" else None
-    return y if found is None or not np.isnan(found).any() else found
+    """Objects that are numbers, None or pandas' NA, as floats with nan for the missing ones; other arrays unchanged."""
+    floats = labels.real(y) if y.dtype.kind == "O" else None
+    return y if floats is None or not np.isnan(floats).any() else floats
 
 
 def whole_rows(y: HostArray) -> HostArray:
-    """The rows without a gap, if there are any: by them a kind of targets is told."""
+    """The rows without a missing target, which show the kind of targets; all rows if there is no such row."""
     y = as_nan(y)
-    whole = ~np.isnan(y).reshape(len(y), -1).any(axis=1) if y.dtype.kind == "f" and y.ndim else np.ones(0, bool)
-    return y[whole] if whole.any() else y
+    complete = ~np.isnan(y).reshape(len(y), -1).any(axis=1) if y.dtype.kind == "f" and y.ndim else np.ones(0, bool)
+    return y[complete] if complete.any() else y
 
 
-def require_finite(Y: HostArray, name: str, missing: str | None) -> None:
-    """Raise on the first value that is not finite, or that is infinite, where missing ones are masked or kept.
+def require_finite_targets(Y: HostArray, name: str, missing: str | None) -> None:
+    """Raise at the first value that is not finite. With `missing` "mask" or "keep", nan is allowed.
 
-    `missing` is None for targets of which none can be masked.
+    `missing` is None for targets that cannot be masked.
     """
     good = ~np.isinf(Y) if missing in ("mask", "keep") else np.isfinite(Y)
     if good.all():
@@ -63,7 +63,7 @@ def require_finite(Y: HostArray, name: str, missing: str | None) -> None:
 
 
 def require_none(y: HostArray, name: str) -> None:
-    """Raise where a row has no label: of one label a row, none is left where it is missing."""
+    """Raise if a row has no label. A missing label cannot be masked where it is the only one of its row."""
     absent = np.isnan(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
     if absent.any():
         row = int(np.argwhere(absent)[0, 0])
@@ -72,7 +72,7 @@ def require_none(y: HostArray, name: str) -> None:
 
 
 def masked(Y: HostArray, name: str) -> tuple[HostArray, HostArray | None]:
-    """Targets with 0 in place of nan, and where there is one; None where none is missing."""
+    """Targets with 0 instead of nan, and an array that is true where a target is present, or None if all are."""
     present = ~np.isnan(Y)
     if present.all():
         return Y, None
@@ -82,12 +82,12 @@ def masked(Y: HostArray, name: str) -> tuple[HostArray, HostArray | None]:
 
 
 def with_nan(Y: HostArray, present: HostArray | None) -> HostArray:
-    """The targets as they were given."""
+    """The targets as the user passed them, with nan where one is missing: the inverse of `masked`."""
     return Y if present is None else np.where(present, Y, np.nan)
 
 
 def require_in_each_column(present: HostArray | None, rows: HostArray | None) -> None:
-    """Raise where an output has no target in the rows to train on (all, if None): nothing would teach it."""
+    """Raise if an output has no target in the rows to train on (None: all rows), as it could not be trained."""
     if present is None:
         return
     empty = np.flatnonzero(~(present if rows is None else present[rows]).any(axis=0))
@@ -110,24 +110,25 @@ def weights_of_labels(
     present: HostArray | None,
     weight_of_classes: Callable[[Any, HostArray, HostArray], HostArray],
 ) -> HostArray:
-    """Weights (n, K) of several yes-or-no labels a row: "balanced", or a dict of 0 and 1 to weight for each label.
+    """Weights (n, K) for several yes-or-no labels a row: "balanced", or for each label a dict of 0 and 1 to weight.
 
-    Each label is taken for itself: "balanced" is n / (2 · rows of the answer) over the rows that have the label.
+    Labels are weighted apart. "balanced" gives an answer the weight n / (2 · rows with this answer), where n counts the
+    rows that have the label.
     """
     if ((Y != 0) & (Y != 1)).any():
         got = Y[(Y != 0) & (Y != 1)][0]
         checks.reject("class_weight", "come with labels of 0 and 1", got, "Use sample_weight instead.")
     K, answers = Y.shape[1], np.arange(2)
-    found = np.empty(Y.shape)
+    w = np.empty(Y.shape)
     for k, of_label in enumerate(_by_label(class_weight, K)):
         labels = Y[:, k].astype(np.int64)
-        there = labels if present is None else labels[present[:, k]]
-        found[:, k] = weight_of_classes(of_label, answers, there)[labels]
-    return found
+        known = labels if present is None else labels[present[:, k]]
+        w[:, k] = weight_of_classes(of_label, answers, known)[labels]
+    return w
 
 
 def _by_label(class_weight: Any, K: int) -> list[Any]:
-    """For each label "balanced", or a dict of 0 and 1 to weight."""
+    """For each of K labels "balanced", or a dict of 0 and 1 to weight."""
     rule = f"be 'balanced' or {K} dicts for several labels a row, one for each"
     remedy = f"For example [{{0: 1, 1: 5}}] * {K}; or a dict of column to such a dict."
     if isinstance(class_weight, str):
@@ -136,14 +137,14 @@ def _by_label(class_weight: Any, K: int) -> list[Any]:
         return ["balanced"] * K
     if isinstance(class_weight, Mapping) and K == 1 and not any(isinstance(w, Mapping) for w in class_weight.values()):
         return [dict(class_weight)]
-    if isinstance(class_weight, Mapping) and all(isinstance(each, Mapping) for each in class_weight.values()):
-        unknown = [each for each in class_weight if each not in range(K)]
+    if isinstance(class_weight, Mapping) and all(isinstance(weights, Mapping) for weights in class_weight.values()):
+        unknown = [column for column in class_weight if column not in range(K)]
         if unknown:
             checks.reject("class_weight", f"name columns 0..{K - 1} of y", repr(unknown[0]), "Number them from 0.")
         return [dict(class_weight.get(k, {})) for k in range(K)]
-    several = isinstance(class_weight, Sequence) and all(isinstance(each, Mapping) for each in class_weight)
-    if not several:
+    are_dicts = isinstance(class_weight, Sequence) and all(isinstance(weights, Mapping) for weights in class_weight)
+    if not are_dicts:
         checks.reject("class_weight", rule, checks.shown(class_weight), remedy, TypeError)
     if len(class_weight) != K:
         checks.reject("class_weight", rule, f"{len(class_weight)} of them", remedy)
-    return [dict(each) for each in class_weight]
+    return [dict(weights) for weights in class_weight]

@@ -1,4 +1,4 @@
-"""Where to compute: the one backend of all arrays that a user gives."""
+"""Where to compute: the common backend of all arrays that a user passes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dlx.host import way_to_host
 def common_backend(
     backend: str | types.ModuleType | Backend | None, arrays: Mapping[str, Any], of_network: bool = False
 ) -> Backend:
-    """The one backend for all of `arrays` (by argument name; None is ignored).
+    """The one backend for all arrays in `arrays`, a dict by argument name; None is ignored.
 
-    With ``backend=None`` it follows the first array that has a library. A named backend takes its own arrays
-    and the host's. Any other mixture raises, and the text says what mends it; the backend may be that `of_network`.
+    With ``backend=None`` it is that of the first array that has a library. A named backend takes its own arrays, and
+    arrays of the host. Any other mixture raises, and the error says how to mend it. `of_network` tells whether
+    `backend` is that of a network, which could be moved.
     """
     libraries = {name: library_of(x) for name, x in arrays.items() if library_of(x) is not None}
     leader = "backend" if backend is not None or not libraries else next(iter(libraries))

@@ -1,4 +1,4 @@
-"""SciPy's matrices, which hold what is not zero alone: by their own methods, so that SciPy need not be there."""
+"""Sparse matrices of SciPy. Only their own methods are used, so that SciPy need not be installed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from dlx import checks
-
-HostArray = np.ndarray[Any, Any]
+from dlx.host import HostArray
 
 
 def compressed(X: Any) -> bool:
-    """Whether `X` is a matrix or array of SciPy's that holds what is not zero alone."""
-    return hasattr(X, "tocsr") and any(each.__module__.partition(".")[0] == "scipy" for each in type(X).__mro__)
+    """Whether `X` is a sparse matrix or a sparse array of SciPy."""
+    return hasattr(X, "tocsr") and any(parent.__module__.partition(".")[0] == "scipy" for parent in type(X).__mro__)
 
 
 def as_csr(X: Any, name: str) -> Any:
-    """The same matrix in CSR format, where each row's columns are sorted and distinct; itself, if it is such a one."""
+    """`X` in CSR format with sorted and distinct columns in each row, checked; `X` itself if it has this format."""
     if X.dtype.kind not in "biuf":
         got, remedy = f"dtype {X.dtype}", "Encode its columns as numbers first."
         checks.reject(name, "hold real numbers", got, remedy, TypeError)
@@ -27,10 +26,10 @@ def as_csr(X: Any, name: str) -> Any:
     if hasattr(X, "check_format"):
         try:
             X.check_format(full_check=True)
-        except ValueError as reason:  # whoever multiplied it would read beyond its memory
+        except ValueError as reason:  # a product with it would read beyond its memory
             got, remedy = f"one of which it says: {reason}", "Build it anew, from rows and columns within its shape."
             checks.reject(name, "be a matrix that SciPy calls valid", got, remedy)
-    X = (X.astype(np.float32) if X.dtype == np.float16 else X).tocsr()  # of halves SciPy has no products
+    X = (X.astype(np.float32) if X.dtype == np.float16 else X).tocsr()  # SciPy has no products in float16
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
@@ -38,20 +37,20 @@ def as_csr(X: Any, name: str) -> Any:
 
 
 def as_dtype(X: Any, dtype: str, name: str) -> Any:
-    """The matrix `X`, as `as_csr` gives it, in that dtype, in which its values must be finite."""
-    found = X.astype(dtype, copy=False)
-    bad = np.flatnonzero(~np.isfinite(found.data))
+    """`X`, a result of `as_csr`, in this dtype. Raises where a value is not finite in it."""
+    converted = X.astype(dtype, copy=False)
+    bad = np.flatnonzero(~np.isfinite(converted.data))
     if bad.size:
         row, column = int(np.searchsorted(X.indptr, bad[0], side="right")) - 1, int(X.indices[bad[0]])
-        got = f"{found.data[bad[0]]} at row {row}, column {column}"
-        checks.reject(name, f"be finite in {found.dtype}", got, "Fill or drop such values, or scale the column.")
-    return found
+        got = f"{converted.data[bad[0]]} at row {row}, column {column}"
+        checks.reject(name, f"be finite in {converted.dtype}", got, "Fill or drop such values, or scale the column.")
+    return converted
 
 
-def parts(X: Any) -> tuple[HostArray, HostArray, HostArray]:
-    """What tells `X` from other matrices of its shape and dtype: where each row begins, columns, values other than 0.
+def canonical_parts(X: Any) -> tuple[HostArray, HostArray, HostArray]:
+    """The starts of rows, the columns and the values of `X`, all for values other than 0.
 
-    The same matrix gives the same, whatever its format and index dtype, and whatever zeros it holds.
+    Equal matrices give equal parts, whatever their format and index dtype, and whether or not they store zeros.
     """
     X = as_csr(X, "X")
     if not X.data.all():

@@ -12,26 +12,25 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from dlx import checks, network, optimizers, scoring
+from dlx import checks, network, scoring
 from dlx.backend import (
     HOST,
     Array,
-    Backend,
     backend_of,
     library_of,
 )
-from dlx.data import features, parameters, targets
+from dlx.data import features, parameters, samples
 from dlx.data.placement import common_backend
 from dlx.estimators import conversion, hyperparameters, inputs, pickles
 from dlx.estimators.callbacks import CallbackSupport, Hooks
 from dlx.estimators.onnx_hooks import OnnxHooks
 from dlx.estimators.pickles import each_slot
-from dlx.estimators.watch import Given, Held, Optimizing, Plan, Watch, all_or_nothing, going_on, naming_validation_rows
+from dlx.estimators.watch import Given, Held, Optimizing, Watch, all_or_nothing, going_on, naming_validation_rows
 from dlx.network import Layer, Params
-from dlx.training import arguments, divergence, loop, memory, ranges, steps
+from dlx.training import arguments, divergence, loop, ranges, steps
+from dlx.training.plan import Plan, room
 
 HostArray = np.ndarray[Any, Any]
-LINKS = {"classes": "softmax", "binary": "logistic", "counts": "exp", "real": "identity"}
 
 
 class Base(CallbackSupport, OnnxHooks, BaseEstimator):
@@ -81,22 +80,24 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         n = given.X.shape[0] if rows is None else len(rows)
         rule = hyperparameters.rule(self, part and not first)
         settings = hyperparameters.settings(self, n, rule, self.t_, part, plan.dtype)
-        plan = plan._replace(backend=plan.backend.expecting(steps.work(n, plan.dims, settings)))
-        size = 8 if plan.dtype == "float64" else 4
-        rows_given = given.X.tocsr() if features.compressed(given.X) else given.X
-        expected = memory.needs(rows_given, plan.dims, settings.batch_size, settings.optimizer, size, plan.backend)
-        with plan.backend.scope(), memory.explained(plan.backend, min(settings.batch_size, n), expected):
+        plan = plan._replace(
+            backend=plan.backend.expecting(steps.work(n, plan.dims, settings)),
+            dropout=arguments.dropout_rates(self.dropout, len(plan.hidden), settings.optimizer),
+        )
+        with room(given.X.tocsr() if features.compressed(given.X) else given.X, plan, settings, n):
             parameters.require_real(list(pairs), plan.backend, plan.dtype, "init")
             if first:
                 of_inputs = inputs.standard(given.X, rows, plan.backend) if self.standardize else None
                 self._standards = of_inputs, self._standard_of_targets(given.Y, rows, plan)
-            samples, total = self._samples(given, rows, held_rows, plan, dense=hyperparameters.is_lbfgs(self))
-            held = self._held(given, held_out, samples, held_rows, plan)
-            task = self._task(plan, settings, samples, rows, ranges.penalty(self.alpha, total, plan.dtype))
+            split = rows, held_rows
+            placed, total = self._rows(given, split, plan, dense=settings.optimizer.full_batch)
+            held = self._held(given, held_out, placed, held_rows, plan)
+            plan = plan._replace(l2=ranges.penalty(self.alpha, total, plan.dtype))
+            task = plan.task(placed, rows)
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task, held, rule, hooks)
-            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan)
             params = parameters.own_params(pairs, plan.backend, plan.dtype)
+            start = None if first else going_on(getattr(self, "_optimizer", None), settings.optimizer, plan, params)
             try:
                 with watch.shown(settings.epochs, n, part):
                     params, _ = loop.train(
@@ -129,8 +130,9 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         dtype = features.working_dtype(self.dtype, given.X)
         backend.dtype(dtype)
         self._hidden, self._fitted_loss = hidden, loss
-        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), LINKS[loss.targets]
-        return Plan(backend, dtype, dims, hidden, loss, library_of(given.X) == backend.name != HOST)
+        self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), loss.link.name
+        stays = library_of(given.X) == backend.name != HOST
+        return Plan(backend, dtype, dims, hidden, loss, stays=stays)
 
     def _forget(self) -> None:
         """Attributes that grow from one training to the next."""
@@ -156,43 +158,34 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             checks.reject("hidden_layer_sizes", "stay what it was where a training goes on", got, remedy)
         return pairs
 
-    def _samples(
-        self, given: Given, rows: HostArray | None, held_rows: HostArray | None, plan: Plan, dense: bool = False
-    ) -> tuple[features.Rows, float]:
+    def _rows(self, given: Given, split: samples.Split, plan: Plan, dense: bool = False) -> tuple[features.Rows, float]:
         """Rows on the backend, and the sum of the weights of those that are trained on."""
         of_inputs, outputs = self._standards
         if outputs is not None:
             inputs.require_held(given.Y, outputs, plan.dtype)
         Y = given.Y if outputs is None else (given.Y - outputs.mean) / outputs.scale
-        target = targets.check(Y, plan.loss, plan.dims[-1], given.X.shape[0], missing=None)
-        weights = self._weights(target, given.weights, plan.backend)
-        part = weights if weights is None or rows is None else weights[rows]
-        total = float(given.X.shape[0] if rows is None else len(rows))
-        if part is not None:
-            total = float(part.sum()) / part.shape[1]
+        how: dict[str, Any] = {"missing": None, "sample_weight": given.weights}
+        if getattr(self, "class_weight", None) is not None:
+            how |= {"class_weight": self.class_weight, "labels": np.asarray(self.classes_)}
+        checked = samples.of_rows(given.X, Y, plan.loss, plan.dims[-1], plan.backend, **how)
+        if checked.weights is not None and given.weights is not None:  # which have 1 as their largest there
+            checked = checked._replace(weights=ranges.product(checked.weights, given.weights.max()))
+        total = _sum_of_weights(checked, split[0])
         if not total > 0:
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
             checks.reject("sample_weight", "have a sum above 0", got, remedy)
-        weights = targets.to_mean_one(weights, rows, held_rows)
+        checked = checked.of_mean_one(split)
         X = inputs.prepared(given.X, of_inputs, plan.backend, plan.dtype, dense)
-        return targets.place(target, weights, X, plan.backend, plan.dtype), total
-
-    def _weights(self, target: targets.Targets, weights: HostArray | None, backend: Backend) -> HostArray | None:
-        """Weights of rows and of their classes, (n, 1), or of several labels a row, (n, K)."""
-        class_weight = getattr(self, "class_weight", None)
-        if class_weight is not None:
-            target = target._replace(classes=np.asarray(self.classes_))
-        found = targets.weights(weights, class_weight, target, backend)
-        return found if found is None or weights is None else ranges.product(found, weights.max())
+        return checked._replace(X=X).on_backend(plan.backend, plan.dtype), total
 
     def _held(
-        self, given: Given, held_out: Given | None, samples: features.Rows, rows: HostArray | None, plan: Plan
+        self, given: Given, held_out: Given | None, placed: features.Rows, rows: HostArray | None, plan: Plan
     ) -> Held | None:
         """The rows to validate on: the user's own, or those held back."""
         if held_out is not None:
             X, y, own = held_out.raw_X, held_out.raw_y, held_out.weights
             with naming_validation_rows():
-                samples, _ = self._samples(held_out, None, None, plan)
+                placed, _ = self._rows(held_out, (None, None), plan)
         elif rows is None:
             return None
         else:
@@ -201,17 +194,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             X, y = (_safe_indexing(each, rows) for each in raw) if raw else (None, None)
             own = given.weights
         largest = 1.0 if own is None else own[... if rows is None else rows].max()
-        return Held(X, y, samples, None if own is None else (own / largest)[:, None], rows)
-
-    def _task(
-        self, plan: Plan, settings: steps.Settings, samples: features.Rows, rows: HostArray | None, l2: float
-    ) -> steps.Task:
-        """What is trained on what."""
-        backend, dtype, _, hidden, loss, _ = plan
-        rates = arguments.dropout_rates(self.dropout, len(hidden), settings.optimizer)
-        net = network.bind(backend, dtype, hidden, loss, dropout=rates, l2=l2)
-        key = network.kind(dtype, hidden, loss, rates, l2, 0.0)
-        return steps.Task(backend, net, dtype, samples, rows, key)
+        return Held(X, y, placed, None if own is None else (own / largest)[:, None], rows)
 
     def _fitted(self, plan: Plan, params: Params) -> dict[str, Any]:
         """The weights as attributes: where X lies."""
@@ -222,7 +205,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
 
     def _finish(self, plan: Plan, settings: steps.Settings, watch: Watch, params: Params, n: int) -> None:
         """The fitted attributes."""
-        history, stochastic = watch.history, not hyperparameters.is_lbfgs(self)
+        history, stochastic = watch.history, not settings.optimizer.full_batch
         self.__dict__.update(self._fitted(plan, params if watch.best is None else watch.best))
         losses = history.get("loss", [])  # none, where Ctrl-C came before the first
         self.n_iter_, self.loss_ = len(losses), losses[-1] if losses else math.nan
@@ -237,8 +220,8 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         self.t_ += n * self.n_iter_ if stochastic else 0
         self._no_improvement_count = watch.rule.count
         self.__dict__.pop("_optimizer", None)
-        if isinstance(settings.optimizer, optimizers.Optimizer) and watch.end is not None:
-            slots = each_slot(watch.end.slots, lambda x: _leave(x, plan))
+        if stochastic and watch.end is not None:
+            slots = each_slot(watch.end.optimizer_state, lambda x: _leave(x, plan))
             updates, own = watch.end.updates, callable(self.learning_rate)  # which may end with the last update
             rate = watch.rule.rate if own else settings.schedule(updates, updates + 1, losses)
             self._optimizer = Optimizing(settings.optimizer.name, slots, updates, rate)
@@ -259,7 +242,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
                 Layer(backend.asarray(W, dtype), backend.asarray(parameters.reshaped(b, (1, -1)), dtype))
                 for W, b in zip(self.coefs_, self.intercepts_, strict=True)
             )
-            asked = scoring.Asked(backend, network.bind(backend, dtype, self._hidden, self._fitted_loss), params)
+            asked = scoring.Predictor(backend, network.bind(backend, dtype, self._hidden, self._fitted_loss), params)
             if self._standards[0] is not None:
                 units = tuple(backend.asarray(each, dtype) for each in self._standards[0])
                 asked = asked._replace(prepare=inputs.in_units, constants=units, kind="in units")
@@ -299,3 +282,11 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
 def _leave(x: Array, plan: Plan) -> Array:
     """An array of the training, where the user has it."""
     return x if plan.stays else plan.backend.to_host(x)
+
+
+def _sum_of_weights(given: samples.Samples, rows: HostArray | None) -> float:
+    """Of the rows of those numbers (all, if None): how many they are, where they have no weights."""
+    if given.weights is None:
+        return float(given.X.shape[0] if rows is None else len(rows))
+    weights = given.weights if rows is None else given.weights[rows]
+    return float(weights.sum() / weights.shape[1])

@@ -92,14 +92,14 @@ def to_onnx(est: Any, path: Any, opset: int | None = None) -> None:
     ValueError
         It has functions of the user's own, or has seen one class alone; or `opset` is out of range.
     """
-    onnx_model.to_onnx(path, parts(est), opset)
+    onnx_model.write(path, parts(est), opset)
 
 
 def parts(est: Any) -> onnx_model.Parts:
     """What the ONNX model of a dlx estimator is made of."""
     check_is_fitted(est, "coefs_")
     classes = None if not is_classifier(est) or est._multilabel else np.asarray(est.classes_)
-    one_label = classes is not None and est._fitted_loss.targets == "binary"
+    one_label = classes is not None and est._fitted_loss.link.answers == "yes or no"
     if one_label and len(est.classes_) < 2:
         checks.reject("classes_", "hold at least two labels for to_onnx", est.classes_, "Train it on two.")
     pairs = [(_own(W), _own(b)) for W, b in zip(est.coefs_, est.intercepts_, strict=True)]

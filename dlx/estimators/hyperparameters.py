@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, Options, StrOptions
@@ -37,7 +36,7 @@ NAMES = {"learning_rate": "learning_rate_init", "eps": "epsilon"}  # of scikit-l
 CONSTRAINTS: dict[str, Any] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [str, Activation, tuple, list],
-    "solver": [StrOptions({*optimizers.OPTIMIZERS}), optimizers.Optimizer, quasi_newton.LBFGS],
+    "solver": [StrOptions({*optimizers.OPTIMIZERS}), *get_args(optimizers.AnyOptimizer)],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({*RATES, *BY_NAME}), callable],
@@ -82,7 +81,7 @@ def validate(est: Any) -> None:
     for name, kind, known in (
         ("loss", losses.Loss, {*losses.LOSSES, "log_loss"}),
         ("activation", Activation, {*activations.ACTIVATIONS}),
-        ("solver", optimizers.Optimizer | quasi_newton.LBFGS, {*optimizers.OPTIMIZERS}),
+        ("solver", optimizers.AnyOptimizer, {*optimizers.OPTIMIZERS}),
     ):
         if isinstance(first, kind) or (isinstance(first, str) and first in known):
             remedy = f"Here layer sizes come first: pass {name}={first!r} by name."
@@ -119,16 +118,14 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
     """How to train on `n` rows, `before` of which were seen in earlier trainings."""
     batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
     if batch_size > n:
-        warnings.warn(
-            f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.", stacklevel=5
-        )
+        checks.warn(f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.")
         batch_size = n
     chosen = optimizer(est)
     planned = est.max_iter * -(-n // batch_size)
-    own = getattr(chosen, "learning_rate", None)
+    has_rate = chosen.learning_rate is not None
     found = arguments.settings(
         chosen,
-        arguments.DEFAULT_RATE if own is not None else rate(est, n, rule, before, planned, incremental),
+        arguments.DEFAULT_RATE if has_rate else rate(est, n, rule, before, planned, incremental),
         batch_size,
         1 if incremental else est.max_iter,
         est.shuffle,
@@ -139,7 +136,7 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
     return ranges.in_dtype(dtype, found, est._hidden, est._fitted_loss, NAMES)
 
 
-def optimizer(est: Any) -> optimizers.Optimizer | quasi_newton.LBFGS:
+def optimizer(est: Any) -> optimizers.AnyOptimizer:
     """What `solver` names, with the parameters that scikit-learn's three have."""
     if not isinstance(est.solver, str):
         return optimizers.get(est.solver)
@@ -162,14 +159,10 @@ def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
     return adam._replace(coefficients=coefficients)
 
 
-def is_lbfgs(est: Any) -> bool:
-    """Whether all rows are taken at once."""
-    return est.solver == "lbfgs" or isinstance(est.solver, quasi_newton.LBFGS)
-
-
 def takes_parts(est: Any) -> bool:
-    """Whether `partial_fit` is there: for optimizers that take batches."""
-    if is_lbfgs(est):
+    """Whether `partial_fit` is there: for optimizers that take batches. What is no solver is refused when it trains."""
+    solver = optimizers.OPTIMIZERS[est.solver]() if est.solver in [*optimizers.OPTIMIZERS] else est.solver
+    if getattr(solver, "full_batch", False):
         raise AttributeError("partial_fit is only available for stochastic optimizers, and lbfgs is not one.")
     return True
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, column_or_1d, validat
 
 from dlx import checks, losses, scoring
 from dlx.backend import HOST, Backend, backend_of, get_backend, host_array, library_of
-from dlx.data import columns, features, labels, targets
+from dlx.data import columns, features, labels, samples, targets
 from dlx.host import require_rows, way_to_host
 
 HostArray = np.ndarray[Any, Any]
@@ -59,7 +59,7 @@ def checked(est: Any, X: Any, y: Any = "no_validation", **how: Any) -> Any:
 
 def _odd_place(X: Any, reason: str) -> str | None:
     """What scikit-learn refuses in `X`, by the name of its column; None where it says so itself."""
-    names = columns.names_of(X)
+    names = columns.column_names(X)
     if names is not None and reason.startswith("Input X contains"):
         row, column = np.argwhere(~np.isfinite(features.as_array(X, "X").astype(np.float64)))[0]
         return f"{reason}\nThe first is at row {row}, column {names[column]!r}."
@@ -116,9 +116,10 @@ def explained(loss: losses.Loss, y: Any, predicted: Any, sample_weight: Any) -> 
     """What of real targets is explained by predictions (n,) or (n, K), as `Network.score` has it."""
     host, y, predicted, w = get_backend(HOST), *map(on_host, (y, predicted, sample_weight))
     P = np.asarray(predicted, np.float64).reshape(len(predicted), -1)
-    target = targets.check(targets.on_host(y, host), loss, P.shape[1], len(P), missing=None)
-    Y, weights = target.Y.astype(np.float64), targets.weights(w, None, target, host)
-    return scoring.explained(
+    how = {"missing": None, "sample_weight": w}
+    given = samples.of_rows(P, targets.on_host(y, host), loss, P.shape[1], host, **how)
+    Y, weights = given.target.Y.astype(np.float64), given.weights
+    return scoring.r2_or_d2(
         loss, lambda a, b: Y[a:b], lambda a, b: None if weights is None else weights[a:b], len(P), [(0, len(P), P)]
     )
 
@@ -130,7 +131,7 @@ def plain_labels(y: Any, name: str = "y") -> Any:
     found = targets.on_host(on_host(y), get_backend(HOST), name)
     column = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
     if column.ndim == 1 and column.dtype.kind not in "fc" and not labels.are_labels(column):
-        labels.refuse(column, name)
+        labels.reject_labels(column, name)
     return found
 
 

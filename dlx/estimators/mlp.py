@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from dlx import checks, losses, nearest, scoring
 from dlx.backend import HOST, Array, backend_of, get_backend, library_of
-from dlx.data import features, labels
+from dlx.data import features, labels, targets
 from dlx.estimators import conversion, hyperparameters, inputs
 from dlx.estimators.base import Base, HostArray
 from dlx.estimators.callbacks import with_callbacks
-from dlx.estimators.watch import Plan, all_or_nothing
+from dlx.estimators.watch import all_or_nothing
+from dlx.training.plan import Plan
 
 
 class MLPClassifier(ClassifierMixin, Base):
@@ -252,7 +253,7 @@ class MLPClassifier(ClassifierMixin, Base):
         return self._probabilities(X, "predict_log_proba", log=True)
 
     def _probabilities(self, X: Any, method: str, log: bool) -> Array:
-        both = not self._fits_several() and self._fitted_loss.targets == "binary"
+        both = not self._fits_several() and self._fitted_loss.link.answers == "yes or no"
         if both and len(self.classes_) == 1:
             return self._of_rows(X, method, scoring.certainty(log), ("certainty", log))
         of_scores = scoring.probabilities(self._fitted_loss, both, log)
@@ -301,16 +302,14 @@ class MLPClassifier(ClassifierMixin, Base):
         several = not self._multilabel and len(self.classes_) > 2
         if isinstance(self.loss, str) and self.loss == "log_loss":
             return losses.cross_entropy() if several else losses.binary_cross_entropy()
-        found = losses.get(self.loss)
+        loss = losses.get(self.loss)
         either = not self._multilabel and len(self.classes_) == 2
-        fits = ["classes", "binary"] if either else ["classes"] if several else ["binary"]
-        if found.targets not in fits:
-            remedy = "Use 'log_loss', which is cross_entropy for several classes and binary_cross_entropy otherwise."
-            checks.reject("loss", f"be one for {' or '.join(fits)}", found.name, remedy)
-        return found
+        remedy = "Use 'log_loss', which is cross_entropy for several classes and binary_cross_entropy otherwise."
+        targets.require_kind(loss, ["classes", "binary"] if either else ["classes"] if several else ["binary"], remedy)
+        return loss
 
     def _outputs(self, Y: HostArray, loss: losses.Loss) -> int:
-        return Y.shape[1] if self._multilabel else len(self.classes_) if loss.targets == "classes" else 1
+        return Y.shape[1] if self._multilabel else len(self.classes_) if loss.link.answers == "class" else 1
 
     def _labels_to_split(self, Y: HostArray) -> HostArray | None:
         return None if self._multilabel else Y
@@ -522,7 +521,7 @@ class MLPRegressor(RegressorMixin, Base):
 
     def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> inputs.Standard | None:
         """Real targets are standardised on the host; counts stay what they are."""
-        if not self.standardize or plan.loss.targets != "real":
+        if not self.standardize or plan.loss.link.name != "identity":
             return None
         return inputs.Standard(*features.center_and_scale(get_backend("numpy"), Y if rows is None else Y[rows]))
 

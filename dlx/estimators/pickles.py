@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import types
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from dlx import activations, losses
+from dlx import activations, checks, losses
 from dlx.backend import HOST, Backend, BackendNotInstalled, BackendUnavailable, backend_of, get_backend, library_of
 from dlx.files import schema
 
@@ -71,5 +70,5 @@ def _usable(backend: Any) -> Backend | None:
     try:
         return get_backend(backend)
     except (BackendNotInstalled, BackendUnavailable, ValueError, TypeError) as reason:
-        warnings.warn(f"the estimator was unpickled on numpy, not on {backend}: {reason}", stacklevel=3)
+        checks.warn(f"the estimator was unpickled on numpy, not on {backend}: {reason}")
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,31 +12,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
-from dlx import losses, optimizers, scoring
-from dlx.activations import Activation
-from dlx.backend import Backend
+from dlx import checks, losses, optimizers, scoring
 from dlx.data import features
 from dlx.estimators import hyperparameters, stopping
 from dlx.estimators.callbacks import Hooks
 from dlx.estimators.pickles import each_slot
 from dlx.network import Layer, Params
 from dlx.training import divergence, loop, progress_bar
-from dlx.training.steps import Start, Task
+from dlx.training.plan import Plan
+from dlx.training.state import TrainingState
+from dlx.training.steps import Task
 
 
 class Diverged(divergence.DivergenceError, ValueError):
     """`DivergenceError`, as the kind of error that scikit-learn's users catch."""
-
-
-class Plan(NamedTuple):
-    """A network to be trained, and where; `stays`: whether X lies on the backend's device, where weights stay too."""
-
-    backend: Backend
-    dtype: str
-    dims: tuple[int, ...]
-    hidden: tuple[Activation, ...]
-    loss: losses.Loss
-    stays: bool
 
 
 class Given(NamedTuple):
@@ -80,8 +68,9 @@ class Watch:
     ) -> None:
         self.est, self.plan, self.task, self.held, self.rule, self.hooks = est, plan, task, held, rule, hooks
         self.scorer: Callable[..., float] | None = None if est.scoring is None else check_scoring(est, est.scoring)
+        self.optimizer = hyperparameters.optimizer(est)
         self.best: Params | None = None
-        self.end: Start | None = None
+        self.end: TrainingState | None = None
         self.history: loop.History = {}
         self.stopped = False
         self.reason = ""
@@ -120,7 +109,7 @@ class Watch:
             figures["validation_score"] = float(self.scorer(self.est, self.held.X, self.held.y))
         return figures
 
-    def keep(self, end: Start) -> None:
+    def keep(self, end: TrainingState) -> None:
         """Where the optimizer stands."""
         self.end = end
 
@@ -136,9 +125,9 @@ class Watch:
                 copy = self.plan.backend.copy
                 self.best = tuple(Layer(copy(W), copy(b)) for W, b in params)
             self.stopped = self.rule.ends(figure)
-        elif not hyperparameters.is_lbfgs(est):
+        elif not self.optimizer.full_batch:
             self.stopped = self.rule.ends(-loss)
-        if hyperparameters.is_lbfgs(est):
+        if self.optimizer.full_batch:
             self.stopped |= stopping.flat(history["loss"], hyperparameters.FLAT)
         if est.verbose and self.stopped:
             what = "Validation figure" if est.early_stopping else "Training loss"
@@ -150,14 +139,13 @@ class Watch:
 
     def warn_unless_converged(self, epochs: int) -> None:
         """Where all `epochs` are done, and no rule has stopped before."""
-        lbfgs, done = hyperparameters.is_lbfgs(self.est), len(self.history.get("loss", []))
-        exhausted = lbfgs and self.end is not None and self.end.updates >= self.est.max_fun
+        full_batch, done = self.optimizer.full_batch, len(self.history.get("loss", []))
+        exhausted = full_batch and self.end is not None and self.end.updates >= self.est.max_fun
         if exhausted or (done == epochs and not self.stopped):
-            warnings.warn(
+            checks.warn(
                 f"The training has not converged after {done} iterations, the maximum. Raise max_iter"
-                f"{' or max_fun' if lbfgs else ''}, scale the data, or raise tol.",
+                f"{' or max_fun' if full_batch else ''}, scale the data, or raise tol.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def require_good_best(self) -> None:
@@ -184,19 +172,22 @@ class Watch:
             self.best, which = first(), "weights that it began with"
         for figures in () if reason.after_all else self.history.values():
             figures.append(math.nan)
-        warnings.warn(f"training diverged; the {which} are kept. {reason}", ConvergenceWarning, stacklevel=6)
+        checks.warn(f"training diverged; the {which} are kept. {reason}", ConvergenceWarning)
         self.stopped, self.end = True, None  # the optimizer's slots are those of the divergence
         return self.best
 
 
-def going_on(kept: Optimizing | None, optimizer: Any, plan: Plan) -> Start | None:
+def going_on(
+    kept: Optimizing | None, optimizer: optimizers.AnyOptimizer, plan: Plan, params: Params
+) -> TrainingState | None:
     """Where the optimizer goes on: with warm_start and in partial_fit it keeps its momenta."""
-    if kept is None or kept.slots is None or not isinstance(optimizer, optimizers.Optimizer):
+    if kept is None or kept.slots is None or optimizer.full_batch:
         return None
     if kept.name != optimizer.name:
         return None  # other slots, or others' meaning
     backend = plan.backend
-    return Start(each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype))), kept.updates)
+    slots = each_slot(kept.slots, lambda x: backend.copy(backend.asarray(x, plan.dtype)))
+    return TrainingState(params, slots, kept.updates)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Files that are the old one or the new one, whatever happens in between, and folders that one process owns."""
+"""Files that are replaced at once or not at all, and folders that only one process uses at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import socket
 import stat
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,36 +18,36 @@ from dlx import checks
 
 AnyPath = str | os.PathLike[str]
 TEMPORARY, TEMPORARIES = ".dlx-{}.tmp", re.compile(r"\.dlx-[0-9a-f]{16}\.tmp")
-STALE = 60.0  # seconds; a younger temporary may be one that its writer has not locked yet
+STALE = 60.0  # seconds; the writer of a younger temporary file may not have locked it yet
 LOCK = ".dlx-lock"
-UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # a call that the file system does not have
-NO_LOCKS = UNKNOWN | {errno.ENOLCK}
-NO_FORCING = UNKNOWN | {errno.EINVAL, errno.EBADF, errno.ENOTTY}
-NO_OPENING = NO_FORCING | {errno.EACCES, errno.EPERM, errno.EISDIR}  # of a folder, to force its entries to the disk
-NO_MODES = UNKNOWN | {errno.EPERM, errno.EINVAL}
+UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # the file system lacks the call
+NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
+NO_FORCING = UNSUPPORTED | {errno.EINVAL, errno.EBADF, errno.ENOTTY}
+NO_OPENING = NO_FORCING | {errno.EACCES, errno.EPERM, errno.EISDIR}  # a folder may not be opened to force it
+NO_MODES = UNSUPPORTED | {errno.EPERM, errno.EINVAL}
 
 if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: int) -> None:
-        """Raises OSError where another process holds it; the system releases it with the process."""
-        os.lseek(file, 1 << 30, os.SEEK_SET)  # far from what the file says, which others must be able to read
+        """Lock an open file; raises OSError if another process holds the lock. The lock ends with the process."""
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # far behind the content, which others must be able to read
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
     def _lock(file: int) -> None:
-        """Raises OSError where another process, or another opening in this one, holds it."""
+        """Lock an open file; raises OSError if another process, or another opening of the file, holds the lock."""
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def replace(path: AnyPath, *content: bytes | memoryview) -> None:
-    """Write the file, part after part: until all of `content` is on the disk, what was there stays.
+    """Replace the file by one with the parts of `content`. The old file stays until all parts are on the disk.
 
-    Where `path` is a symbolic link, the file that it points to. A new file's permissions are those of the umask; those
-    of an old one stay. Temporaries that a killed process left in the folder are removed. Where the file system cannot
-    force what is written to the disk, or set permissions, it is done without, and a warning says so once.
+    If `path` is a symbolic link, the file that it points to is replaced. A new file gets the permissions of the umask,
+    and a replaced one keeps its own. Temporary files that a killed process left in the folder are removed. A file
+    system may be unable to force data to the disk or to set permissions; then a single warning says what may be lost.
     """
     _require_file_name(os.fsdecode(path))
     mode = _permissions(path)
@@ -66,27 +65,27 @@ def replace(path: AnyPath, *content: bytes | memoryview) -> None:
             file.flush()
             _force(file.fileno(), target.parent)
         os.replace(temporary, target)
-        _sync(target.parent)
+        _force_folder(target.parent)
     except BaseException as reason:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(reason, OSError) and reason.errno is not None:  # which names the temporary
+        if isinstance(reason, OSError) and reason.errno is not None:  # it names the temporary file
             raise OSError(reason.errno, os.strerror(reason.errno), os.fsdecode(path)) from reason
         raise
 
 
 def warn_once(folder: Path, what: str, loss: str) -> None:
-    """Say what is done without in a folder, and what that may cost: the first time only."""
-    if (str(folder), what) not in _TOLD:
-        _TOLD.add((str(folder), what))
-        warnings.warn(f"{folder} {what}; {loss}.", stacklevel=3)
+    """Warn `what` the file system of a folder lacks, and which `loss` that may cause, at the first time only."""
+    if (str(folder), what) not in _WARNED:
+        _WARNED.add((str(folder), what))
+        checks.warn(f"{folder} {what}; {loss}.")
 
 
-_TOLD: set[tuple[str, str]] = set()
+_WARNED: set[tuple[str, str]] = set()
 
 
 def _require_file_name(path: str) -> None:
-    """Raise where the path names a folder: `nodir/` would otherwise become a file `nodir`."""
+    """Raise if the path names a folder: `nodir/` would otherwise become a file `nodir`."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if path.endswith((os.sep, os.altsep or os.sep)) or os.path.basename(path) in (os.curdir, os.pardir):
@@ -94,7 +93,7 @@ def _require_file_name(path: str) -> None:
 
 
 def _require_folder(folder: Path) -> None:
-    """Raise where no file can be made, naming the folder."""
+    """Raise if the folder does not exist, or is none; the error names it."""
     if not folder.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     if not folder.is_dir():
@@ -102,7 +101,7 @@ def _require_folder(folder: Path) -> None:
 
 
 def _lock_where_possible(file: int) -> None:
-    """It keeps `sweep` off; some network file systems have no locks, and on them nothing is swept."""
+    """Lock a temporary file so that no `sweep` removes it, except on file systems without locks, where none does."""
     try:
         _lock(file)
     except OSError as reason:
@@ -111,7 +110,7 @@ def _lock_where_possible(file: int) -> None:
 
 
 def _keep_mode(path: Path, mode: int) -> None:
-    """Give the new file the old one's permissions."""
+    """Give the new file the permissions of the old one."""
     try:
         os.chmod(path, mode)
     except OSError as reason:
@@ -123,38 +122,39 @@ def _keep_mode(path: Path, mode: int) -> None:
 
 
 def _force(file: int, folder: Path) -> None:
-    """What was written, to the disk."""
+    """Force what was written to the disk (fsync)."""
     try:
         os.fsync(file)
     except OSError as reason:
         if reason.errno not in NO_FORCING:
             raise
-        _say_unforced(folder)
+        _warn_unforced(folder)
 
 
-def _say_unforced(folder: Path) -> None:
+def _warn_unforced(folder: Path) -> None:
+    """Warn that files in this folder are not forced to the disk."""
     what = "is on a file system that cannot force files to the disk (fsync)"
     warn_once(folder, what, "a power cut may take what was written last")
 
 
 def _permissions(path: AnyPath) -> int | None:
-    """Of the file that will be replaced, None if there is none; raises where it may not be."""
+    """The permissions of the file to replace, None if there is none. Raises if it must not be replaced."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    shown = os.fsdecode(path)
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), shown)
-    if not stat.S_ISREG(found.st_mode):
-        checks.reject("path", "be a file, or a name that is free", f"{shown}, a device or pipe", "Choose another.")
+    name = os.fsdecode(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(status.st_mode):
+        checks.reject("path", "be a file, or a name that is free", f"{name}, a device or pipe", "Choose another.")
     if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), shown)
-    return stat.S_IMODE(found.st_mode)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+    return stat.S_IMODE(status.st_mode)
 
 
-def _sync(folder: Path) -> None:
-    """The folder's entries to the disk, where its system can."""
+def _force_folder(folder: Path) -> None:
+    """Force the entries of the folder to the disk, if the operating system can."""
     if sys.platform == "win32":
         return
     try:
@@ -162,7 +162,7 @@ def _sync(folder: Path) -> None:
     except OSError as reason:
         if reason.errno not in NO_OPENING:
             raise
-        _say_unforced(folder)
+        _warn_unforced(folder)
         return
     try:
         _force(opened, folder)
@@ -171,18 +171,19 @@ def _sync(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporaries of writers that are dead: nobody holds their locks. What cannot be removed stays."""
+    """Remove the temporary files of dead writers, whose locks nobody holds. Files that cannot be removed stay."""
     with contextlib.suppress(OSError):
         for path in list(folder.glob(TEMPORARY.format("*"))):
-            _remove_of_the_dead(path)
+            _remove_unlocked(path)
 
 
-def _remove_of_the_dead(path: Path) -> None:
+def _remove_unlocked(path: Path) -> None:
+    """Remove a temporary file that is old enough and not locked."""
     with contextlib.suppress(OSError):
-        found = path.lstat()
-        if not (TEMPORARIES.fullmatch(path.name) and stat.S_ISREG(found.st_mode)):  # to open a pipe would wait
+        status = path.lstat()
+        if not (TEMPORARIES.fullmatch(path.name) and stat.S_ISREG(status.st_mode)):  # opening a pipe would block
             return
-        if time.time() - found.st_mtime < STALE:
+        if time.time() - status.st_mtime < STALE:
             return
         with open(path, "rb") as file:
             _lock(file.fileno())
@@ -191,13 +192,14 @@ def _remove_of_the_dead(path: Path) -> None:
 
 @contextlib.contextmanager
 def owned(folder: Path, name: str) -> Iterator[None]:
-    """The folder, made if need be, for this process alone; raises where another one has it. The dead own nothing.
+    """Reserve the folder for this process, and make it if necessary. Raises if another process has reserved it.
 
-    `name` is that of the argument which the folder came by. Where the file system has no locks, a warning says so.
+    A reservation ends with its process. Errors call the folder by `name`, an argument of the caller. On a file system
+    without locks nothing is reserved, and a warning says so.
     """
     os.makedirs(folder, exist_ok=True)
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    _HELD.add(file)
+    _LOCK_FILES.add(file)
     try:
         try:
             _lock(file)
@@ -212,25 +214,25 @@ def owned(folder: Path, name: str) -> Iterator[None]:
             else:
                 text = f"the folder cannot be locked: {reason.strerror}. Choose one on another file system"
                 raise OSError(reason.errno, text, str(folder)) from reason
-        with contextlib.suppress(OSError):  # what it says serves others' errors alone; a full disk shows when saving
+        with contextlib.suppress(OSError):  # the text only serves the errors of others; saving will report a full disk
             os.ftruncate(file, 0)
             os.lseek(file, 0, os.SEEK_SET)
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
-        if file in _HELD:  # not in a forked child, where that number may be another file's by now
-            _HELD.discard(file)
+        if file in _LOCK_FILES:  # not in a forked child, which closed it: the number may belong to another file
+            _LOCK_FILES.discard(file)
             os.close(file)
 
 
-_HELD: set[int] = set()
+_LOCK_FILES: set[int] = set()
 
 
-def _let_go() -> None:
-    """A forked child would hold its parent's locks beyond the parent's death."""
-    while _HELD:
-        os.close(_HELD.pop())
+def _close_locks() -> None:
+    """Close the lock files in a forked child, which would keep its parent's locks after the parent's death."""
+    while _LOCK_FILES:
+        os.close(_LOCK_FILES.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_locks)

@@ -1,4 +1,4 @@
-"""A call that is refused leaves no trace: the caller's generator as it came, and the folder of its checkpoints."""
+"""Calls that fail before their work leave the caller's generator and the folder of checkpoints as they were."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dlx.files import atomic
 
 
 class Attempt:
-    """A call whose errors leave no trace until its work has `begun`."""
+    """A call that leaves no trace if it fails before its work has `begun`."""
 
     begun: bool = False
 
 
 @contextlib.contextmanager
 def unmoved(generator: Any) -> Iterator[Attempt]:
-    """An attempt that draws from the generator of NumPy's, which stays as it came where that fails before its work."""
+    """An attempt that draws from a generator of NumPy's. Its state is restored if the attempt fails before its work."""
     attempt, state = Attempt(), generator.bit_generator.state
     try:
         yield attempt
@@ -31,25 +31,25 @@ def unmoved(generator: Any) -> Iterator[Attempt]:
 
 @contextlib.contextmanager
 def owned(folder: Path, name: str, attempt: Attempt) -> Iterator[None]:
-    """As `files.owned`; what it makes, parents too, is gone again where the attempt fails before its work."""
+    """`atomic.owned` for an attempt. If that fails before its work, new folders and the new lock are removed."""
     lock = folder / atomic.LOCK
-    new = [each for each in (lock, folder, *folder.parents) if not os.path.lexists(each)]
+    new = [path for path in (lock, folder, *folder.parents) if not os.path.lexists(path)]
     try:
         with atomic.owned(folder, name):
             try:
                 yield
             except BaseException:
-                if not attempt.begun and lock in new:  # while it is held, so that nobody else's is removed
+                if not attempt.begun and lock in new:  # while it is locked, so that no other process's lock is removed
                     _remove(lock)
                 raise
     except BaseException:
-        for each in () if attempt.begun else new:
-            _remove(each)
+        for path in () if attempt.begun else new:
+            _remove(path)
         raise
 
 
 def _remove(path: Path) -> None:
-    """An empty folder or a lock; what others have filled meanwhile stays."""
+    """Remove an empty folder or a lock. A folder that others have filled meanwhile stays."""
     with contextlib.suppress(OSError):
         if path.name == atomic.LOCK:
             path.unlink()

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,9 +20,10 @@ from dlx.files import atomic, attempts, container, contents, fingerprint, schema
 from dlx.files.attempts import Attempt
 from dlx.files.resume import from_file, plain, restored, to_file
 from dlx.files.schema import TRAINING
-from dlx.optimizers import Optimizer
+from dlx.optimizers import AnyOptimizer
 from dlx.training.divergence import DivergenceError
-from dlx.training.loop import ORDER, Progress, watched
+from dlx.training.loop import ORDER, watched
+from dlx.training.state import TrainingState
 from dlx.training.steps import Settings
 
 NAME, PATTERN, KEPT = "checkpoint-{:08}.safetensors", re.compile(r"checkpoint-([0-9]{8,12})\.safetensors"), 2
@@ -31,7 +31,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder of their own; what `train` calls a keeper.
+    """The checkpoints of one training, in a folder of their own; what `train` calls a saver.
 
     `most` is as there; `newest` is the description and the arrays to go on from, None if there are none.
     """
@@ -48,6 +48,7 @@ class Checkpoints:
         self.process = os.getpid()
         self.own: list[int] = []  # the numbers of those that this call has written
         self.net: Any = None  # the dlx.Network that is trained
+        self.optimizer: AnyOptimizer | None = None
         self.generator: np.random.Generator | None = None
         self.figures: Sequence[str] = ()  # the names of those that are fit's own
         self.attributes: dict[str, Any] = {}  # the network's, as they were when the training began
@@ -61,13 +62,15 @@ class Checkpoints:
 
         `told` are those beside `settings`, by the names of the arguments; there are `n` rows.
         """
-        if isinstance(settings.optimizer, Optimizer) and settings.optimizer.slots > schema.MOST_SLOTS:
-            rule, got = f"have at most {schema.MOST_SLOTS} slots to be saved", settings.optimizer.slots
+        self.optimizer = settings.optimizer
+        if not self.optimizer.full_batch and self.optimizer.slots > schema.MOST_SLOTS:
+            rule, got = f"have at most {schema.MOST_SLOTS} slots to be saved", self.optimizer.slots
             checks.reject("optimizer", rule, got, "Use fewer, or no checkpoint.")
         self.generator = generator
         old = {} if self.newest is None else self.newest[0][TRAINING]["settings"]
         planned = settings.epochs * -(-n // settings.batch_size)
-        given = {**told, **settings._asdict(), "batch_size": min(settings.batch_size, n)}
+        given = {**told, **settings._asdict(), "optimizer": self.optimizer.description}
+        given["batch_size"] = min(settings.batch_size, n)
         self.settings = {name: fingerprint.told(each, backend) for name, each in given.items() if name != "schedule"}
         self.settings["learning_rate"] = fingerprint.told_rates(settings.schedule, planned, old.get("learning_rate"))
         self.first_drawn = plain(generator.bit_generator.state)
@@ -81,14 +84,14 @@ class Checkpoints:
                 same = "the same seed, or a generator in the state it had then," if name == "rng" else "what it was,"
                 self._refuse(f"{name} {shown}", f"Pass {same} or resume='ignore' to start anew.")
         self.first_drawn = self.newest[0][TRAINING]["first_drawn_from"]
-        with container.whole(self.folder):
+        with container.file_errors(self.folder):
             generator.bit_generator.state = restored(generator.bit_generator.state, self.first_drawn)
 
     def _refuse(self, difference: str, remedy: str) -> NoReturn:
         got = f"{self.folder}, of one with a {difference}"
         checks.reject("checkpoint", "be of the same training", got, remedy)
 
-    def resumed(self, net: Any, settings: Settings, per_epoch: int, figures: Sequence[str]) -> Progress | None:
+    def resumed(self, net: Any, settings: Settings, per_epoch: int, figures: Sequence[str]) -> TrainingState | None:
         """Where the training of `net`, of so many updates an epoch, goes on; from here on `net` is what is saved.
 
         `figures` are the names of those that it will have.
@@ -102,40 +105,39 @@ class Checkpoints:
         if self.newest is None:
             return None
         description, arrays = self.newest
-        if isinstance(settings.optimizer, Optimizer) and best_by in ("loss", "training_loss"):
+        if not settings.optimizer.loss_after_epoch and best_by in ("loss", "training_loss"):
             self._require_right_best(description[TRAINING]["settings"])
         assert self.generator is not None
-        with container.whole(self.folder):
+        with container.file_errors(self.folder):
             now = json.loads(json.dumps(schema.description_of(net, {})))
             for part in ("activation", "classes", "dtype", "layer_dims", "loss"):
                 if description[part] != now[part]:
                     raise ValueError(f"another {part} than in its settings")
-            found = from_file(description, arrays, net.backend, net.dtype, settings.optimizer, per_epoch)
-            if found.history and {*ORDER} & found.history.keys() != {*figures}:
+            state = from_file(description, arrays, net.backend, net.dtype, settings.optimizer, per_epoch)
+            if state.history and {*ORDER} & state.history.keys() != {*figures}:
                 raise ValueError("other figures than its settings have, or another validation")
-            self.generator.bit_generator.state = restored(self.drawn(), found.drawn)
-        start = found.start
-        least = start.epoch + (start.position > 0)
+            self.generator.bit_generator.state = restored(self.drawn(), state.drawn)
+        least = state.epoch + (state.position > 0)
         if settings.epochs < least:
             rule = f"be at least {least}, which the checkpoint has begun"
             checks.reject("epochs", rule, settings.epochs, "Raise it, or pass resume='ignore' to start anew.")
         epochs = self.newest[0][TRAINING]["settings"].get("epochs")
         plans = (epochs if type(epochs) is int else 0) * per_epoch, settings.epochs * per_epoch
-        if isinstance(settings.optimizer, Optimizer) and not fingerprint.kept_rates(
-            settings.schedule, plans, per_epoch, found.history, start.updates
+        if settings.optimizer.takes_rate and not fingerprint.kept_rates(
+            settings.schedule, plans, per_epoch, state.history or {}, state.updates
         ):
             remedy = "It must not depend on `epochs` where that is raised, nor on what is kept between calls."
             self._refuse("learning_rate that had other values in the epochs so far", remedy)
-        if found.ended and settings.epochs != epochs:
+        if state.ended and settings.epochs != epochs:
             text = (
-                f"the training in {self.folder} was ended by a rule after {start.epoch} epochs and is returned as it is"
+                f"the training in {self.folder} was ended by a rule after {state.epoch} epochs and is returned as it is"
             )
-            warnings.warn(f"{text}; resume='ignore' starts anew.", stacklevel=3)
-        if not found.ended and start.epoch < settings.epochs:
+            checks.warn(f"{text}; resume='ignore' starts anew.")
+        if not state.ended and state.epoch < settings.epochs:
             _warn_of_other_bits(self.folder, self.newest[0][TRAINING]["settings"].get("arithmetic"), net.backend)
-        self.updates, self.at = start.updates, (start.epoch, start.position)
+        self.updates, self.at = state.updates, (state.epoch, state.position)
         self.newest = None  # its arrays are needed no longer
-        return found
+        return state
 
     def _require_right_best(self, old: Mapping[str, Any]) -> None:
         """Raise where the checkpoint is of a dlx that took the weights after an epoch for those of its loss."""
@@ -156,30 +158,31 @@ class Checkpoints:
             return updates - self.updates >= self.every
         return time.monotonic() - self.when >= self.every.total_seconds()
 
-    def save(self, progress: Progress) -> None:
+    def save(self, state: TrainingState) -> None:
         """Write the next checkpoint, and let go of those before the last."""
         assert self.net is not None
+        assert self.optimizer is not None
         if os.getpid() != self.process:
             rule, remedy = "be saved to by the process that called fit", "End the child in the callback that forked it."
             checks.reject("checkpoint", rule, "a forked child of it", remedy, RuntimeError)
         contents.require_unchanged(self.net, self.attributes)
-        history = schema.history_arrays(progress.history)
+        history = schema.history_arrays(state.history or {})
         description = schema.description_of(self.net, history)
-        self._require_figures(description["history"], progress.start.epoch)
-        training, arrays = to_file(progress, self.net.backend, self.net.dtype)
+        self._require_figures(description["history"], state.epoch)
+        training, arrays = to_file(state, self.optimizer, self.net.backend, self.net.dtype)
         description[TRAINING] = training | {"first_drawn_from": self.first_drawn, "settings": self.settings}
         contents.require_written("checkpoint", description, arrays | history)
         try:
             container.write(self.folder / NAME.format(self.last + 1), description, arrays | history)
         except OSError as reason:
-            text = f"update {progress.start.updates} was not saved: {reason.strerror or reason}. What was saved before"
+            text = f"update {state.updates} was not saved: {reason.strerror or reason}. What was saved before"
             remedy = "is as it was. Mend that and call fit again, which goes on from there"
             raise OSError(reason.errno, f"{text} {remedy}", str(self.folder)) from reason
         self.last += 1
         self.own.append(self.last)
         self._remove_old()
-        self.updates, self.when = progress.start.updates, time.monotonic()
-        self.at = progress.start.epoch, progress.start.position
+        self.updates, self.when = state.updates, time.monotonic()
+        self.at = state.epoch, state.position
 
     def _remove_old(self) -> None:
         """Let go of the checkpoints before the last; where that is refused, what was saved is saved."""
@@ -275,7 +278,7 @@ def _newest(paths: Sequence[Path]) -> tuple[tuple[dict[str, Any], Arrays] | None
     for k, path in enumerate(paths):
         try:
             found = container.read(path, schema.layout)
-            with container.whole(path):
+            with container.file_errors(path):
                 if not isinstance(found[0][TRAINING]["settings"], dict):
                     raise TypeError("settings that are none")
             return found, k
@@ -284,7 +287,7 @@ def _newest(paths: Sequence[Path]) -> tuple[tuple[dict[str, Any], Arrays] | None
         except container.FileError as reason:
             if k == len(paths) - 1:
                 raise container.FileError(f"{reason} Or pass resume='ignore' to start anew.") from reason
-            warnings.warn(f"the checkpoint before is used: {reason}", stacklevel=6)
+            checks.warn(f"the checkpoint before is used: {reason}")
     return None, 0
 
 
@@ -301,8 +304,8 @@ def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
     if differ:
         what = container.escaped(", ".join(f"{name} was {was[name]} and is {now[name]} now" for name in differ))
         text = f"the training in {folder} goes on, but perhaps not to the same bits: {what}"
-        warnings.warn(f"{text}. Where bits matter, go on with what it was.", stacklevel=4)
+        checks.warn(f"{text}. Where bits matter, go on with what it was.")
 
 
 def _shown(value: Any) -> str:
-    return container.shortened(json.dumps(value), 80)
+    return container.truncated(json.dumps(value), 80)

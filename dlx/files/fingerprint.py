@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dlx import quasi_newton
 from dlx.activations import Activation
 from dlx.backend import Backend
 from dlx.data import features, sparse
 from dlx.files import schema
 from dlx.losses import Loss
-from dlx.optimizers import Optimizer
 from dlx.schedules import Losses, Schedule
 from dlx.training import loop
 
@@ -33,16 +31,12 @@ def told(value: Any, backend: Backend) -> Any:
         return value
     if isinstance(value, Activation | Loss):
         return schema.described(value) or schema.OWN
-    if isinstance(value, Optimizer):
-        return {"name": value.name, "weight_decay": value.weight_decay, **told(value.settings, backend)}
-    if isinstance(value, quasi_newton.LBFGS):
-        return {"name": "lbfgs", **told(value._asdict(), backend)}
     if isinstance(value, Mapping):
         return {str(name): told(each, backend) for name, each in value.items()}
     if isinstance(value, tuple):
         return [told(each, backend) for each in value]
     if features.compressed(value):
-        found = " ".join(fingerprint(each, backend) for each in sparse.parts(value))
+        found = " ".join(fingerprint(each, backend) for each in sparse.canonical_parts(value))
         return f"sparse {features.dtype_name(value)} {tuple(value.shape)} {short(found)}"
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
@@ -74,7 +68,7 @@ def told_rates(schedule: Schedule, planned: int, before: Any) -> Any:
 
     Those are at the steps that were asked for `before`, in another call.
     """
-    known = getattr(schedule, "told", None)
+    known = getattr(schedule, "description", None)
     if known is not None:
         return known
     at = before["steps"] if isinstance(before, Mapping) and "steps" in before else None

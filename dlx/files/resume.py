@@ -1,4 +1,4 @@
-"""A training's progress as a file holds it, and back."""
+"""The state of a training as a file holds it, and back."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from dlx import quasi_newton
-from dlx.backend import Backend
+from dlx.backend import Array, Backend
 from dlx.data import parameters
 from dlx.files import schema
 from dlx.files.schema import BEST, SLOTS, TRAINING
-from dlx.optimizers import State
-from dlx.training.loop import ORDER, Progress
-from dlx.training.steps import Start
+from dlx.network import Params
+from dlx.optimizers import AnyOptimizer
+from dlx.quasi_newton import Parts
+from dlx.training.loop import ORDER
+from dlx.training.state import TrainingState
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-
-
+VECTORS = ("gradient", "s", "y")  # the tensors of an optimizer's state that are as long as all parameters together
 PLACES = {"pos": 624, "buffer_pos": 4, "has_uint32": 1}  # what NumPy's generators take unchecked, and read from
 
 
@@ -48,41 +48,41 @@ def restored(like: Any, state: Any) -> Any:
     return state
 
 
-def to_file(progress: Progress, backend: Backend, dtype: str) -> tuple[dict[str, Any], Arrays]:
+def to_file(
+    state: TrainingState, optimizer: AnyOptimizer, backend: Backend, dtype: str
+) -> tuple[dict[str, Any], Arrays]:
     """What a checkpoint says beside the network, and all its tensors."""
-    start, slots = progress.start, progress.start.slots
-    arrays = schema.named(progress.params)
-    lbfgs = None
-    if isinstance(slots, quasi_newton.Memory):
-        lbfgs = {"f": slots.f, "length": slots.length, "sy": [sy for _, _, sy in slots.pairs]}
-        arrays["gradient"] = slots.gradient
-        s_and_y = [np.array([backend.to_host(pair[k]) for pair in slots.pairs], dtype) for k in (0, 1)]
-        arrays |= {name: each.reshape(-1, slots.gradient.shape[0]) for name, each in zip("sy", s_and_y, strict=True)}
-        slots = ()
-    count = len(slots[0][0]) if slots else 0
-    for k in range(count):
-        arrays |= schema.named([(W[k], b[k]) for W, b in slots or ()], f"{SLOTS}{k}/")
-    if progress.best is not None:
-        arrays |= schema.named(progress.best, BEST)
+    parts = optimizer.parts(state.optimizer_state)
+    arrays = schema.tensors_of(state.params)
+    for k, slot in enumerate(parts.slots):
+        arrays |= schema.tensors_of(slot, f"{SLOTS}{k}/")
+    arrays |= {name: _matrix(x, state.params, backend, dtype) for name, x in parts.vectors.items()}
+    if state.best is not None:
+        arrays |= schema.tensors_of(state.best, BEST)
     found = {name: each if isinstance(each, np.ndarray) else backend.to_host(each) for name, each in arrays.items()}
-    found["losses"] = np.asarray(start.losses, dtype)
+    found["losses"] = np.asarray(state.losses, dtype)
     return {
-        "best_epoch": progress.best_epoch,
-        "drawn_from": plain(progress.drawn),
-        "ended": progress.ended,
-        "epoch": start.epoch,
-        "lbfgs": lbfgs,
-        "limit": start.limit if math.isfinite(start.limit) else None,
-        "position": start.position,
-        "seconds": progress.seconds,
-        "slots": count,
-        "updates": start.updates,
+        "best_epoch": state.best_epoch,
+        "drawn_from": plain(state.drawn),
+        "ended": state.ended,
+        "epoch": state.epoch,
+        "lbfgs": parts.numbers,
+        "limit": state.limit if math.isfinite(state.limit) else None,
+        "position": state.position,
+        "seconds": state.seconds,
+        "slots": len(parts.slots),
+        "updates": state.updates,
     }, found
 
 
 def from_file(
-    description: Mapping[str, Any], arrays: Arrays, backend: Backend, dtype: str, optimizer: Any, per_epoch: int
-) -> Progress:
+    description: Mapping[str, Any],
+    arrays: Arrays,
+    backend: Backend,
+    dtype: str,
+    optimizer: AnyOptimizer,
+    per_epoch: int,
+) -> TrainingState:
     """What `to_file` was given, by a training with that optimizer and so many updates an epoch.
 
     Any error is the file's. A right digest is no proof: whoever can write the file can write that too.
@@ -103,37 +103,55 @@ def from_file(
     def params(prefix: str = "") -> Any:
         return parameters.own_params(schema.pairs_of(arrays, layers, prefix), backend, dtype)
 
-    slots: State | quasi_newton.Memory
-    if isinstance(optimizer, quasi_newton.LBFGS):
-        slots = _memory(training, arrays, lambda x: backend.copy(backend.asarray(x, dtype)), optimizer)
-    else:
-        if (training["slots"], training["lbfgs"]) != (optimizer.slots, None):
-            raise ValueError(f"{training['slots']} slots instead of {optimizer.slots}")
-        if position > per_epoch or updates != epoch * per_epoch + position:
-            raise ValueError(f"update {updates} at batch {position} of epoch {epoch}, of {per_epoch} batches each")
-        each = [params(f"{SLOTS}{k}/") for k in range(optimizer.slots)]
-        slots = tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(layers))
-    limit = math.inf if limit is None else _number(limit)
-    start = Start(slots, updates, epoch, position, arrays["losses"], limit)
-    best = None if best_epoch is None else params(BEST)
-    return Progress(
-        params(), start, history, best, best_epoch, _number(training["seconds"]), ended, training["drawn_from"]
+    if optimizer.full_batch:
+        if position:
+            raise ValueError("L-BFGS within an epoch")
+    elif position > per_epoch or updates != epoch * per_epoch + position:
+        raise ValueError(f"update {updates} at batch {position} of epoch {epoch}, of {per_epoch} batches each")
+    parts = Parts(
+        [params(f"{SLOTS}{k}/") for k in range(training["slots"])],
+        {name: _own(arrays[name], backend, dtype) for name in VECTORS if name in arrays},
+        _numbers(training["lbfgs"]),
+    )
+    return TrainingState(
+        params(),
+        optimizer.state_of(parts, layers, updates),
+        updates,
+        epoch,
+        position,
+        arrays["losses"],
+        math.inf if limit is None else _number(limit),
+        history,
+        None if best_epoch is None else params(BEST),
+        best_epoch,
+        _number(training["seconds"]),
+        ended,
+        training["drawn_from"],
     )
 
 
-def _memory(
-    training: Mapping[str, Any], arrays: Arrays, own: Any, optimizer: quasi_newton.LBFGS
-) -> quasi_newton.Memory:
-    """L-BFGS's, whose pairs have positive sᵀy."""
-    memory = training["lbfgs"]
-    if (training["slots"], training["position"]) != (0, 0) or training["updates"] < 1:
-        raise ValueError("L-BFGS within an epoch")
-    sy = [_number(each) for each in memory["sy"]]
-    if len(sy) > optimizer.history or not all(sy) or type(memory["f"]) is not float:
-        raise ValueError(f"{len(sy)} pairs for L-BFGS")
-    pairs = zip(map(own, arrays["s"]), map(own, arrays["y"]), sy, strict=True)
-    length = _number(memory["length"])
-    return quasi_newton.Memory(memory["f"], own(arrays["gradient"]), tuple(pairs), length, training["updates"])
+def _matrix(vectors: Array | list[Array], params: Params, backend: Backend, dtype: str) -> Array:
+    """A list of vectors, as long as all parameters, as the rows of a matrix on the host; a vector alone stays."""
+    if not isinstance(vectors, list):
+        return vectors
+    size = sum(math.prod(each.shape) for layer in params for each in layer)
+    return np.array([backend.to_host(each) for each in vectors], dtype).reshape(len(vectors), size)
+
+
+def _own(x: np.ndarray[Any, Any], backend: Backend, dtype: str) -> Any:
+    """A vector on the backend, in memory of its own; of a matrix, the list of its rows."""
+    if x.ndim == 2:
+        return [_own(row, backend, dtype) for row in x]
+    return backend.copy(backend.asarray(x, dtype))
+
+
+def _numbers(memory: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The numbers of L-BFGS; of them only the loss `f` may be negative."""
+    if memory is None:
+        return None
+    if type(memory["f"]) is not float:
+        raise TypeError(f"{memory['f']!r} for a loss")
+    return {"f": memory["f"], "length": _number(memory["length"]), "sy": [_number(each) for each in memory["sy"]]}
 
 
 def _number(value: Any) -> float:

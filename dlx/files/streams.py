@@ -1,4 +1,4 @@
-"""Files and binary streams: where a network is written to and read from."""
+"""Files and binary streams, which networks are written to and read from."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dlx.files import atomic
 from dlx.files.atomic import AnyPath
 
 AT_ONCE = 1 << 20  # bytes
-NOT_YET = 0.01  # seconds until a stream that does not block is asked again
+NOT_YET = 0.01  # seconds until a non-blocking stream is tried again
 
 
 class Writable(Protocol):
-    """A binary stream that is written to; a raw one takes as many bytes as it likes."""
+    """A binary stream to write to. A raw stream may take only some of the bytes."""
 
     def write(self, content: bytes, /) -> Any:
-        """Take the first of these bytes, and say how many."""
+        """Write the first of these bytes, and return how many were written."""
 
 
 class Readable(Protocol):
-    """A binary stream that is read, from where it stands to its end; nobody seeks in it."""
+    """A binary stream to read, from its position to its end, without seeking."""
 
     def read(self, size: int, /) -> Any:
-        """At most so many bytes, none at the end."""
+        """At most `size` bytes; no bytes at the end."""
 
 
 Target = AnyPath | Writable
@@ -35,17 +35,17 @@ Source = AnyPath | Readable
 
 
 def is_path(target: object) -> bool:
-    """Whether it names a file; some paths can write, too."""
+    """Whether `target` is a path. This is asked first, as some path objects have a method write, too."""
     return isinstance(target, str | bytes | os.PathLike)
 
 
 def require_target(target: object, example: str) -> None:
-    """Raise where it is neither a path nor a binary stream that takes bytes: a number would be an open file's."""
+    """Raise if `target` is neither a path nor a writable binary stream. `open` would take a number for an open file."""
     _require(target, "write", "writable", "wb", example)
 
 
 def require_source(source: object, example: str) -> None:
-    """Raise where it is neither a path nor a binary stream that gives bytes."""
+    """Raise if `source` is neither a path nor a readable binary stream."""
     if isinstance(source, bytes | bytearray | memoryview) and (not isinstance(source, bytes) or b"\0" in source):
         got, remedy = "the content of one", "Pass io.BytesIO(data)."
         checks.reject("path", "be the path of a file, or a binary stream", got, remedy, TypeError)
@@ -53,6 +53,7 @@ def require_source(source: object, example: str) -> None:
 
 
 def _require(stream: object, method: str, able: str, mode: str, example: str) -> None:
+    """Raise if `stream` is neither a path nor an open binary stream with this method, which is `able` to use it."""
     if is_path(stream):
         if "\0" in os.fsdecode(stream):  # type: ignore[arg-type]
             checks.reject("path", "be a name without NULs", repr(os.fsdecode(stream)), "Choose another.")  # type: ignore[arg-type]
@@ -70,34 +71,34 @@ def _require(stream: object, method: str, able: str, mode: str, example: str) ->
         checks.reject("path", "be an open stream", f"a {kind} that is closed", "Open it again.")
     try:
         is_able = getattr(stream, able, lambda: True)()
-    except Exception:  # an attribute of the same name, in a class that promises no such method
+    except Exception:  # the class uses this name for something else
         return
     if is_able is False:
         remedy = f"Open the file in mode {mode!r}."
         checks.reject("path", f"be a stream that is {able}", f"a {kind} that is not", remedy)
 
 
-def shown(target: Any) -> str:
-    """What an error calls it."""
+def display_name(target: Any) -> str:
+    """The path, or "the stream", as errors name it."""
     return os.fsdecode(target) if is_path(target) else "the stream"
 
 
 def put(target: Any, *content: bytes | memoryview) -> None:
-    """Write all of the content: to a file that it replaces, or to a stream from where that stands.
+    """Replace a file by the content, or write the content to a stream at its position.
 
-    A stream's own errors are passed on, and what it took before them stays taken.
+    Errors of a stream are passed on, and what was written before them stays written.
     """
     if is_path(target):
         atomic.replace(target, *content)
         return
     for part in content:
-        left = memoryview(part)
-        while left:
-            left = left[_taken(target, bytes(left[:AT_ONCE])) :]
+        rest = memoryview(part)
+        while rest:
+            rest = rest[_write_some(target, bytes(rest[:AT_ONCE])) :]
 
 
-def _taken(stream: Writable, content: bytes) -> int:
-    """How many of these bytes the stream took; one that does not block may take none for a while."""
+def _write_some(stream: Writable, content: bytes) -> int:
+    """Write the first of these bytes, and return how many: 0 if a non-blocking stream is busy."""
     try:
         count = stream.write(content)
     except BlockingIOError as reason:
@@ -106,19 +107,19 @@ def _taken(stream: Writable, content: bytes) -> int:
         if count is None and isinstance(stream, io.RawIOBase):
             count = 0
         elif isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(content):
-            return len(content)  # what is no stream of Python's may return anything
+            return len(content)  # a stream that does not derive from Python's may return anything
     if count == 0:
         time.sleep(NOT_YET)
     return count
 
 
 def reader(stream: Readable) -> BinaryIO:
-    """The stream's bytes from where it stands, which come by as many as are asked for; it stays open."""
+    """A buffered reader of the stream from its position, whose reads return all bytes that are asked for."""
     return io.BufferedReader(_Raw(stream.read), AT_ONCE)
 
 
 class _Raw(io.RawIOBase):
-    """The reading of a stream as Python's own buffers need it; the stream stays open."""
+    """A readable stream as the raw stream that Python's buffered reader needs. Closing it leaves the stream open."""
 
     def __init__(self, read: Callable[[int], Any]) -> None:
         self._read = read
@@ -127,13 +128,13 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, into: Any) -> int:
-        """As many bytes as there are at once, none at the end."""
+        """Read as many bytes as are there at once; 0 at the end."""
         try:
             while (content := self._read(len(into))) is None:
                 time.sleep(NOT_YET)
         except (OSError, MemoryError):
             raise
-        except Exception as reason:  # gzip, zipfile, lzma: each has its own for what is cut or damaged
+        except Exception as reason:  # gzip, zipfile and lzma have their own errors for damaged content
             raise ValueError(f"{type(reason).__name__}: {reason}") from reason
         if not isinstance(content, bytes | bytearray | memoryview):
             raise TypeError(f"a stream that gives {type(content).__name__} instead of bytes")

@@ -1,8 +1,8 @@
 """A network as an ONNX model, built node by node.
 
-The graph is one Gemm a layer and its activation, then the link of the loss. Where onnxruntime has an activation in
-float32 alone, a float64 graph has the same formula written out: as a function that travels in the file, or node by node
-where the reader may know no functions.
+The graph has a Gemm and an activation for each layer, and then the link of the loss. onnxruntime has some activations
+in float32 only. A float64 graph has their formula written out: as a function in the file, or node by node for readers
+of older opsets, which may not know functions.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 from dlx import activations, checks, losses
 from dlx.files import schema, streams
 from dlx.files.streams import Target
+from dlx.host import HostArray
 from dlx.version import __version__
 
-HostArray = np.ndarray[Any, Any]
 Pairs = Sequence[tuple[HostArray, HostArray]]
-Answers = dict[str, tuple[int | None, list[Any]]]  # by name: the type, or None for the working dtype, and the shape
-OPSET, OLDEST = 20, 13  # the first with Gelu; and the first whose Softmax, Squeeze and Relu are today's
-# Where relu, sigmoid and tanh of doubles are at their limits. onnxruntime before 1.18 makes one operator of a Gemm and
-# the activation behind it, but has none for doubles; so a Max with this, which changes no value, comes between them.
+Answers = dict[str, tuple[int | None, list[Any]]]  # outputs by name: the type, or None for the graph's; and the shape
+OPSET, OLDEST = 20, 13  # the first opset with Gelu; and the first whose Softmax, Squeeze and Relu are those of today
+# onnxruntime before 1.18 merges a Gemm and the activation after it into one operator, which it does not have for
+# doubles. A Max with this number between the two prevents that. It changes no value of relu, sigmoid and tanh.
 FLOOR = -1000.0
 SINCE = {"gelu": 20, "mish": 18}  # the opset that brought the operator
-MOST_BYTES = 2**31 - 2**20  # protobuf writes less than 2 GiB; a MiB is for all that is not a parameter
+MOST_BYTES = 2**31 - 2**20  # protobuf writes less than 2 GiB; one MiB is for everything but the parameters
 
-OPERATORS: Mapping[str, Callable[..., tuple[str, dict[str, Any]]]] = {  # of settings: the operator and its attributes
+OPERATORS: Mapping[str, Callable[..., tuple[str, dict[str, Any]]]] = {  # from settings to an operator and attributes
     "relu": lambda: ("Relu", {}),
     "leaky_relu": lambda slope: ("LeakyRelu", {"alpha": slope}),
     "elu": lambda alpha: ("Elu", {"alpha": alpha}),
@@ -40,6 +40,12 @@ OPERATORS: Mapping[str, Callable[..., tuple[str, dict[str, Any]]]] = {  # of set
     "softplus": lambda: ("Softplus", {}),
     "sigmoid": lambda: ("Sigmoid", {}),
     "tanh": lambda: ("Tanh", {}),
+}
+LINKS: Mapping[str, tuple[str, dict[str, Any]]] = {  # by the name of the link: the operator and its attributes
+    "identity": ("Identity", {}),
+    "exp": ("Exp", {}),
+    "logistic": ("Sigmoid", {}),
+    "softmax": ("Softmax", {"axis": 1}),
 }
 
 
@@ -54,8 +60,9 @@ ELU = f"""{_constants(zero=0.0, one=1.0)}
 SOFTPLUS = f"""{_constants(one=1.0)}
     size = Abs (z)  far = Neg (size)  e = Exp (far)  more = Add (one, e)  rest = Log (more)
     right = Relu (z)  p = Add (right, rest)"""
-# For float64, where onnxruntime has no kernel of these operators, and a Gelu with constants in single precision; and
-# for opsets before `SINCE`. silu is here in float32 too: onnxruntime's own σ is off by 1e-7, and z multiplies that.
+# These functions are for float64, where onnxruntime has no kernels for these operators, and a Gelu with constants in
+# single precision; and for opsets before `SINCE`. silu is for float32 too, as onnxruntime's σ is off by 1e-7, and z
+# multiplies this error.
 FUNCTIONS = {
     "leaky_relu": "(z, slope) => (a) { left = Mul (slope, z)  a = Max (z, left) }",
     "elu": f"(z, alpha) => (a) {{ {ELU} }}",
@@ -72,11 +79,24 @@ FUNCTIONS = {
 
 
 class Parts(NamedTuple):
-    """What a model is made of, on the host.
+    """The parts of a model, on the host.
 
-    `pairs` of W (d_in, d_out) and b (d_out,) or (1, d_out); `one_label`, whether the one output is yes or no. A score
-    is yes where the operator `yes` says so of it and 0. `inputs` and `outputs`: the (mean, scale), (1, d) each, of what
-    was standardised. `raw`: scores in place of probabilities; `column`: one prediction a row is (n, 1), not (n,).
+    pairs : sequence of (W, b)
+        W (d_in, d_out) and b (d_out,) or (1, d_out).
+    hidden : sequence of Activation
+    loss : Loss
+    classes : array (K,) or None
+        The labels that the class numbers stand for.
+    one_label : bool
+        Whether the model has one output, which is yes or no.
+    yes : str
+        The operator that compares a score with 0 to decide for yes.
+    inputs, outputs : pair (mean, scale) of arrays (1, d), or None
+        The standardisation of inputs and of targets.
+    raw : bool
+        Whether the model gives scores in place of probabilities.
+    column : bool
+        Whether the prediction of one output is (n, 1), and not (n,).
     """
 
     pairs: Pairs
@@ -92,7 +112,10 @@ class Parts(NamedTuple):
 
 
 class Graph:
-    """Nodes in the order of computation, and the arrays and functions that they need."""
+    """The nodes of a graph in the order of computation, with the arrays and functions that they need.
+
+    With `inline`, formulas are written out node by node, and the graph has no functions.
+    """
 
     def __init__(self, onnx: Any, dtype: str, opset: int, inline: bool) -> None:
         self.onnx, self.dtype, self.opset, self.inline = onnx, dtype, opset, inline
@@ -100,37 +123,37 @@ class Graph:
         self.arrays: list[Any] = []
         self.functions: dict[str, Any] = {}
 
-    def hold(self, name: str, value: Any, dtype: Any = None) -> str:
-        """An array of the file, by default in the working dtype."""
+    def add_array(self, name: str, value: Any, dtype: Any = None) -> str:
+        """Add an array, by default in the dtype of the graph, and return its name."""
         self.arrays.append(self.onnx.numpy_helper.from_array(np.asarray(value, dtype or self.dtype), name))
         return name
 
-    def op(self, kind: str, *inputs: str, output: str = "", **settings: Any) -> str:
-        """A node, and what its output is called."""
+    def add_node(self, kind: str, *inputs: str, output: str = "", **settings: Any) -> str:
+        """Add a node and return the name of its output."""
         name = output or f"{kind}_{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], name=name, **settings))
         return name
 
-    def call(self, name: str, *inputs: str) -> str:
-        """One of `FUNCTIONS`: a node that calls it, or its own nodes where the graph is to be without functions."""
+    def add_call(self, name: str, *inputs: str) -> str:
+        """Add a call of one of `FUNCTIONS`, or with `inline` its own nodes, and return the name of the output."""
         text = FUNCTIONS[name].replace("TYPE", {"float32": "float", "float64": "double"}[self.dtype])
         text = f'<domain: "dlx", opset_import: ["": {self.opset}]> {name} {text}'
         function = self.onnx.parser.parse_function(text)
         if not self.inline:
             self.functions[name] = function
-            return self.op(name, *inputs, domain="dlx")
+            return self.add_node(name, *inputs, domain="dlx")
         names: dict[str, str] = dict(zip(function.input, inputs, strict=True))
         for node in function.node:
-            settings = {each.name: self.onnx.helper.get_attribute_value(each) for each in node.attribute}
-            names[node.output[0]] = self.op(node.op_type, *(names[each] for each in node.input), **settings)
+            settings = {field.name: self.onnx.helper.get_attribute_value(field) for field in node.attribute}
+            names[node.output[0]] = self.add_node(node.op_type, *(names[source] for source in node.input), **settings)
         return names[function.output[0]]
 
 
-def to_onnx(path: Target, parts: Parts, opset: int | None = None) -> None:
-    """Write the model to a stream, or to a file that is replaced when all of the new one is on the disk."""
+def write(path: Target, parts: Parts, opset: int | None = None) -> None:
+    """Write the model to a stream or a file. An existing file is replaced when the whole new one is on the disk."""
     streams.require_target(path, "net.onnx")
     require_own("to_onnx", parts.hidden, parts.loss)
-    size = sum(each.nbytes for pair in parts.pairs for each in pair)
+    size = sum(array.nbytes for pair in parts.pairs for array in pair)
     if size >= MOST_BYTES:
         rule, remedy = "be asked of a network of less than 2 GiB", "Make it float32, or use save, which has no limit."
         checks.reject("to_onnx", rule, f"{size:,} bytes of parameters", remedy)
@@ -138,7 +161,7 @@ def to_onnx(path: Target, parts: Parts, opset: int | None = None) -> None:
 
 
 def model(parts: Parts, opset: int | None = None) -> Any:
-    """The onnx.ModelProto."""
+    """The model as an onnx.ModelProto."""
     onnx = library()
     opset = OPSET if opset is None else _known_opset(onnx, opset)
     dtype = parts.pairs[0][0].dtype
@@ -151,7 +174,7 @@ def model(parts: Parts, opset: int | None = None) -> Any:
     return onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "dlx", inputs, outputs, graph.arrays, _description(parts)),
         opset_imports=[standard, *([onnx.helper.make_opsetid("dlx", 1)] if graph.functions else [])],
-        ir_version=onnx.helper.find_min_ir_version_for([standard]),  # which the runtimes of that opset can read
+        ir_version=onnx.helper.find_min_ir_version_for([standard]),  # the runtimes of this opset can read it
         functions=list(graph.functions.values()),
         producer_name="dlx",
         producer_version=__version__,
@@ -159,14 +182,14 @@ def model(parts: Parts, opset: int | None = None) -> Any:
 
 
 def computed(parts: Parts, onnx: Any, dtype: str, opset: int, inline: bool) -> tuple[Graph, Answers]:
-    """The graph from "X" to the answers, in that dtype whatever the parameters'."""
+    """The graph from "X" to the answers, computing in `dtype` whatever the dtype of the parameters."""
     graph = Graph(onnx, dtype, opset, inline)
-    Z = _scores(graph, parts)
-    return graph, {"classes": _one_of_several, "binary": _yes_or_no}.get(parts.loss.targets, _numbers)(graph, parts, Z)
+    add_answers = {"class": _add_class, "yes or no": _add_yes_or_no, "number": _add_number}[parts.loss.link.answers]
+    return graph, add_answers(graph, parts, _add_layers(graph, parts))
 
 
 def library() -> Any:
-    """onnx, with the modules that are needed of it."""
+    """The library onnx, with those of its modules that are used here."""
     try:
         onnx = importlib.import_module("onnx")
     except ModuleNotFoundError as reason:
@@ -179,98 +202,107 @@ def library() -> Any:
 
 
 def _known_opset(onnx: Any, opset: int) -> int:
-    found = checks.integer("opset", opset, low=OLDEST, remedy=f"Leave it out for opset {OPSET}.")
+    """Check that the installed onnx knows `opset`, and return it."""
+    version = checks.integer("opset", opset, low=OLDEST, remedy=f"Leave it out for opset {OPSET}.")
     newest = onnx.defs.onnx_opset_version()
-    if found > newest:
+    if version > newest:
         remedy = f"Upgrade onnx, or leave it out for opset {OPSET}."
-        checks.reject("opset", f"be at most {newest}, the newest that the installed onnx knows", found, remedy)
-    return found
+        checks.reject("opset", f"be at most {newest}, the newest that the installed onnx knows", version, remedy)
+    return version
 
 
-def _scores(graph: Graph, parts: Parts) -> str:
-    """The last layer's Z."""
+def _add_layers(graph: Graph, parts: Parts) -> str:
+    """Add the nodes of all layers, and return the name of the scores."""
     A = "X"
     if parts.inputs is not None:
         mean, scale = parts.inputs
-        A = graph.op("Div", graph.op("Sub", A, graph.hold("mean", mean)), graph.hold("scale", scale))
+        centred = graph.add_node("Sub", A, graph.add_array("mean", mean))
+        A = graph.add_node("Div", centred, graph.add_array("scale", scale))
     for l, (W, b) in enumerate(parts.pairs, start=1):
-        Z = graph.op("Gemm", A, graph.hold(f"W{l}", W), graph.hold(f"b{l}", b.reshape(-1)), output=f"Z{l}")
-        A = Z if l == len(parts.pairs) else _activated(graph, Z, parts.hidden[l - 1], l)
+        weights, biases = graph.add_array(f"W{l}", W), graph.add_array(f"b{l}", b.reshape(-1))
+        Z = graph.add_node("Gemm", A, weights, biases, output=f"Z{l}")
+        A = Z if l == len(parts.pairs) else _add_activation(graph, Z, parts.hidden[l - 1], l)
     return A
 
 
-def _activated(graph: Graph, Z: str, activation: activations.Activation, l: int) -> str:
-    """The activation of layer l."""
+def _add_activation(graph: Graph, Z: str, activation: activations.Activation, l: int) -> str:
+    """Add the activation of layer l, and return the name of its output."""
     name, settings = activation.name, activation.settings
     if name == "identity":
         return Z
     older = graph.opset < SINCE.get(name, OLDEST)
     if name in FUNCTIONS and (graph.dtype == "float64" or older or name not in OPERATORS):
-        return graph.call(name, Z, *(graph.hold(f"{key}{l}", value) for key, value in settings.items()))
+        return graph.add_call(name, Z, *(graph.add_array(f"{key}{l}", value) for key, value in settings.items()))
     if graph.dtype == "float64":
-        Z = graph.op("Max", Z, graph.hold(f"floor{l}", FLOOR))
+        Z = graph.add_node("Max", Z, graph.add_array(f"floor{l}", FLOOR))
     kind, attributes = OPERATORS[name](**settings)
-    return graph.op(kind, Z, **attributes)
+    return graph.add_node(kind, Z, **attributes)
 
 
-def _one_of_several(graph: Graph, parts: Parts, Z: str) -> Answers:
-    """The label of the largest score, and softmax."""
+def _add_class(graph: Graph, parts: Parts, Z: str) -> Answers:
+    """Add the label of the largest score, and the probability of each class."""
     K = parts.pairs[-1][0].shape[1]
-    labels, kind = _labels(graph, parts.classes, K)
-    numbered = labels.dtype.kind == "i" and np.array_equal(labels, np.arange(K))
-    place = graph.op("ArgMax", Z, output="label" if numbered else "", axis=1, keepdims=0)
-    if not numbered:
-        graph.op("Gather", graph.hold("classes", labels, labels.dtype), place, output="label")
-    _link(graph, parts, "Softmax", Z, axis=1)
+    labels, kind = _onnx_labels(graph, parts.classes, K)
+    are_numbers = labels.dtype.kind == "i" and np.array_equal(labels, np.arange(K))
+    place = graph.add_node("ArgMax", Z, output="label" if are_numbers else "", axis=1, keepdims=0)
+    if not are_numbers:
+        graph.add_node("Gather", graph.add_array("classes", labels, labels.dtype), place, output="label")
+    _add_probabilities(graph, parts, Z)
     return {"label": (kind, ["n"]), "probabilities": (None, ["n", K])}
 
 
-def _yes_or_no(graph: Graph, parts: Parts, Z: str) -> Answers:
-    """For each output whether it is yes, and σ; of one label its name, and the probabilities of no and of yes."""
+def _add_yes_or_no(graph: Graph, parts: Parts, Z: str) -> Answers:
+    """Add 0 or 1 and the probability of yes for each output; for one label its name, and both probabilities."""
     K, int64 = parts.pairs[-1][0].shape[1], graph.onnx.TensorProto.INT64
-    yes = graph.op(parts.yes, Z, graph.hold("threshold", 0.0))
+    is_yes = graph.add_node(parts.yes, Z, graph.add_array("threshold", 0.0))
     if not parts.one_label:
-        graph.op("Cast", yes, output="label", to=int64)
-        _link(graph, parts, "Sigmoid", Z)
+        graph.add_node("Cast", is_yes, output="label", to=int64)
+        _add_probabilities(graph, parts, Z)
         return {"label": (int64, ["n", K]), "probabilities": (None, ["n", K])}
-    labels, kind = _labels(graph, parts.classes, 2)
-    no, sure = (graph.hold(name, label, labels.dtype) for name, label in zip(("no", "yes"), labels, strict=True))
-    graph.op("Squeeze", graph.op("Where", yes, sure, no), graph.hold("axis", [1], np.int64), output="label")
-    both = graph.op("Concat", graph.op("Neg", Z), Z, axis=1)  # 1 - σ(z) = σ(-z)
-    _link(graph, parts, "Sigmoid", both)
+    labels, kind = _onnx_labels(graph, parts.classes, 2)
+    no, yes = (graph.add_array(name, label, labels.dtype) for name, label in zip(("no", "yes"), labels, strict=True))
+    column = graph.add_node("Where", is_yes, yes, no)
+    graph.add_node("Squeeze", column, graph.add_array("axis", [1], np.int64), output="label")
+    both = graph.add_node("Concat", graph.add_node("Neg", Z), Z, axis=1)  # 1 - σ(z) = σ(-z)
+    _add_probabilities(graph, parts, both)
     return {"label": (kind, ["n"]), "probabilities": (None, ["n", 2])}
 
 
-def _link(graph: Graph, parts: Parts, kind: str, Z: str, **settings: Any) -> None:
-    graph.op("Identity" if parts.raw else kind, Z, output="probabilities", **({} if parts.raw else settings))
+def _add_probabilities(graph: Graph, parts: Parts, Z: str) -> None:
+    """Add the prediction of the loss's link, or the scores if the parts ask for them."""
+    operator, attributes = LINKS["identity" if parts.raw else parts.loss.link.name]
+    graph.add_node(operator, Z, output="probabilities", **attributes)
 
 
-def _numbers(graph: Graph, parts: Parts, Z: str) -> Answers:
-    """The prediction, as `predict` has it: (n,) for one output, unless a column is asked for."""
+def _add_number(graph: Graph, parts: Parts, Z: str) -> Answers:
+    """Add the prediction of real targets, (n, K), or (n,) for one output unless the parts ask for a column."""
     K = parts.pairs[-1][0].shape[1]
-    P = graph.op("Exp", Z) if parts.loss.targets == "counts" else Z
+    link = parts.loss.link.name
+    P = Z if link == "identity" else graph.add_node(LINKS[link][0], Z)
     if parts.outputs is not None:
         mean, scale = parts.outputs
-        P = graph.op("Add", graph.hold("target_mean", mean), graph.op("Mul", graph.hold("target_scale", scale), P))
+        mean_name = graph.add_array("target_mean", mean)
+        scaled = graph.add_node("Mul", graph.add_array("target_scale", scale), P)
+        P = graph.add_node("Add", mean_name, scaled)
     flat = K == 1 and not parts.column
     if flat:
-        graph.op("Squeeze", P, graph.hold("axis", [1], np.int64))
+        graph.add_node("Squeeze", P, graph.add_array("axis", [1], np.int64))
     graph.nodes[-1].output[:] = ["prediction"]
     return {"prediction": (None, ["n"] if flat else ["n", K])}
 
 
-def _labels(graph: Graph, classes: HostArray | None, K: int) -> tuple[HostArray, int]:
-    """What the class numbers stand for, and its type in ONNX: string, or int64 for integers and booleans."""
-    found = np.arange(K) if classes is None else classes
-    if are_texts(found):
-        texts = found.astype(object)
+def _onnx_labels(graph: Graph, classes: HostArray | None, K: int) -> tuple[HostArray, int]:
+    """The labels of the class numbers, and their type in ONNX: string, or int64 for integers and booleans."""
+    labels = np.arange(K) if classes is None else classes
+    if are_texts(labels):
+        texts = labels.astype(object)
         for text in texts:
-            if any("\ud800" <= each <= "\udfff" for each in text):
+            if any("\ud800" <= character <= "\udfff" for character in text):
                 checks.reject("classes", "be Unicode text for to_onnx", repr(text), "Rename the labels.")
         return texts, int(graph.onnx.TensorProto.STRING)
-    if found.max() > np.iinfo(np.int64).max:
-        checks.reject("classes", "fit int64 for to_onnx", found.max(), "Number the labels anew.")
-    return found.astype(np.int64), int(graph.onnx.TensorProto.INT64)
+    if labels.max() > np.iinfo(np.int64).max:
+        checks.reject("classes", "fit int64 for to_onnx", labels.max(), "Number the labels anew.")
+    return labels.astype(np.int64), int(graph.onnx.TensorProto.INT64)
 
 
 def are_texts(labels: HostArray) -> bool:
@@ -279,12 +311,12 @@ def are_texts(labels: HostArray) -> bool:
 
 
 def _description(parts: Parts) -> str:
-    """What the file says of the network, in JSON: the graph's description, of which `merge_models` keeps both.
+    """A description of the network in JSON, for the graph.
 
-    Properties of the model would not do: it refuses models that say different things there.
+    `onnx.compose.merge_models` keeps the descriptions of both graphs. It refuses models whose properties differ.
     """
     facts = {
-        "activation": [schema.described(each) for each in parts.hidden],
+        "activation": [schema.described(activation) for activation in parts.hidden],
         "loss": schema.described(parts.loss),
         "classes": None if parts.classes is None else parts.classes.tolist(),
     }
@@ -292,7 +324,7 @@ def _description(parts: Parts) -> str:
 
 
 def require_own(name: str, hidden: Sequence[activations.Activation], loss: losses.Loss | None = None) -> None:
-    """Raise where a formula is known to nobody else."""
+    """Raise if an activation or the loss is a user's own, which no other library has."""
     own = all(map(activations.is_own, hidden)) and (loss is None or losses.is_own(loss))
     if not own:
         rule = f"be asked of a network with dlx's own activations{'' if loss is None else ' and loss'}"

@@ -1,4 +1,4 @@
-"""PyTorch's modules: a network as a ``torch.nn.Sequential``, and the layers of one."""
+"""A network as a ``torch.nn.Sequential``, and the layers of such a module."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 from dlx import activations, checks
 from dlx.interchange import onnx_model
 
-TORCH_MODULES = "dlx.backends._torch_modules"  # by name, as every file of backends/
+TORCH_MODULES = "dlx.backends._torch_modules"  # imported by name, as all files of backends/ are
 REMEDY = (
     "dlx has Linear, ReLU, LeakyReLU, ELU, SELU, GELU(approximate='tanh'), SiLU, Mish, Softplus, Sigmoid, Tanh and "
     "Identity; Dropout is left out. Remove hooks, and keep other layers in PyTorch."
 )
 
 
-def to_torch(pairs: onnx_model.Pairs, hidden: Sequence[activations.Activation]) -> Any:
-    """The torch.nn.Sequential of these layers; see `dlx.Network.to_torch`."""
+def sequential(pairs: onnx_model.Pairs, hidden: Sequence[activations.Activation]) -> Any:
+    """The torch.nn.Sequential of these layers, for `dlx.Network.to_torch`."""
     onnx_model.require_own("to_torch", hidden)
-    steps = [(each.name, dict(each.settings)) for each in hidden]
+    steps = [(activation.name, dict(activation.settings)) for activation in hidden]
     return importlib.import_module(TORCH_MODULES).sequential(pairs, steps)
 
 
-def layers_of(sequential: Any) -> tuple[list[tuple[Any, Any]], list[activations.Activation]]:
-    """The pairs (W, b) and the activations of a ``torch.nn.Sequential``; see `dlx.from_torch`."""
+def layers_of(module: Any) -> tuple[list[tuple[Any, Any]], list[activations.Activation]]:
+    """The pairs (W, b) and the activations of a ``torch.nn.Sequential``, for `dlx.from_torch`."""
     pairs: list[tuple[Any, Any]] = []
     hidden: list[activations.Activation] = []
-    pending = None  # the activation since the last Linear
-    for place, kind, content in importlib.import_module(TORCH_MODULES).steps(sequential, "sequential"):
+    pending = None  # the activation since the last Linear, its place and its text
+    for place, kind, content in importlib.import_module(TORCH_MODULES).steps(module, "sequential"):
         if kind == "linear":
             if pairs:
                 hidden.append(pending[0] if pending else activations.identity())
-            if any(each.is_meta for each in content):
+            if any(tensor.is_meta for tensor in content):
                 remedy = "Give it memory by to_empty(device='cpu'), then load_state_dict."
                 checks.reject(place, "have weights", "a Linear on the meta device, which holds none", remedy)
             pairs.append(content)

@@ -1,12 +1,12 @@
-"""Pictures of networks and trainings, with matplotlib: ``pip install 'dlx-nn[plot]'``.
+"""Plots of networks and trainings, with matplotlib: ``pip install 'dlx-nn[plot]'``.
 
 history, boundary, weights, confusion, layers, learning_rates, rate_search.
 
-Each draws into the Axes `ax`, or into a new figure of its own where that is None, and returns the Axes. The layout of
-the figure of `ax` is tightened if it has no room for the labels and no layout engine of its own. To see it on a screen,
-call matplotlib.pyplot.show. Arrays may lie where they are.
+Each function draws into the Axes `ax` and returns it. If `ax` is None, it makes a new figure. It tightens the layout of
+an existing figure that has no room for the labels and no layout engine of its own. Call matplotlib.pyplot.show to see
+the plot on a screen. Arrays may lie on any device.
 
-Files: draw (the pictures), figures (what they show), layout.
+Files: draw (the plots), figures (the numbers that they show), layout (room for labels).
 They may import all rooms but `dlx.estimators`, and matplotlib.
 """
 

@@ -1,4 +1,4 @@
-"""The pictures of `dlx.plot`."""
+"""The plots of `dlx.plot`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,40 @@ from dlx.plot.layout import within
 from dlx.training import progress_bar
 
 Axes = Any  # matplotlib is optional
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers and line styles tell them apart in grey
+# Okabe and Ito's colours, which colour-blind readers can tell apart. In grey, markers and line styles differ.
 BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#F0E442")
 MARKERS = "os^DvPX"
 GREY = "0.5"
-ACROSS = 300  # points of a grid
-SHADES = 24  # of a class: the eye sees no steps, and files are half as large
-MOST_NUMBERED = 25  # classes whose counts can be read
-WIDE, LONGEST = 72, 24  # characters: of a legend, and of a label
+ACROSS = 300  # points of a grid along each axis
+SHADES = 24  # of a class: so many that the eye sees no steps, and so few that files are half as large
+MOST_NUMBERED = 25  # the most classes whose counts can be read
+WIDE, LONGEST = 72, 24  # the most characters of a legend, and of a label
 
 
 def history(net: Any, ax: Axes = None) -> Axes:
-    """Training and validation loss by epoch, the best epoch marked.
+    """The training and the validation loss by epoch, with a mark at the best epoch.
 
-    The best is the epoch of the lowest validation loss, or without validation of the lowest training loss: that of all
-    rows after each epoch, where `patience` had it computed, and else the mean of the epoch's batches. The axis is
-    logarithmic where all losses are positive and the largest is more than 10 times the smallest.
+    The best epoch has the lowest validation loss, or without validation the lowest training loss. The training loss is
+    that of all rows after each epoch if `patience` had it computed, and else the mean over the batches of the epoch.
+    The axis is logarithmic if all losses are positive and the largest is more than 10 times the smallest.
 
     Parameters
     ----------
     net : Network, or a fitted estimator
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, default None
+        None draws into a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError
-        There is no history.
+        `net` has no history.
+    TypeError
+        `ax` is not an Axes with two straight axes.
     """
     loss, validation, best = figures.curves(net)
     ax = _axes(ax)
@@ -53,9 +60,9 @@ def history(net: Any, ax: Axes = None) -> Axes:
     if validation is not None:
         ax.plot(epochs, validation, color=VERMILION, linewidth=2, marker=marker, label="validation loss")
         watched = validation
-    seen = np.concatenate([loss, watched])
-    seen = seen[np.isfinite(seen)]
-    if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():
+    drawn = np.concatenate([loss, watched])
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn) and drawn.min() > 0 and drawn.max() > 10 * drawn.min():
         ax.set_yscale("log")
     ax.plot([best], [watched[best - 1]], color=_ink(), marker="o", linestyle="", zorder=3)
     _mark(ax, best, f"best epoch: {best}\nloss {watched[best - 1]:.4g}", right=best > len(loss) / 2)
@@ -67,35 +74,43 @@ def history(net: Any, ax: Axes = None) -> Axes:
 
 
 def boundary(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
-    """What a model of two inputs says of the plane, and the data.
+    """The predictions of a model of two inputs in the plane, with the data as points.
 
-    A classifier's regions have the colour of their class, the paler the less probable it is, and a line where two
-    classes are equal. A regression's predictions are a filled contour, and points have the colour of their target.
+    The regions of a classifier have the colour of their class, which is the paler the less probable the class is. A
+    line shows where two classes are equally probable. The predictions of a regression are a filled contour, and the
+    points have the colour of their target.
 
     Parameters
     ----------
     net : Network, or a fitted estimator with predict, and predict_proba if it is a classifier
     X : array (n, 2)
     y : array (n,)
-    ax : matplotlib Axes, optional
+        Labels, or real targets.
+    ax : matplotlib Axes, default None
+        None draws into a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError, TypeError
-        `X` does not have two columns, `y` not a row for each, one is not finite, or the model has several outputs.
+        `X` does not have two columns; `y` does not have an entry for each row; a value is not finite; or the model has
+        several outputs.
     """
     points = figures.plane(X)
     first, second = figures.grid(points, ACROSS)
     names = list(getattr(X, "columns", ("X[:, 0]", "X[:, 1]")))
     if _regresses(net):
         values = figures.real_targets(y)
-        found = figures.on_grid(net.predict, first, second)
-        if values.ndim != 1 or found.ndim != 2:
-            got = f"{values.shape[1:] or found.shape[2:]} of them"
+        predictions = figures.on_grid(net.predict, first, second)
+        if values.ndim != 1 or predictions.ndim != 2:
+            got = f"{values.shape[1:] or predictions.shape[2:]} of them"
             checks.reject("y", "hold one real target a row", got, "Draw one output at a time.")
         figures.require_rows(values, points)
         ax = _axes(ax)
-        _contour(ax, first, second, found, points, values)
+        _contour(ax, first, second, predictions, points, values)
     else:
         classes = figures.classes_of(net)
         truth = figures.places(y, classes)
@@ -109,32 +124,38 @@ def boundary(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
             style = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "label": str(label)}
             drawn.append(ax.scatter(own[:, 0], own[:, 1], s=_size(points), edgecolors="black", linewidths=0.5, **style))
         _legend(ax, drawn)
-    ax.set_xlabel(_short(names[0]), parse_math=False)
-    ax.set_ylabel(_short(names[1]), parse_math=False)
+    ax.set_xlabel(_short_label(names[0]), parse_math=False)
+    ax.set_ylabel(_short_label(names[1]), parse_math=False)
     ax.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
     return within(ax)
 
 
 def weights(net: Any, shape: Sequence[int] | None = None, count: int = 25, ax: Axes = None) -> Axes:
-    """The first layer's weights as images: what each hidden unit looks for.
+    """The weights of the first layer as images, one for each hidden unit.
 
-    Those `count` units whose weights have the largest norm, the largest first, all in one scale of colours with white
-    at 0.
+    The images show the units whose weights have the largest norm, the largest first. They share one scale of colours,
+    in which 0 is white.
 
     Parameters
     ----------
     net : Network, or a fitted estimator
-    shape : (height, width), optional
-        Of the inputs as an image, row by row; by default a square.
-    count : int >= 1
-    ax : matplotlib Axes, optional
+    shape : (height, width), default None
+        The shape of the inputs as an image, whose pixels are taken row by row. None is a square.
+    count : int >= 1, default 25
+        The most units to show.
+    ax : matplotlib Axes, default None
+        None draws into a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError, TypeError
-        `shape` does not hold as many pixels as there are inputs, or there is no square of so many.
+        `shape` does not have as many pixels as there are inputs, or no square has so many.
     """
-    W = figures.first_weights(net)
+    W = figures.first_layer_weights(net)
     count = checks.integer("count", count, low=1, remedy="Use 25, for example.")
     picture, drawn = figures.mosaic(W, figures.image_shape(shape, W.shape[0]), count)
     ax = _axes(ax)
@@ -149,21 +170,29 @@ def weights(net: Any, shape: Sequence[int] | None = None, count: int = 25, ax: A
 
 
 def confusion(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
-    """How often each class is taken for each: counts, shaded by their share of the true class; 0 is left blank.
+    """The confusion matrix: how often each true class is predicted as each class.
+
+    The counts are shaded by their share of the true class. A count of 0 is left blank.
 
     Parameters
     ----------
-    net : Network, or a fitted estimator, which has classes
+    net : Network, or a fitted estimator
+        A classifier with one label for each row.
     X : array (n, d0)
-    y : labels (n,)
-    ax : matplotlib Axes, optional
+    y : array (n,) of labels
+    ax : matplotlib Axes, default None
+        None draws into a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError, TypeError
-        The model is no classifier with one label a row, or `X` and `y` do not fit it.
+        The model is not such a classifier, or `X` and `y` do not fit it.
     """
-    counts, classes = figures.confusion(net, X, y)
+    counts, classes = figures.confusion_counts(net, X, y)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax, K = _axes(ax, height=4.8), len(classes)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -183,21 +212,28 @@ def confusion(net: Any, X: Any, y: Any, ax: Axes = None) -> Axes:
 
 
 def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> Axes:
-    """Activations and gradients of every layer, by their absolute values: what is dead, vanishes or explodes.
+    """The sizes of activations and gradients in each layer, which show dead units and vanishing or exploding gradients.
 
-    A thin line holds the middle 90 % of what is not zero, a thick one the middle half, a dot the median; medians are
-    joined from layer to layer. Gradients are those of the loss by the weights, without penalties and dropout. The bar
-    beside a hidden layer is black for its dead units, which are zero in every row, and grey for all other zeros; a
-    layer without zeros has no bar.
+    Of the absolute values that are not zero, a thin line spans the middle 90 %, a thick one the middle half, and a
+    marker is the median. A dotted line joins the medians of the layers. Gradients are those of the loss by the weights,
+    without penalties and dropout. A hidden layer with zeros has a bar beside it: black for its dead units, which are
+    zero in every row, and grey for all other zeros.
 
     Parameters
     ----------
     net : Network
-    X, y : as in `fit`
-    ax : matplotlib Axes, optional
-        The bars stand to its right, for which layout="constrained" of the figure makes room.
-    rows : int >= 1
-        At most so many, evenly spaced.
+    X : array (n, d0)
+    y : array (n,) or (n, K)
+        As in `fit`.
+    ax : matplotlib Axes, default None
+        None draws into a new figure. The bars stand to the right of `ax`; layout="constrained" of its figure makes room
+        for them.
+    rows : int >= 1, default 1000
+        The most rows to compute with, evenly spaced.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
@@ -207,27 +243,27 @@ def layers(net: Network, X: Any, y: Any, ax: Axes = None, rows: int = 1000) -> A
     if not isinstance(net, Network):
         checks.reject("net", "be a dlx.Network", type(net).__name__, "Train one with dlx.fit.", TypeError)
     rows = checks.integer("rows", rows, low=1, remedy="Use 1000, for example.")
-    found = figures.layers(net, X, y, rows)
-    ax = _axes(ax, height=max(3.0, 1.3 + 0.45 * len(found)))
-    numbers = np.arange(1, len(found) + 1)
+    shown = figures.layer_figures(net, X, y, rows)
+    ax = _axes(ax, height=max(3.0, 1.3 + 0.45 * len(shown)))
+    numbers = np.arange(1, len(shown) + 1)
     for colour, marker, name, shift, all_quantiles in (
-        (BLUE, "o", "activations", -0.15, [each.activations for each in found]),
-        (VERMILION, "D", "gradients of weights", 0.15, [each.gradients for each in found]),
+        (BLUE, "o", "activations", -0.15, [layer.activations for layer in shown]),
+        (VERMILION, "D", "gradients of weights", 0.15, [layer.gradients for layer in shown]),
     ):
         heights = numbers + shift
         for height, (q05, q25, _, q75, q95) in zip(heights, all_quantiles, strict=True):
             ax.plot([q05, q95], [height, height], color=colour, linewidth=1, solid_capstyle="butt")
             ax.plot([q25, q75], [height, height], color=colour, linewidth=5, alpha=0.5, solid_capstyle="butt")
-        medians = [each[2] for each in all_quantiles]
+        medians = [quantiles[2] for quantiles in all_quantiles]
         ax.plot(medians, heights, color=colour, marker=marker, markersize=5, linewidth=0.8, linestyle=":", label=name)
-    for number, each in zip(numbers[:-1], found[:-1], strict=True):
-        if each.zeros > 0:
-            _zeros(ax, number, each)
-    names = [f"{l}  {_short(each.name)}" for l, each in enumerate(found, start=1)]
+    for number, layer in zip(numbers[:-1], shown[:-1], strict=True):
+        if layer.zeros > 0:
+            _zeros(ax, number, layer)
+    names = [f"{l}  {_short_label(layer.name)}" for l, layer in enumerate(shown, start=1)]
     ax.set_yticks(numbers, names, parse_math=False)
-    ax.set_ylim(len(found) + 0.5, 0.5)
+    ax.set_ylim(len(shown) + 0.5, 0.5)
     ax.set_xscale("log")
-    if all(np.isnan([each.activations, each.gradients]).all() for each in found):
+    if all(np.isnan([layer.activations, layer.gradients]).all() for layer in shown):
         ax.set_xlim(0.1, 1)  # there is nothing to scale by
     ax.set(xlabel="absolute value, of what is not zero", ylabel="layer")
     _legend(ax)
@@ -243,26 +279,55 @@ def learning_rates(
     highest: float = 10.0,
     **fit_arguments: Any,
 ) -> Axes:
-    """The learning-rate finder: `dlx.find_learning_rate`, drawn by `rate_search`.
+    """The learning-rate range test: `dlx.find_learning_rate`, drawn by `rate_search`.
 
     Parameters
     ----------
-    X, y, layer_dims, lowest, highest, **fit_arguments
-        As in `dlx.find_learning_rate`, which raises the same.
-    ax : matplotlib Axes, optional
+    X : array (n, d0)
+    y : array (n,) or (n, K)
+    layer_dims : sequence of int
+        X, y and layer_dims are as in `dlx.fit`.
+    ax : matplotlib Axes, default None
+        None draws into a new figure.
+    lowest : float > 0, default 1e-6
+        The first rate.
+    highest : float > lowest, default 10
+        The last rate.
+    **fit_arguments
+        As in `dlx.find_learning_rate`.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `dlx.find_learning_rate`.
     """
-    _matplotlib()
-    found = find_learning_rate(X, y, layer_dims, lowest=lowest, highest=highest, **fit_arguments)
-    return rate_search(found, ax)
+    _matplotlib()  # an absent matplotlib is an error before the search
+    search = find_learning_rate(X, y, layer_dims, lowest=lowest, highest=highest, **fit_arguments)
+    return rate_search(search, ax)
 
 
 def rate_search(found: RateSearch, ax: Axes = None) -> Axes:
-    """What `dlx.find_learning_rate` found: loss by learning rate, where it falls most steeply and where it diverges.
+    """The loss by learning rate, with marks where it falls most steeply and where it diverges.
 
     Parameters
     ----------
     found : RateSearch
-    ax : matplotlib Axes, optional
+        The result of `dlx.find_learning_rate`.
+    ax : matplotlib Axes, default None
+        None draws into a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    TypeError
+        `found` is not a RateSearch.
     """
     if not isinstance(found, RateSearch):
         remedy = "It is what dlx.find_learning_rate returns."
@@ -285,7 +350,7 @@ def rate_search(found: RateSearch, ax: Axes = None) -> Axes:
 
 
 def _matplotlib() -> Any:
-    """matplotlib.pyplot, imported when it is first needed."""
+    """The module matplotlib.pyplot, imported when it is first needed."""
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as reason:
@@ -296,7 +361,7 @@ def _matplotlib() -> Any:
 
 
 def _axes(ax: Axes, height: float = 4.0) -> Axes:
-    """`ax`, or that of a new figure of 600 pixels' width, without the lines above and to the right."""
+    """`ax`, or the Axes of a new figure 600 pixels wide, without the lines above and to the right."""
     plt = _matplotlib()
     if ax is None:
         _, ax = plt.subplots(figsize=(6.0, height), dpi=100, layout="constrained")
@@ -311,40 +376,40 @@ def _axes(ax: Axes, height: float = 4.0) -> Axes:
 
 
 def _ink() -> Any:
-    """The colour of text, which the user may have set to white on black."""
+    """The colour of text, which a user may have set to white on black."""
     return _matplotlib().rcParams["text.color"]
 
 
 def _legend(ax: Axes, drawn: Sequence[Any] | None = None) -> None:
-    """The labels of what is `drawn`, by default of all that has one, above the picture."""
+    """Put a legend above the plot, of the artists in `drawn`, or of all that have a label."""
     style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderaxespad": 0.2, "fontsize": "small"}
     if drawn is None:
         ax.legend(ncols=4, **style)
         return
-    names = [_short(each.get_label()) for each in drawn]
+    names = [_short_label(artist.get_label()) for artist in drawn]
     columns = max(1, min(4, WIDE // (4 + max(map(len, names)))))
-    legend = ax.legend(drawn, ["."] * len(drawn), ncols=columns, **style)  # it would leave out what begins with _
+    legend = ax.legend(drawn, ["."] * len(drawn), ncols=columns, **style)  # it would leave out names that begin with _
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)  # a user's $ is no mathematics
+        text.set_parse_math(False)  # a $ in a user's label does not begin a formula
         text.set_text(name)
 
 
-def _short(name: Any) -> str:
-    """A label that leaves room for the picture."""
+def _short_label(name: Any) -> str:
+    """The name, shortened so that it leaves room for the plot."""
     return progress_bar.shortened(str(name), LONGEST)
 
 
-def _mark(ax: Axes, x: float, said: str, right: bool = False, colour: str = GREY) -> None:
-    """A vertical line at x, with words at its top, which lie to its left if it stands to the `right`."""
+def _mark(ax: Axes, x: float, text: str, right: bool = False, colour: str = GREY) -> None:
+    """Draw a vertical line at `x` with a text at its top: on its left if the line stands on the `right`."""
     ax.axvline(x, color=colour, linewidth=1, linestyle=":")
     offset, side = ((-4, -2), "right") if right else ((4, -2), "left")
     style: dict[str, Any] = {"ha": side, "va": "top", "fontsize": "small"}
     style["bbox"] = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.9, "pad": 1.0}
-    ax.annotate(said, (x, 1), xycoords=ax.get_xaxis_transform(), xytext=offset, textcoords="offset points", **style)
+    ax.annotate(text, (x, 1), xycoords=ax.get_xaxis_transform(), xytext=offset, textcoords="offset points", **style)
 
 
 def _zeros(ax: Axes, number: int, layer: figures.LayerFigures) -> None:
-    """Beside the layer of that number a bar as long as all its activations: dead units, other zeros, the rest."""
+    """Draw a bar beside the layer with this number: the shares of dead units, of other zeros and of the rest."""
     from matplotlib.patches import Rectangle
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
@@ -354,7 +419,7 @@ def _zeros(ax: Axes, number: int, layer: figures.LayerFigures) -> None:
     for start, end, colour in ((0, dead, ink), (dead, layer.zeros, "0.6"), (layer.zeros, 1, "0.9")):
         corner, size = (left + width * start, number - 0.4), (width * max(end - start, 0), 0.18)
         bar = ax.add_patch(Rectangle(corner, *size, transform=beside, facecolor=colour))
-        bar.set_clip_box(None)  # it lies outside, and the layout makes room for it
+        bar.set_clip_box(None)  # the bar lies outside of the Axes, and the layout makes room for it
     share = f"{layer.zeros:.0%}" if not 0.995 < layer.zeros < 1 else "over 99%"
     style = {"transform": beside, "va": "top", "fontsize": "small"}
     ax.text(left, number - 0.16, f"{share} zeros", color=GREY, **style)
@@ -363,28 +428,30 @@ def _zeros(ax: Axes, number: int, layer: figures.LayerFigures) -> None:
 
 
 def _regresses(net: Any) -> bool:
+    """Whether the model predicts real targets."""
     if isinstance(net, Network):
-        return net.loss.targets in ("real", "counts")
+        return net.loss.link.answers == "number"
     return hasattr(net, "predict") and not hasattr(net, "predict_proba")
 
 
 def _size(points: Any) -> float:
-    """Of markers: many points are drawn smaller."""
+    """The size of markers: the more points, the smaller."""
     return float(np.clip(8000 / len(points), 4, 25))
 
 
 def _colours(count: int) -> list[Any]:
+    """The colours of so many classes."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     return list(_matplotlib().get_cmap("viridis")(np.linspace(0, 1, count)))
 
 
 def _regions(ax: Axes, first: Any, second: Any, P: Any) -> None:
-    """Each point of the grid in its class's colour: nearly white where the class is no surer than chance."""
+    """Draw each point of the grid in the colour of its class, nearly white if the class is no surer than chance."""
     from matplotlib.colors import to_rgb
 
     K = P.shape[-1]
-    colours = np.asarray([to_rgb(each) for each in _colours(K)])
+    colours = np.asarray([to_rgb(colour) for colour in _colours(K)])
     sure = (P.max(axis=-1, keepdims=True) - 1 / K) / max(1 - 1 / K, 1 / K)
     strength = 0.1 + 0.5 * np.round(sure * SHADES) / SHADES
     picture = 1 - strength * (1 - colours[P.argmax(axis=-1)])
@@ -396,15 +463,15 @@ def _regions(ax: Axes, first: Any, second: Any, P: Any) -> None:
             ax.contour(first, second, ahead, levels=[0.0], colors="black", linewidths=0.8)
 
 
-def _contour(ax: Axes, first: Any, second: Any, found: Any, points: Any, values: Any) -> None:
-    """Predictions and targets in one scale of colours."""
+def _contour(ax: Axes, first: Any, second: Any, predictions: Any, points: Any, values: Any) -> None:
+    """Draw predictions as a filled contour, and targets as points, in one scale of colours."""
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
-    low, high = (float(f([f(found), f(values)])) for f in (np.min, np.max))
+    low, high = (float(f([f(predictions), f(values)])) for f in (np.min, np.max))
     levels = MaxNLocator(12).tick_values(low, high if high > low else low + 1)
     scale = Normalize(levels[0], levels[-1])
-    filled = ax.contourf(first, second, found, levels=levels, cmap="viridis", norm=scale)
+    filled = ax.contourf(first, second, predictions, levels=levels, cmap="viridis", norm=scale)
     ax.figure.colorbar(filled, ax=ax, label="prediction; points: target")
     style = {"s": _size(points), "edgecolors": "white", "linewidths": 0.5}
     ax.scatter(points[:, 0], points[:, 1], c=values, cmap="viridis", norm=scale, **style)

@@ -1,4 +1,4 @@
-"""Room for the labels of a picture."""
+"""Room for the labels of a plot."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def within(ax: Any) -> Any:
-    """`ax`, in a figure that has room for its labels: one without a layout of its own is tightened if it has not."""
-    figure = ax.figure.figure  # a subfigure's too
+    """`ax`, after its figure was tightened if it lacks room for the labels and has no layout engine of its own."""
+    figure = ax.figure.figure  # for a subfigure too this is the whole figure
     inside, needed = figure.bbox, ax.get_tightbbox()
     fits = inside.x0 <= needed.x0 and inside.y0 <= needed.y0 and needed.x1 <= inside.x1 and needed.y1 <= inside.y1
     if figure.get_layout_engine() is None and not fits:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it says that it cannot, and then does nothing
+            warnings.simplefilter("ignore", UserWarning)  # where it cannot make room, it warns and does nothing
             figure.tight_layout()
     return ax

@@ -1,5 +1,5 @@
-"""What a network says of itself: `Network.report` and `Network.summary`.
+"""Texts about a network: `Network.report` and `Network.summary`.
 
-Files: evidence (the figures), rules (what they mean), summary (the table of layers).
-They may import `dlx.scoring`, `dlx.data` and the equations.
+Files: evidence (the figures of a network, its history and its data), rules (what the figures mean), summary (the table
+of layers). They may import `dlx.scoring`, `dlx.data` and the equations.
 """

@@ -1,4 +1,4 @@
-"""What a diagnosis looks at: facts of the fit, and figures of the network, its history and its data, on the host."""
+"""The figures that a diagnosis judges: those of the network, its history and its data, and facts of the fit."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ import numpy as np
 
 from dlx import activations, checks, losses, network, scoring
 from dlx.backend import HOST, Array, Backend, Namespace, get_backend, library_of
-from dlx.data import features, targets
-from dlx.data.features import HostArray
+from dlx.data import features, samples, targets
 from dlx.data.placement import common_backend
+from dlx.host import HostArray
 from dlx.network import Layer, Params
+from dlx.training.plan import Plan
 
-AT_START = 128  # rows for the loss at the start: a batch
+AT_START = 128  # rows for the loss at the start, as many as the default batch has
+OFF_BOUND = 1e-6  # how far a mean is kept from a bound of the predictions, which no finite score reaches
 
 
 class Facts(NamedTuple):
-    """What only the fit knows: its loss at the start, and whether it had weights of rows, `patience` and dropout.
+    """What only the fit knows of a training.
 
-    `start` (or nan) is the mean of some hundred rows, and `error` its standard error.
-    `unseen` are the labels that have rows to train on, but none among the validation rows that were drawn.
+    start : float
+        The loss before the first update, on some hundred rows; nan for functions that are not computed on the host.
+    error : float
+        The standard error of `start`.
+    weighted : bool
+        Whether the fit had weights, other than those that mask missing targets.
+    restored : bool
+        Whether `patience` restored the best weights.
+    unseen : tuple
+        The labels of training rows that no row of a validation share drawn by the fit has.
+    dropout : bool
+        Whether a hidden layer had dropout.
     """
 
     start: float
@@ -34,7 +46,7 @@ class Facts(NamedTuple):
 
 
 class Trained(Protocol):
-    """What is looked at of a network; see `dlx.Network`."""
+    """The part of a `dlx.Network` that a diagnosis reads."""
 
     backend: Backend
     dtype: str
@@ -50,19 +62,35 @@ class Trained(Protocol):
 
     @property
     def formulas(self) -> network.Formulas:
-        """Without dropout and penalties."""
+        """The formulas of the network, without dropout and penalties."""
 
     def to(self, backend: Any) -> Trained:
         """A copy on another backend."""
 
 
 class Evidence(NamedTuple):
-    """All that the rules look at, on the host.
+    """All figures that the rules judge, on the host.
 
-    `rows` says how many were looked at; `columns` (3, d0) holds lowest, highest and root mean square of each input,
-    `slopes` the largest |f'| of each hidden unit, `signals` (L,) the norms of ∂J/∂Z_l; `guesses` are the losses of all
-    scores zero and of predicting the mean, `now` those of the training and validation data, `unseen` the labels that
-    have no row among the latter.
+    rows : str
+        The number of rows that the figures are computed from, in words.
+    sampled : int
+        The same number.
+    columns : array (3, d0)
+        The lowest value, the highest value and the root mean square of each input.
+    hidden : tuple of str
+        The name of each hidden activation.
+    slopes : list of arrays (d_l,)
+        The largest |f'| of each hidden unit.
+    signals : array (L,)
+        The norm of ∂J/∂Z_l of each layer.
+    guesses : pair of float
+        The loss of scores that are all zero, and the loss of predicting the mean.
+    history : dict of lists
+    facts : Facts or None
+    now : pair of float, or None without validation data
+        The loss of the training rows and of the validation rows.
+    unseen : tuple
+        The labels that no validation row has.
     """
 
     rows: str
@@ -79,7 +107,10 @@ class Evidence(NamedTuple):
 
 
 def outputs(net: Trained, X: Array, stays: bool) -> list[Array]:
-    """A_1, ..., A_{L-1} and the scores Z_L, each (n, d_l), of checked X; on the backend, if they `stay` there."""
+    """A_1, ..., A_{L-1} and the scores Z_L for checked rows `X`, each (n, d_l).
+
+    They are on the backend if they `stay` there, and otherwise on the host.
+    """
     backend, formulas, working = net.backend, net.formulas, net.backend.dtype(net.dtype)
 
     def function(params: Params, rows: Array) -> tuple[Array, ...]:
@@ -87,69 +118,71 @@ def outputs(net: Trained, X: Array, stays: bool) -> list[Array]:
         return *trace.fs, trace.Zs[-1]
 
     call = backend.rowwise(function, None if formulas.kind is None else ("outputs", formulas.kind))
-    blocks = scoring.Asked(backend, formulas, net.params).blocks(X)
-    found = ((first, list(call(net.params, rows, not stays))) for first, _, rows in blocks)
-    return scoring.gathered(found, X.shape[0], backend)
+    blocks = scoring.Predictor(backend, formulas, net.params).blocks(X)
+    results = ((first, list(call(net.params, rows, not stays))) for first, _, rows in blocks)
+    return scoring.gathered(results, X.shape[0], backend)
 
 
 def facts(
-    net: network.Formulas | None,
+    plan: Plan,
     initial: Sequence[tuple[Any, Any]],
     X: Array,
-    target: targets.Targets,
-    weights: HostArray | None,
-    parts: tuple[HostArray | None, HostArray | None],
+    given: samples.Samples,
+    split: samples.Split,
     restored: bool,
-    backend: Backend,
-    dtype: str,
 ) -> Facts:
-    """Of a fit that begins, computed on the host: there it costs a millisecond, and no library compiles anything.
+    """The facts of a fit that begins with the parameters `initial`.
 
-    `net` are its formulas on NumPy, None where they are a user's own; `parts` the rows to train on and to hold out.
+    `X` are the rows of the samples `given`, where they lie. `split` holds the numbers of the rows to train on and to
+    validate on. The loss is computed on the host, which takes a millisecond and compiles nothing.
     """
-    trained, held = parts
-    unseen = () if trained is None or held is None else _unseen(target, trained, target, held)
-    mask = target.present  # is known from y
+    (target, weights), (train_rows, validation_rows) = given[1:3], split
+    backend, dtype = plan.backend, plan.dtype
+    unseen: tuple[Any, ...] = ()
+    if train_rows is not None and validation_rows is not None:
+        unseen = _unseen(target, train_rows, target, validation_rows)
+    mask = target.present  # `report` knows it from y, so that it is no weight of the fit's own
     weighted = weights is not None and not (mask is not None and np.array_equal(weights, mask))
+    net, dropout = plan.formulas_on_host(), any(plan.dropout)
     if net is None:
-        return Facts(math.nan, math.nan, weighted, restored, unseen)
+        return Facts(math.nan, math.nan, weighted, restored, unseen, dropout)
     widest = max(max(W.shape) for W, _ in initial)
     most = min(AT_START, max(2, get_backend(HOST).most_elements // widest))
-    some = np.arange(0, X.shape[0], -(-X.shape[0] // most))
-    A = features.taken(X, some, backend)
+    numbers = np.arange(0, X.shape[0], -(-X.shape[0] // most))
+    A = features.taken(X, numbers, backend)
     A = (A if features.compressed(A) else targets.on_host(A, backend)).astype(dtype)
     classes = np.arange(initial[-1][0].shape[1])[None, :] if target.one_hot else None
-    Y = features.truth(np, target.Y[some].astype(dtype), classes, dtype)
-    params = tuple(Layer(*(targets.on_host(each, backend).astype(dtype) for each in pair)) for pair in initial)
+    Y = features.truth(np, target.Y[numbers].astype(dtype), classes, dtype)
+    params = tuple(Layer(*(targets.on_host(array, backend).astype(dtype) for array in pair)) for pair in initial)
     with get_backend(HOST).scope():
-        keys = range(1, len(params))  # with dropout, as the epochs' losses are
+        keys = range(1, len(params))  # dropout is on, as it is in the losses of the epochs
         Z = network.forward(net, params, A, keys).Zs[-1]
-        w = None if weights is None else weights[some]
+        w = None if weights is None else weights[numbers]
         values = network.values_at(net, Z, Y, network.weighs_targets(w))
         start = float(network.mean_loss(np, values, w) + network.penalty(net, params))
         error = float(np.std(values if w is None else (w * values).sum(axis=1))) / math.sqrt(len(values))
-        return Facts(start, error, weighted, restored, unseen)
+        return Facts(start, error, weighted, restored, unseen, dropout)
 
 
-def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
-    """The figures for these training data, and for the validation data, if there are any."""
-    rows, target = _rows(net, X, y)
-    n = rows.X.shape[0]
-    looked = _most(net, rows.X)
-    numbers = np.sort(np.random.default_rng(0).choice(n, looked, replace=False)) if n > looked else np.arange(n)
+def collect(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
+    """The evidence from the training data `X` and `y`, and from the validation data unless they are None."""
+    given = _samples(net, X, y)
+    rows, n = given.where_they_lie(net.backend), given.X.shape[0]
+    most = _most_rows(net, rows.X)
+    numbers = np.sort(np.random.default_rng(0).choice(n, most, replace=False)) if n > most else np.arange(n)
     now, unseen = None, () if net.facts is None else net.facts.unseen
     if validation is not None:
-        held, held_target = _rows(net, *_pair(validation), name="_val")
-        now = _loss(net, rows, numbers), _loss(net, held, None)
-        unseen = _unseen(target, np.arange(n), held_target, np.arange(held.X.shape[0]))
-    looking, batch = _looked_at(net, rows, numbers)
+        validating = _samples(net, *_pair(validation), suffix="_val")
+        now = _loss(net, rows, numbers), _loss(net, validating.where_they_lie(net.backend), None)
+        unseen = _unseen(given.target, np.arange(n), validating.target, np.arange(validating.X.shape[0]))
+    computing, batch = _computing(net, rows, numbers)
     return Evidence(
-        f"all {n:,} rows" if n <= looked else f"{looked:,} of the {n:,} rows",
+        f"all {n:,} rows" if n <= most else f"{most:,} of the {n:,} rows",
         len(numbers),
-        _columns(looking, batch.X),
-        tuple(each.name for each in net.activation),
-        *_signals(looking, batch),
-        _guesses(looking, batch),
+        _column_figures(computing, batch.X),
+        tuple(activation.name for activation in net.activation),
+        *_signals(computing, batch),
+        _guesses(computing, batch),
         net.history,
         net.facts,
         now,
@@ -157,61 +190,42 @@ def gather(net: Trained, X: Any, y: Any, validation: Any) -> Evidence:
     )
 
 
-def _looked_at(net: Trained, rows: features.Rows, numbers: HostArray) -> tuple[Trained, features.Batch]:
-    """Those rows, and who looks at them: on the host where the library would compile for each number of rows."""
+def _computing(net: Trained, rows: features.Rows, numbers: HostArray) -> tuple[Trained, features.Batch]:
+    """The network and the rows with these numbers, on the host if the library would compile for each number of rows."""
     if net.backend.padded(1) is None or net.formulas.kind is None:
-        return net, _batch(net, rows, numbers)
+        return net, features.batch(rows, numbers, net.backend, net.dtype)
     X = features.taken(rows.X, numbers, net.backend)
     X = X if features.compressed(X) or library_of(X) == HOST else net.backend.to_host(X)
-    Y, w = (None if each is None else each[numbers] for each in (rows.Y, rows.weights))
+    Y, w = (None if array is None else array[numbers] for array in (rows.Y, rows.weights))
     classes = None if rows.classes is None else np.arange(rows.classes.shape[1])[None, :]
     host = net.to(HOST)
     with host.backend.scope():
-        return host, _batch(host, features.Rows(X, Y, w, classes), np.arange(len(numbers)))
+        rows = features.Rows(X, Y, w, classes)
+        return host, features.batch(rows, np.arange(len(numbers)), host.backend, host.dtype)
 
 
 def _pair(validation: Any) -> tuple[Any, Any]:
+    """Check that `validation` is a pair (X_val, y_val)."""
     if not isinstance(validation, Sequence) or isinstance(validation, str) or len(validation) != 2:
         remedy = "A share that `fit` drew is known from the fit: leave it out."
         checks.reject("validation", "be the pair (X_val, y_val)", checks.shown(validation), remedy, TypeError)
     return validation[0], validation[1]
 
 
-def _rows(net: Trained, X: Any, y: Any, name: str = "") -> tuple[features.Rows, targets.Targets]:
-    """The samples where they lie, checked."""
-    common_backend(net.backend, {f"X{name}": X, f"y{name}": y}, of_network=True)
-    features.require_names(X, net.feature_names, f"X{name}")
-    placed = features.unplaced(X, net.backend, net.dtype, net.layer_dims[0], f"X{name}")
-    host = targets.on_host(y, net.backend, f"y{name}")
-    n, outputs, known = placed.shape[0], net.layer_dims[-1], targets.known_classes(net)
-    target = targets.check(host, net.loss, outputs, n, known, f"y{name}", net.missing)
-    targets.require_fit(target, net.dtype, f"y{name}")
-    mask = targets.weights(None, None, target, net.backend)
-    return features.Rows(placed, target.Y, mask, targets.class_numbers(target, net.backend)), target
+def _samples(net: Trained, X: Any, y: Any, suffix: str = "") -> samples.Samples:
+    """The checked samples, where they lie."""
+    common_backend(net.backend, {f"X{suffix}": X, f"y{suffix}": y}, of_network=True)
+    return samples.for_network(net, X, y, suffix=suffix)
 
 
-def _most(net: Trained, X: Array) -> int:
-    """How many rows are looked at: fewer where they are very wide."""
-    stays = features.compressed(X) and net.backend.multiplies_sparse
-    return scoring.rows_sampled(max(net.layer_dims[1:] if stays else net.layer_dims))
+def _most_rows(net: Trained, X: Array) -> int:
+    """The largest number of rows to compute figures from; it is lower for very wide rows."""
+    stays_sparse = features.compressed(X) and net.backend.multiplies_sparse
+    return scoring.rows_sampled(max(net.layer_dims[1:] if stays_sparse else net.layer_dims))
 
 
-def _batch(net: Trained, rows: features.Rows, numbers: HostArray) -> features.Batch:
-    """Those rows on the backend."""
-    X = features.block(rows.X, 0, len(numbers), numbers, net.backend, net.dtype)
-    Y, w = features.beside(rows, 0, len(numbers), numbers, net.backend, net.dtype)
-    dtype = net.backend.dtype(net.dtype)
-    return features.Batch(_placed(net, X), features.truth(net.backend.xp, Y, rows.classes, dtype), w)
-
-
-def _placed(net: Trained, rows: Array) -> Array:
-    """Rows on the backend, in the working dtype."""
-    rows = rows if features.compressed(rows) else net.backend.asarray(rows)
-    return net.backend.xp.astype(rows, net.backend.dtype(net.dtype), copy=False)
-
-
-def _columns(net: Trained, X: Array) -> HostArray:
-    """Lowest, highest, root mean square of each column."""
+def _column_figures(net: Trained, X: Array) -> HostArray:
+    """The lowest value, the highest value and the root mean square of each column, (3, d0)."""
     xp, n = net.backend.xp, X.shape[0]
     low, high, squares = np.inf, -np.inf, 0.0
     for first, last in features.spans(n, scoring.ELEMENTS_SAMPLED // X.shape[1]):
@@ -232,46 +246,45 @@ def _signals(net: Trained, batch: features.Batch) -> tuple[list[HostArray], Host
         for activation, Z, a in zip(net.activation, trace.Zs[:-1], trace.fs, strict=True)
     ]
     delta = network.mean_delta(formulas.loss.delta(trace.Zs[-1], batch.Y), batch.weights)
-    norms = [_norm(xp, each) for _, each in network.deltas(formulas, net.params, trace, delta)]
+    norms = [_norm(xp, layer_delta) for _, layer_delta in network.deltas(formulas, net.params, trace, delta)]
     return slopes, net.backend.stack_to_host(norms)[::-1].astype(np.float64)
 
 
 def _norm(xp: Namespace, x: Array) -> Array:
-    """|x|, by its largest element, so that no square of a small one underflows."""
+    """The norm |x|, scaled by the largest element so that no square of a small one underflows."""
     top = xp.max(xp.abs(x))
     scaled = x / xp.where(top > 0, top, xp.ones_like(top))
     return top * xp.sqrt(xp.sum(scaled * scaled))
 
 
 def _guesses(net: Trained, batch: features.Batch) -> tuple[float, float]:
-    """The mean loss of scores that are all zero, and of those whose prediction is the mean of Y."""
+    """The mean loss of scores that are all zero, and of scores whose prediction is the mean of Y."""
     xp, (_, Y, w) = net.backend.xp, batch
     zero = xp.zeros((Y.shape[0], net.layer_dims[-1]), dtype=Y.dtype, device=net.backend.device)
     average = xp.mean(Y, axis=0, keepdims=True)
-    if w is not None:  # there may be no target in a column of the rows that were drawn
+    if w is not None:  # a column may have no target in the rows that were drawn
         mass = xp.sum(w, axis=0, keepdims=True)
         average = xp.sum(w * Y, axis=0, keepdims=True) / xp.where(mass > 0, mass, xp.ones_like(mass))
     mean = net.backend.to_host(average).astype(np.float64)
-    within = np.clip(mean, 1e-6, 1.0 - 1e-6)  # of probabilities; of counts, above 0
-    scores = {
-        "real": mean,
-        "counts": np.log(np.maximum(mean, 1e-6)),
-        "binary": np.log(within) - np.log1p(-within),
-        "classes": np.log(within),
-    }[net.loss.targets]
+    low, high = net.loss.link.range
+    scores = net.loss.link.inverse(np, np.clip(mean, low + OFF_BOUND, high - OFF_BOUND))
     both = zero, zero + net.backend.asarray(scores, net.dtype)
-    found = [network.loss_at(net.formulas, Z, Y, w) for Z in both]
-    at_zero, at_mean = net.backend.stack_to_host(found).tolist()
-    weighted = net.facts is not None and net.facts.weighted  # by weights unknown; for classes all give log K at zero
+    at_zero, at_mean = net.backend.stack_to_host([network.loss_at(net.formulas, Z, Y, w) for Z in both]).tolist()
+    # The weights of the fit, and so its weighted mean, are not known here. At zero, labels have log K with any weights.
+    weighted = net.facts is not None and net.facts.weighted
     return at_zero, at_zero if weighted else at_mean
 
 
 def _loss(net: Trained, rows: features.Rows, numbers: HostArray | None) -> float:
+    """The loss of the rows with these numbers, or of all rows, without penalties and dropout."""
     return scoring.loss_of(net.backend, net.formulas, net.params, rows, numbers)
 
 
-def _unseen(target: targets.Targets, rows: HostArray, held: targets.Targets, held_rows: HostArray) -> tuple[Any, ...]:
-    """The labels of those training rows that no held-out row has."""
-    if target.labels is None or held.labels is None or target.classes is None:
+def _unseen(
+    target: targets.Targets, train_rows: HostArray, validation: targets.Targets, validation_rows: HostArray
+) -> tuple[Any, ...]:
+    """The labels of those training rows that none of the validation rows has."""
+    if target.labels is None or validation.labels is None or target.classes is None:
         return ()
-    return tuple(target.classes[np.setdiff1d(target.labels[rows], held.labels[held_rows])].tolist())
+    missing = np.setdiff1d(target.labels[train_rows], validation.labels[validation_rows])
+    return tuple(target.classes[missing].tolist())

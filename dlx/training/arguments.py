@@ -54,7 +54,7 @@ def settings(
         if isinstance(chosen, quasi_newton.LBFGS) and limit is not None:
             checks.reject(name, "be None with lbfgs", limit, "Its line search needs the true gradient.")
     schedule = _schedule(learning_rate)
-    own_rate = chosen.learning_rate if isinstance(chosen, optimizers.Optimizer) else None
+    own_rate = chosen.learning_rate
     if own_rate is not None and learning_rate is not DEFAULT_RATE:  # by identity: a 0.001 that the caller wrote counts
         got = f"{checks.shown(learning_rate)} beside the optimizer's own"
         checks.reject("learning_rate", "be given once", got, "Leave it out of fit or out of the optimizer.")
@@ -102,7 +102,7 @@ def verbosity(verbose: Any) -> int:
     return found
 
 
-def streaming(stream: Any, X: Array, optimizer: optimizers.Optimizer | quasi_newton.LBFGS) -> bool:
+def streaming(stream: Any, X: Array, optimizer: optimizers.AnyOptimizer) -> bool:
     """Whether X stays on the host."""
     if not isinstance(stream, bool | np.bool_):
         checks.reject("stream", "be True or False", repr(stream), "True keeps X on the host.", TypeError)
@@ -117,7 +117,7 @@ def _limit(name: str, limit: Any) -> float | None:
     return None if limit is None else checks.number(name, limit, low=0, above=True, remedy="Use 1.0, or None.")
 
 
-def dropout_rates(dropout: Any, hidden: int, optimizer: optimizers.Optimizer | quasi_newton.LBFGS) -> tuple[float, ...]:
+def dropout_rates(dropout: Any, hidden: int, optimizer: optimizers.AnyOptimizer) -> tuple[float, ...]:
     """One rate for each hidden layer."""
     by_layer = isinstance(dropout, Sequence) and not isinstance(dropout, str)
     if by_layer and len(dropout) != hidden:
@@ -229,7 +229,7 @@ def _loss_of(y: features.HostArray, outputs: int) -> str:
     if y.ndim == 1 and y.dtype.kind not in "biuf":
         numbers = labels.real(y) if y.dtype.kind == "O" else None
         if numbers is None or (numbers[~np.isnan(numbers)] % 1 == 0).all():  # no plain dtype held them: see `settled`
-            labels.refuse(y, "y")
+            labels.reject_labels(y, "y")
     real = "or loss='squared_error' for real targets."
     if targets.are_one_hot(y):
         remedy = f"Pass loss='cross_entropy' for classes, {real}"

@@ -13,18 +13,18 @@ ALIGNED = 32  # elements between the starts of views: 128 bytes of float32, what
 
 def ravel(xp: Namespace, params: Params) -> Array:
     """All parameters as one vector."""
-    return xp.concat([xp.reshape(each, (-1,)) for layer in params for each in layer])
+    return xp.concat([xp.reshape(w, (-1,)) for layer in params for w in layer])
 
 
 def unravel(xp: Namespace, x: Array, like: Params) -> Params:
     """The vector `x` as parameters of the shapes of `like`."""
     layers, end = [], 0
     for layer in like:
-        parts = []
-        for each in layer:
-            start, end = end, end + math.prod(each.shape)
-            parts.append(xp.reshape(x[start:end], tuple(each.shape)))
-        layers.append(Layer(*parts))
+        arrays = []
+        for w in layer:
+            start, end = end, end + math.prod(w.shape)
+            arrays.append(xp.reshape(x[start:end], tuple(w.shape)))
+        layers.append(Layer(*arrays))
     return tuple(layers)
 
 
@@ -49,11 +49,11 @@ def together(backend: Backend, like: Params) -> Together:
 
 def views(xp: Namespace, vector: Array, like: Params) -> Params:
     """The layers of the shapes of `like` in a vector that is laid out as that of `together`."""
-    found = [
+    arrays = [
         xp.reshape(vector[start : start + math.prod(shape)], shape)
         for start, shape in zip(_starts(like), _shapes(like), strict=False)
     ]
-    return tuple(Layer(*pair) for pair in zip(found[: len(like)], found[len(like) :], strict=True))
+    return tuple(Layer(*pair) for pair in zip(arrays[: len(like)], arrays[len(like) :], strict=True))
 
 
 def add(to: Params, given: Params) -> None:
@@ -66,7 +66,7 @@ def add(to: Params, given: Params) -> None:
 
 def _shapes(like: Params) -> list[tuple[int, ...]]:
     """Of all weights, then of all biases."""
-    return [tuple(each.shape) for part in zip(*like, strict=True) for each in part]
+    return [tuple(w.shape) for arrays in zip(*like, strict=True) for w in arrays]
 
 
 def _starts(like: Params) -> list[int]:

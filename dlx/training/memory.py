@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from dlx import optimizers, scoring
+from dlx import scoring
 from dlx.backend import Backend
 from dlx.data.sparse import compressed
+from dlx.optimizers import AnyOptimizer
 
 
 class OutOfMemory(MemoryError):
@@ -29,21 +30,20 @@ class Needs(NamedTuple):
     blocks: float
 
 
-def needs(X: Any, dims: Sequence[int], batch_size: int, optimizer: Any, size: int, backend: Backend) -> Needs:
+def needs(X: Any, dims: Sequence[int], batch_size: int, optimizer: AnyOptimizer, size: int, backend: Backend) -> Needs:
     """What a fit of the rows X on the backend needs, `size` bytes a number.
 
-    data = n d0;  parameters = (2 + slots) Σ (d_in + 1) d_out;  batch = rows (2 d0 + 3 Σ d_out): a layer's Z, A and δ;
+    data = n d0;  parameters = (2 + vectors) Σ (d_in + 1) d_out;  batch = rows (2 d0 + 3 Σ d_out): a layer's Z, A and δ;
     blocks: the larger of rows (d0 + 2 max d_out + 4 K), of two layers and of a loss, and rows (d0 + 3 Σ d_out), of a
     diagnosis. Of a sparse X the data are its values and their columns.
     """
-    slots = optimizer.slots if isinstance(optimizer, optimizers.Optimizer) else 2 * optimizer.history
     parameters = sum((d_in + 1) * d_out for d_in, d_out in pairwise(dims))
     n, widest = X.shape[0], max(dims)
     rows, seen = min(batch_size, n), min(n, scoring.rows_sampled(widest))
     block = min(n, scoring.rows_at_once(backend, widest)) * (dims[0] + 2 * max(dims[1:]) + 4 * dims[-1])
     return Needs(
         float(X.nnz * (size + X.indices.itemsize) if compressed(X) else size * math.prod(X.shape)),
-        float(size * (2 + slots) * parameters),
+        float(size * (2 + optimizer.vectors) * parameters),
         float(size * rows * (2 * dims[0] + 3 * sum(dims[1:]))),
         float(size * max(block, seen * (dims[0] + 3 * sum(dims[1:])))),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx import checks, optimizers, schedules
+from dlx import checks, schedules
 from dlx.activations import Activation
 from dlx.losses import Loss
 from dlx.training.steps import Settings
@@ -58,9 +58,7 @@ def in_dtype(
     """
     called = called or {}
     limits = {"clip_norm": settings.clip_norm, "clip_value": settings.clip_value, **others}
-    decay = getattr(settings.optimizer, "weight_decay", 0.0)
-    own = settings.optimizer.settings if isinstance(settings.optimizer, optimizers.Optimizer) else {}
-    for part in (limits, {"weight_decay": decay}, own, loss.settings, *(each.settings for each in hidden)):
+    for part in (limits, settings.optimizer.constants, loss.settings, *(each.settings for each in hidden)):
         require_all(part, dtype, called)
     schedule = settings.schedule
 

@@ -6,15 +6,15 @@ No formula stands here, and nothing waits for the device.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dlx import network, optimizers, quasi_newton
+from dlx import network, optimizers
 from dlx.backend import Array, Backend, Loop, Namespace
 from dlx.data.features import Batch, Rows, gather, some_rows, streams
+from dlx.nesting import each_of
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 from dlx.training import flat
@@ -62,7 +62,7 @@ class Task(NamedTuple):
 class Settings(NamedTuple):
     """How it is trained."""
 
-    optimizer: optimizers.Optimizer | quasi_newton.LBFGS
+    optimizer: optimizers.AnyOptimizer
     schedule: Schedule
     batch_size: int
     epochs: int
@@ -86,46 +86,49 @@ class Carry(NamedTuple):
     state: optimizers.State
 
 
-class Start(NamedTuple):
-    """Where a training goes on beside its parameters: the optimizer's slots, layer by layer, and its updates so far.
+class Inputs(NamedTuple):
+    """What one step takes, or each row of it where it is that of many steps, which a backend's `loop` goes through.
 
-    The layout does not depend on the backend's. L-BFGS has its memory, and counts evaluations. Of the updates, those of
-    the first `epoch` epochs, and then of `position` batches with these `losses`, belong to this training, which holds
-    a loss above `limit` for divergence.
+    row_numbers
+        The numbers of the rows in the batch; None for all rows.
+    dropout_keys
+        A key for each hidden layer; None where nothing is dropped.
+    coefficients
+        The optimizer's.
+    shrink
+        The factor of all weights by which they decay; None where they do not.
+    shares, l2, l1
+        With `Padding`, by what the weights of the rows are multiplied, and the factors of the penalties.
     """
 
-    slots: optimizers.State | quasi_newton.Memory | None
-    updates: int
-    epoch: int = 0
-    position: int = 0
-    losses: Sequence[float] | HostArray = ()
-    limit: float = math.inf
+    row_numbers: Any
+    dropout_keys: Any
+    coefficients: Any
+    shrink: Any
+    shares: Any = None
+    l2: Any = None
+    l1: Any = None
 
 
 def make_step(
-    task: Task, settings: Settings, params: Params, slots: optimizers.State | None = None
-) -> tuple[Callable[[Any, Rows, Any], tuple[Any, Array]], Any, Callable[[Any], Params]]:
+    task: Task, settings: Settings, params: Params, optimizer_state: optimizers.State | None = None
+) -> tuple[Callable[[Any, Rows, Inputs], tuple[Any, Array]], Any, Callable[[Any], Params]]:
     """One update as a pure function of arrays and numbers, a straight line without any wait for the device.
 
-    Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the parameters in a carry. The
-    inputs are the rows' numbers or None, dropout keys or None, the optimizer's coefficients, a factor of all weights or
-    None, and with `Padding` the rows' shares and the factors of the penalties, or None. The step of a backend that
-    writes in place has buffers of its own, and `params` are copied. The optimizer starts with those `slots`, or with
-    zeros.
+    Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the parameters in a carry. The step
+    of a backend that writes in place has buffers of its own, and `params` are copied. The optimizer starts with that
+    state, or with zeros.
     """
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
-    assert isinstance(optimizer, optimizers.Optimizer)
+    assert not optimizer.full_batch
     update = optimizers.bind(optimizer, task.backend)
     dtype = task.backend.dtype(task.dtype)
 
-    def gradients_of(params: Params, samples: Rows, inputs: Any, into: Params | None) -> tuple[Array, Params]:
-        numbers, keys, _, _, *given = inputs
-        shares, at = None, net
-        if given:
-            shares, l2, l1 = given
-            at = net._replace(l2=l2, l1=l1)
-        X, Y, weights = _batch(xp, samples, numbers, shares, dtype)
-        return network.loss_and_gradients(at, params, X, Y, weights, keys, into)
+    def gradients_of(params: Params, samples: Rows, inputs: Inputs, into: Params | None) -> tuple[Array, Params]:
+        shares = inputs.shares
+        formulas = net if shares is None else net._replace(l2=inputs.l2, l1=inputs.l1)
+        X, Y, weights = _batch(xp, samples, inputs.row_numbers, shares, dtype)
+        return network.loss_and_gradients(formulas, params, X, Y, weights, inputs.dropout_keys, into)
 
     def clipped(gradients: Params) -> Params:
         if settings.clip_value is not None:
@@ -134,45 +137,47 @@ def make_step(
             gradients = optimizers.clip_by_norm(xp, gradients, settings.clip_norm)
         return gradients
 
-    def pure(carry: Carry, samples: Rows, inputs: Any) -> tuple[Carry, Array]:
+    def pure(carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
         loss, gradients = gradients_of(carry.params, samples, inputs, None)
-        return Carry(*optimizers.step(update, carry.params, clipped(gradients), carry.state, *inputs[2:4])), loss
+        gradients = clipped(gradients)
+        coefficients, shrink = inputs.coefficients, inputs.shrink
+        return Carry(*optimizers.step(update, carry.params, gradients, carry.state, coefficients, shrink)), loss
 
     if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
-        state = optimizers.start(task.backend, optimizer, params) if slots is None else slots
-        return pure, Carry(params, state), lambda carry: carry.params
+        if optimizer_state is None:
+            optimizer_state = optimizers.start(task.backend, optimizer, params)
+        return pure, Carry(params, optimizer_state), lambda carry: carry.params
 
     own, slopes = flat.together(task.backend, params), flat.together(task.backend, params)
     flat.add(own.layers, params)
     vectors = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
-    for k, vector in enumerate(vectors if slots is not None else []):
-        flat.add(flat.views(xp, vector, params), tuple(Layer(W[k], b[k]) for W, b in slots or ()))
+    if optimizer_state is not None:
+        for vector, slot in zip(vectors, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
+            flat.add(flat.views(xp, vector, params), slot)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
-    def in_place(slots: Sequence[Array], samples: Rows, inputs: Any) -> tuple[Sequence[Array], Array]:
+    def in_place(slots: Sequence[Array], samples: Rows, inputs: Inputs) -> tuple[Sequence[Array], Array]:
         loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
-        coefficients, shrink = inputs[2:4]
-        g = slopes.vector
+        g, shrink = slopes.vector, inputs.shrink
         if clips:
             g = clipped((Layer(g, g[:0]),))[0].W
         if shrink is not None:
             weights = own.weights
             weights *= shrink
-        return update(own.vector, g, *slots, *coefficients)[1:], loss
+        return update(own.vector, g, *slots, *inputs.coefficients)[1:], loss
 
     return in_place, vectors, lambda slots: own.layers
 
 
-def slots_of(task: Task, carry: Any, params: Params) -> optimizers.State:
-    """The optimizer's slots in a carry of `make_step`, layer by layer; the next step may consume them."""
+def optimizer_state_in(carry: Any, task: Task, params: Params) -> optimizers.State:
+    """The optimizer's state in a carry of `make_step`; the next step may consume it."""
     if isinstance(carry, Carry):
         return carry.state
-    each = [flat.views(task.net.xp, vector, params) for vector in carry]
-    return tuple((tuple(slot[l].W for slot in each), tuple(slot[l].b for slot in each)) for l in range(len(params)))
+    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in carry], len(params))
 
 
 def chained(
-    run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Any, int]], position: int = 0, most: int | None = None
+    run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Inputs, int]], position: int = 0, most: int | None = None
 ) -> Iterator[tuple[Carry, Array]]:
     """The loop over one group after the other, from the step at `position` on."""
     for samples, inputs, steps in groups:
@@ -193,7 +198,7 @@ def formulas(task: Task) -> Hashable:
 def kind(task: Task, settings: Settings) -> Hashable:
     """What a step depends on; None promises nothing."""
     optimizer, known = settings.optimizer, formulas(task)
-    assert isinstance(optimizer, optimizers.Optimizer)
+    assert not optimizer.full_batch
     if known is None or not optimizers.is_own(optimizer):
         return None
     return known, optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
@@ -212,11 +217,11 @@ def numbers(
 ) -> tuple[tuple[HostArray, ...], HostArray | None]:
     """What an epoch's updates, of which t were before, take from their learning rates: coefficients and shrinkage."""
     optimizer = settings.optimizer
-    assert isinstance(optimizer, optimizers.Optimizer)
+    assert not optimizer.full_batch
     coefficients = [optimizer.coefficients(t + 1 + k, rate) for k, rate in enumerate(rates)]
     decay = optimizer.weight_decay
     shrink = np.asarray([1.0 - rate * decay for rate in rates]) if decay else None
-    return tuple(np.asarray(each, np.float64) for each in zip(*coefficients, strict=True)), shrink
+    return tuple(np.asarray(numbers, np.float64) for numbers in zip(*coefficients, strict=True)), shrink
 
 
 class Padding(NamedTuple):
@@ -240,7 +245,7 @@ def padding(task: Task, batch_size: int) -> Padding | None:
     if streams(samples, backend):
         return Padding(samples, batch, -(-n // batch))
     X, Y, w, classes = samples
-    X, Y, w = (None if each is None else _filled(each, rows, backend) for each in (X, Y, w))
+    X, Y, w = (None if x is None else _filled(x, rows, backend) for x in (X, Y, w))
     return Padding(Rows(X, Y, w, classes), batch, -(-trained // batch))
 
 
@@ -275,45 +280,48 @@ def order(task: Task, settings: Settings, rng: Draws, padding: Padding | None = 
 
 
 def groups(
-    task: Task, settings: Settings, order: Array | None, tables: Any, batches: int, padding: Padding | None = None
-) -> Iterator[tuple[Rows, Any, int]]:
+    task: Task, settings: Settings, order: Array | None, inputs: Inputs, batches: int, padding: Padding | None = None
+) -> Iterator[tuple[Rows, Inputs, int]]:
     """An epoch as groups of batches of one size: the rows that they are taken from, inputs, and how many they are.
 
-    Rows that lie on the host are brought to the device a batch at a time, each a group.
+    The `inputs` are those of all batches, but for their row numbers. Rows that lie on the host are brought to the
+    device a batch at a time: each batch is a group.
     """
     xp, size = task.net.xp, settings.batch_size
     if padding is not None:
-        yield from _padded_groups(task, order, tables, batches, padding)
+        yield from _padded_groups(task, order, inputs, batches, padding)
     elif order is None:
-        yield task.rows, (None, *tables), batches
+        yield task.rows, inputs, batches
     elif streams(task.rows, task.backend):
         for batch in range(batches):
             samples = some_rows(task.rows, order[batch * size : (batch + 1) * size], task.backend, task.dtype)
-            yield samples, (None, *_part(tables, batch, batch + 1)), 1
+            yield samples, _part(inputs, batch, batch + 1), 1
     else:
         full = task.size // size
         if full:
-            yield task.rows, (xp.reshape(order[: full * size], (full, size)), *_part(tables, 0, full)), full
+            table = xp.reshape(order[: full * size], (full, size))
+            yield task.rows, _part(inputs, 0, full)._replace(row_numbers=table), full
         if full < batches:
-            yield task.rows, (xp.reshape(order[full * size :], (1, -1)), *_part(tables, full, batches)), 1
+            table = xp.reshape(order[full * size :], (1, -1))
+            yield task.rows, _part(inputs, full, batches)._replace(row_numbers=table), 1
 
 
 def _padded_groups(
-    task: Task, order: HostArray | None, tables: Any, batches: int, padding: Padding
-) -> Iterator[tuple[Rows, Any, int]]:
+    task: Task, order: HostArray | None, inputs: Inputs, batches: int, padding: Padding
+) -> Iterator[tuple[Rows, Inputs, int]]:
     """The same in few sizes: all batches in one group, or those that are streamed each in its own."""
-    penalties = (None if each is None else np.full(padding.batches, each) for each in (task.net.l2, task.net.l1))
-    tables = *_extended(tables, padding.batches), None, *penalties
+    l2, l1 = (None if rate is None else np.full(padding.batches, rate) for rate in (task.net.l2, task.net.l1))
+    inputs = _extended(inputs, padding.batches)._replace(l2=l2, l1=l1)
     table = None if order is None else _table(order, padding)
     if table is not None and streams(task.rows, task.backend):
         for batch in range(batches):
             samples = some_rows(task.rows, table[batch], task.backend)
-            *others, _, l2, l1 = _part(tables, batch, batch + 1)
-            yield samples, (None, *others, _shares(task.size, padding.batch, batch, batch + 1), l2, l1), 1
+            shares = _shares(task.size, padding.batch, batch, batch + 1)
+            yield samples, _part(inputs, batch, batch + 1)._replace(shares=shares), 1
     else:
-        *others, _, l2, l1 = tables
         shares = task.backend.asarray(_shares(task.size, padding.batch, 0, padding.batches), task.dtype)
-        yield padding.samples, (None if table is None else task.to_device(table), *others, shares, l2, l1), batches
+        row_numbers = None if table is None else task.to_device(table)
+        yield padding.samples, inputs._replace(row_numbers=row_numbers, shares=shares), batches
 
 
 def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
@@ -343,15 +351,17 @@ def _table(order: HostArray, padding: Padding) -> HostArray:
     return table
 
 
-def _extended(tables: Any, n: int) -> Any:
-    """Every table with n rows, the last one repeated."""
-    if isinstance(tables, tuple):
-        return tuple(_extended(each, n) for each in tables)
-    return None if tables is None else np.append(tables, [tables[-1]] * (n - len(tables))).astype(tables.dtype)
+def _extended(inputs: Inputs, n: int) -> Inputs:
+    """The inputs of n steps: those of the last one are repeated."""
+
+    def extended(table: HostArray) -> HostArray:
+        return np.append(table, [table[-1]] * (n - len(table))).astype(table.dtype)
+
+    found: Inputs = each_of(extended, inputs)
+    return found
 
 
-def _part(tables: Any, first: int, last: int) -> Any:
-    """Those rows of every table."""
-    if isinstance(tables, tuple):
-        return tuple(_part(each, first, last) for each in tables)
-    return None if tables is None else tables[first:last]
+def _part(inputs: Inputs, first: int, last: int) -> Inputs:
+    """The inputs of the steps from the `first` to before the `last`."""
+    found: Inputs = each_of(lambda table: table[first:last], inputs)
+    return found

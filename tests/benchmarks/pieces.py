@@ -74,7 +74,7 @@ def test_step(item, be, benchmark):
     params = tuple(network.Layer(W, b[None, :]) for W, b in start(item))
     step, carry, _ = steps.make_step(task, settings, params)
     order = np.random.default_rng(0).permutation(len(y)).astype(np.int32)[: item.batch]
-    benchmark(lambda: step(carry, samples, (order, None, optimizer.coefficients(1000, 1e-3), None)))
+    benchmark(lambda: step(carry, samples, steps.Inputs(order, None, optimizer.coefficients(1000, 1e-3), None)))
 
 
 def test_parameters_together(item, be, benchmark):

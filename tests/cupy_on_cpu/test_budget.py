@@ -37,7 +37,7 @@ def one_step(layers, **options):
     step, carry, _ = steps.make_step(task, settings, params)
     numbers = be.row_numbers(np.arange(300), 300)[:BATCH]
     keys = (-7,) * (layers - 1) if options.get("dropout") else None
-    return lambda: step(carry, rows, (numbers, keys, optimizer.coefficients(1, 1e-3), None))
+    return lambda: step(carry, rows, steps.Inputs(numbers, keys, optimizer.coefficients(1, 1e-3), None))
 
 
 def over_budget(done, layers):
