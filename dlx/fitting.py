@@ -19,7 +19,7 @@ from dlx.model import Network
 from dlx.network import Params
 from dlx.report import evidence
 from dlx.training import arguments, divergence, loop, progress_bar, ranges, state, steps
-from dlx.training.plan import Plan, room
+from dlx.training.plan import Plan, training_scope
 from dlx.warm_start import begun_from, known_labels, require_same_classes
 
 Asked = SimpleNamespace  # the arguments of `fit`, by their names
@@ -222,7 +222,7 @@ def prepare(asked: Asked) -> Iterator[Job]:
     features.require_names(X_val, names, "X_val")
     plan, settings, init, X, y = _plan(asked, X_val, y_val)
     backend, dtype, loss = plan.backend, plan.dtype, plan.loss
-    with attempts.unmoved(rng) as attempt, room(X, plan, settings):
+    with attempts.unmoved(rng) as attempt, training_scope(X, plan, settings):
         stays = arguments.streaming(asked.stream, X, settings.optimizer)
         place = (loss, plan.dims, backend, dtype)
         how: dict[str, Any] = {"stays": stays, "missing": plan.missing}

@@ -28,7 +28,7 @@ from dlx.estimators.pickles import each_slot
 from dlx.estimators.watch import Given, Held, Optimizing, Watch, all_or_nothing, going_on, naming_validation_rows
 from dlx.network import Layer, Params
 from dlx.training import arguments, divergence, loop, ranges, steps
-from dlx.training.plan import Plan, room
+from dlx.training.plan import Plan, training_scope
 
 HostArray = np.ndarray[Any, Any]
 
@@ -84,7 +84,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             backend=plan.backend.expecting(steps.work(n, plan.dims, settings)),
             dropout=arguments.dropout_rates(self.dropout, len(plan.hidden), settings.optimizer),
         )
-        with room(given.X.tocsr() if features.compressed(given.X) else given.X, plan, settings, n):
+        with training_scope(given.X.tocsr() if features.compressed(given.X) else given.X, plan, settings, n):
             parameters.require_real(list(pairs), plan.backend, plan.dtype, "init")
             if first:
                 of_inputs = inputs.standard(given.X, rows, plan.backend) if self.standardize else None
@@ -92,7 +92,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             split = rows, held_rows
             placed, total = self._rows(given, split, plan, dense=settings.optimizer.full_batch)
             held = self._held(given, held_out, placed, held_rows, plan)
-            plan = plan._replace(l2=ranges.penalty(self.alpha, total, plan.dtype))
+            plan = plan._replace(l2=ranges.l2_of_alpha(self.alpha, total, plan.dtype))
             task = plan.task(placed, rows)
             hooks = Hooks(self, given.raw_X, given.raw_y, settings.epochs, heard=not part)  # as in scikit-learn
             watch = Watch(self, plan, task, held, rule, hooks)
@@ -169,7 +169,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             how |= {"class_weight": self.class_weight, "labels": np.asarray(self.classes_)}
         checked = samples.of_rows(given.X, Y, plan.loss, plan.dims[-1], plan.backend, **how)
         if checked.weights is not None and given.weights is not None:  # which have 1 as their largest there
-            checked = checked._replace(weights=ranges.product(checked.weights, given.weights.max()))
+            checked = checked._replace(weights=ranges.product_of_weights(checked.weights, given.weights.max()))
         total = _sum_of_weights(checked, split[0])
         if not total > 0:
             got, remedy = f"{total:g}, class weights included", "Scale the weights up."
