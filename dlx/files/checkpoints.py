@@ -316,7 +316,7 @@ def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
     if differ:
         what = container.escaped(", ".join(f"{name} was {was[name]} and is {now[name]} now" for name in differ))
         text = f"the training in {folder} goes on, but perhaps not to the same bits: {what}"
-        warnings.warn(f"{text}. Where bits matter, go on with what it was.", stacklevel=4)
+        warnings.warn(f"{text}. Where bits matter, go on with what it was.", stacklevel=6)
 
 
 def _shown(value: Any) -> str:
