@@ -121,7 +121,7 @@ def test_a_class_of_one_row_is_trained_on(labels, rare):
 def test_every_class_has_a_row_to_train_on(counts):
     groups = np.repeat(np.arange(len(counts)), counts)
     for seed in range(30):
-        rows, held = inputs.split(60, 0.5, groups, np.random.RandomState(seed))
+        rows, held = inputs.validation_split(60, 0.5, groups, np.random.RandomState(seed))
         assert sorted([*rows, *held]) == [*range(60)]
         assert len(held) == 30
         assert {*groups[rows]} == {*groups}
@@ -129,7 +129,7 @@ def test_every_class_has_a_row_to_train_on(counts):
 
 def test_more_classes_than_rows_to_train_on():
     groups = np.array([0, 0, 1, 2, 3, 4])
-    rows, held = inputs.split(6, 0.5, groups, np.random.RandomState(0))
+    rows, held = inputs.validation_split(6, 0.5, groups, np.random.RandomState(0))
     assert len({*groups[rows]}) == len(rows) == len(held) == 3
 
 
@@ -142,7 +142,7 @@ def test_two_classes_with_rows_enough_are_split_as_by_scikit_learn():
     from sklearn.model_selection import train_test_split
 
     y = np.repeat([0, 1], [40, 20])
-    rows, held = inputs.split(60, 0.1, y, np.random.RandomState(3))
+    rows, held = inputs.validation_split(60, 0.1, y, np.random.RandomState(3))
     expected = train_test_split(np.arange(60), random_state=np.random.RandomState(3), test_size=0.1, stratify=y)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(held, expected[1])

@@ -76,7 +76,7 @@ def test_resuming_asks_for_each_rate_a_few_times(plans, monkeypatch):
 
     history = {"loss": [1.0] * 400, "learning_rate": [0.5] * 400}
     Counting.touched = 0
-    assert fingerprint.kept_rates(schedule, plans, 3, history, 1200)
+    assert fingerprint.keeps_rates(schedule, plans, 3, history, 1200)
     assert all(seen == step // 3 for step, seen in calls)
     assert len(calls) == (400 if plans[0] == plans[1] else 400 + 2 * 1200)
     assert len(lists) == 1
@@ -88,7 +88,7 @@ def test_another_rate_in_any_epoch_is_found(wrong):
     rates = [0.5] * 12
     rates[wrong] = 0.25
     history = {"loss": [1.0] * 12, "learning_rate": rates}
-    assert not fingerprint.kept_rates(lambda *rest: 0.5, (36, 36), 3, history, 36)
+    assert not fingerprint.keeps_rates(lambda *rest: 0.5, (36, 36), 3, history, 36)
 
 
 @pytest.mark.parametrize("wrong", [0, 20, 36])
@@ -96,8 +96,8 @@ def test_another_plan_in_any_update_is_found(wrong):
     """The last epoch is half done."""
     history = {"loss": [1.0] * 12, "learning_rate": [0.5] * 12}
     schedule = lambda step, steps, losses: 0.25 if step == wrong and steps == 60 and step % 3 != 2 else 0.5  # noqa: E731
-    assert fingerprint.kept_rates(schedule, (45, 45), 3, history, 37)
-    assert fingerprint.kept_rates(schedule, (45, 60), 3, history, 37) == (wrong == 20)
+    assert fingerprint.keeps_rates(schedule, (45, 45), 3, history, 37)
+    assert fingerprint.keeps_rates(schedule, (45, 60), 3, history, 37) == (wrong == 20)
 
 
 def test_a_history_is_converted_as_it_was():

@@ -157,12 +157,14 @@ def test_what_is_too_large_for_the_dtype_is_named():
 
 def test_the_fingerprint_is_that_of_the_matrix():
     be = dlx.get_backend("numpy")
-    own = fingerprint.told(of("csr"), be)
-    assert {fingerprint.told(X, be) for X in (of("csc matrix"), of("coo"), of("lil"))} == {own}
+    own = fingerprint.as_json(of("csr"), be)
+    assert {fingerprint.as_json(X, be) for X in (of("csc matrix"), of("coo"), of("lil"))} == {own}
     other = DENSE.copy()
     other[0, 0] += 1
     moved = DENSE[:, [1, 0, *range(2, 12)]]
-    told = {fingerprint.told(of("csr", X), be) for X in (other, moved, DENSE.astype("f4"), DENSE[::-1], DENSE[:, :11])}
+    told = {
+        fingerprint.as_json(of("csr", X), be) for X in (other, moved, DENSE.astype("f4"), DENSE[::-1], DENSE[:, :11])
+    }
     assert len(told) == 5
     assert own not in told
 

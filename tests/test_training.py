@@ -134,11 +134,11 @@ def test_highest_loss(at_start, limit):
 )
 def test_mean_loss_names_the_first_bad_batch(losses, limit, place):
     with pytest.raises(dlx.DivergenceError, match=re.escape(f"got {place}. Lower")):
-        divergence.mean_loss(np.array(losses), [2, 2, 1], 2, limit)
+        divergence.epoch_loss(np.array(losses), [2, 2, 1], 2, limit)
 
 
 def test_mean_loss_weighs_by_size():
-    assert divergence.mean_loss(np.float32([1.0, 2.0, -9.0]), [2, 2, 1, 7], 0, 10.0) == pytest.approx(-0.6)
+    assert divergence.epoch_loss(np.float32([1.0, 2.0, -9.0]), [2, 2, 1, 7], 0, 10.0) == pytest.approx(-0.6)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])

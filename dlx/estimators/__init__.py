@@ -1,4 +1,4 @@
-"""scikit-learn's face: `MLPClassifier` and `MLPRegressor`, and what their users expect.
+"""`MLPClassifier` and `MLPRegressor`, which have the interface of scikit-learn.
 
 Files: mlp (the classes), base, hyperparameters, inputs, watch, stopping, callbacks, pickles, conversion, onnx_hooks.
 They may import all rooms below `dlx.plot`, and scikit-learn.

@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, where its version has them."""
+"""Callbacks of scikit-learn, if its version has them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ try:
 except ImportError:  # before scikit-learn 1.9
 
     class CallbackSupport:  # type: ignore[no-redef]
-        """No callbacks."""
+        """An empty class: there are no callbacks."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """The method itself."""
+        """Return the method itself."""
         return method
 
 
 class Hooks:
-    """What callbacks hear of one training, if it is `heard`: its start, each epoch's start and end, and its end."""
+    """Tells the callbacks of an estimator when a training and its epochs begin and end, if this training `is_told`."""
 
-    def __init__(self, est: Any, X: Any, y: Any, epochs: int, heard: bool) -> None:
-        self.est, self.given, self.epochs = est, {"X": X, "y": y}, epochs
-        begin = getattr(est, "_init_callback_context", None) if heard and hasattr(est, "_skl_callbacks") else None
-        self.whole: Any = None if begin is None else begin(max_subtasks=epochs)
-        self.part: Any = None
-        if self.whole is not None:
-            self.whole.call_on_fit_task_begin(estimator=est, **self.given)
-            self.open()
+    def __init__(self, est: Any, X: Any, y: Any, epochs: int, is_told: bool) -> None:
+        self.data, self.epochs = {"estimator": est, "X": X, "y": y}, epochs
+        begin = getattr(est, "_init_callback_context", None) if is_told and hasattr(est, "_skl_callbacks") else None
+        self.of_fit: Any = None if begin is None else begin(max_subtasks=epochs)
+        self.of_epoch: Any = None
+        if self.of_fit is not None:
+            self.of_fit.call_on_fit_task_begin(**self.data)
+            self.begin_epoch()
 
-    def open(self) -> None:
-        """An epoch begins."""
-        self.part = self.whole.subcontext(task_name="epoch")
-        self.part.call_on_fit_task_begin(estimator=self.est, **self.given)
+    def begin_epoch(self) -> None:
+        """Tell the callbacks that an epoch begins."""
+        self.of_epoch = self.of_fit.subcontext(task_name="epoch")
+        self.of_epoch.call_on_fit_task_begin(**self.data)
 
-    def epoch(self, fitted: Callable[[], dict[str, Any]], last: bool) -> bool:
-        """An epoch has ended, with these attributes; True if a callback wants to stop."""
-        if self.whole is None:
+    def end_epoch(self, attributes: Callable[[], dict[str, Any]], last: bool) -> bool:
+        """Tell the callbacks that an epoch has ended, with these fitted attributes; True if one asks to stop."""
+        if self.of_fit is None:
             return False
-        stop = bool(self.part.call_on_fit_task_end(estimator=self.est, **self.given, reconstruction_attributes=fitted))
+        stop = bool(self.of_epoch.call_on_fit_task_end(**self.data, reconstruction_attributes=attributes))
         if not (stop or last):
-            self.open()
+            self.begin_epoch()
         return stop
 
-    def close(self, fitted: Callable[[], dict[str, Any]]) -> None:
-        """The training has ended."""
-        if self.whole is not None:
-            self.whole.call_on_fit_task_end(estimator=self.est, **self.given, reconstruction_attributes=fitted)
+    def end_fit(self, attributes: Callable[[], dict[str, Any]]) -> None:
+        """Tell the callbacks that the training has ended, with these fitted attributes."""
+        if self.of_fit is not None:
+            self.of_fit.call_on_fit_task_end(**self.data, reconstruction_attributes=attributes)

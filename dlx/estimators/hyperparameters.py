@@ -1,4 +1,4 @@
-"""What the parameters of the scikit-learn estimators mean in dlx's own words."""
+"""The parameters of the estimators: their checks, and the parts of a training that they describe."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, InvalidParamet
 
 from dlx import activations, checks, initializers, losses, nearest, optimizers, quasi_newton, schedules
 from dlx.activations import Activation
+from dlx.data.parameters import Pairs
 from dlx.estimators import stopping
 from dlx.model import Network
 from dlx.training import arguments, ranges, steps
 from dlx.warm_start import begun_from
 
-Pairs = list[tuple[Any, Any]]
-BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
+SCHEDULES: Mapping[str, Callable[[float], schedules.Schedule]] = {
     make.__name__: make
     for make in (
         schedules.step_decay,
@@ -30,16 +30,16 @@ BY_NAME: Mapping[str, Callable[[float], schedules.Schedule]] = {
         schedules.reduce_on_plateau,
     )
 }
-RATES = ("constant", "invscaling", "adaptive")
-FLAT = 2.2e-9  # SciPy's default of "ftol", with which scikit-learn's lbfgs stops
-NAMES = {"learning_rate": "learning_rate_init", "eps": "epsilon"}  # of scikit-learn
+SKLEARN_RATES = ("constant", "invscaling", "adaptive")
+LEAST_DECREASE = 2.2e-9  # the default of SciPy's "ftol", by which scikit-learn's lbfgs stops
+PUBLIC_NAMES = {"learning_rate": "learning_rate_init", "eps": "epsilon"}  # the estimators' names of fit's settings
 CONSTRAINTS: dict[str, Any] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [str, Activation, tuple, list],
     "solver": [StrOptions({*optimizers.OPTIMIZERS}), *get_args(optimizers.AnyOptimizer)],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({*RATES, *BY_NAME}), callable],
+    "learning_rate": [StrOptions({*SKLEARN_RATES, *SCHEDULES}), callable],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     "power_t": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -69,14 +69,14 @@ CONSTRAINTS: dict[str, Any] = {
 }
 
 
-def given(arguments: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """What a constructor was given, from its `arguments` as its first line sees them; others are refused."""
+def constructor_arguments(arguments: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The parameters of an estimator, from the `locals()` of its constructor. Raises for unknown arguments."""
     nearest.refuse(arguments["unknown"], kind.__name__, kind)
     return {name: value for name, value in arguments.items() if name not in ("self", "__class__", "unknown")}
 
 
 def validate(est: Any) -> None:
-    """scikit-learn's checks of all parameters; its own MLPRegressor takes a loss first, which here is no layer size."""
+    """Check all parameters by scikit-learn's means. A loss, activation or solver in first place gets its own error."""
     first = est.hidden_layer_sizes
     for name, kind, known in (
         ("loss", losses.Loss, {*losses.LOSSES, "log_loss"}),
@@ -100,11 +100,11 @@ def hidden_sizes(est: Any) -> list[int]:
             checks.reject("hidden_layer_sizes", "be given alone", got, remedy)
         return [100 if est.width is None else int(est.width)] * (1 if est.n_layers is None else int(est.n_layers))
     remedy = "Each is the width of a hidden layer; () is a linear model."
-    return [checks.integer("hidden_layer_sizes", each, low=1, remedy=remedy) for each in sizes]
+    return [checks.integer("hidden_layer_sizes", size, low=1, remedy=remedy) for size in sizes]
 
 
 def real_outputs(loss: losses.Loss, columns: int) -> int:
-    """How many outputs a network has for targets of so many columns: one for each, or for each quantile of a list."""
+    """The number of outputs for targets with so many columns: one for each column, or for each quantile in a list."""
     q = loss.settings.get("q")
     if not isinstance(q, list):
         return columns
@@ -114,8 +114,10 @@ def real_outputs(loss: losses.Loss, columns: int) -> int:
     return len(q)
 
 
-def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool, dtype: str) -> steps.Settings:
-    """How to train on `n` rows, `before` of which were seen in earlier trainings."""
+def training_settings(
+    est: Any, n: int, rule: stopping.Plateau, before: int, incremental: bool, dtype: str
+) -> steps.Settings:
+    """How to train on `n` rows: for one epoch if `incremental`, after `before` samples in earlier trainings."""
     batch_size = min(200, n) if est.batch_size == "auto" else int(est.batch_size)
     if batch_size > n:
         checks.warn(f"batch_size={batch_size} is more than the {n} rows to train on: all of them are taken.")
@@ -123,9 +125,9 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
     chosen = optimizer(est)
     planned = est.max_iter * -(-n // batch_size)
     has_rate = chosen.learning_rate is not None
-    found = arguments.settings(
+    settings = arguments.settings(
         chosen,
-        arguments.DEFAULT_RATE if has_rate else rate(est, n, rule, before, planned, incremental),
+        arguments.DEFAULT_RATE if has_rate else rate_or_schedule(est, n, rule, before, planned, incremental),
         batch_size,
         1 if incremental else est.max_iter,
         est.shuffle,
@@ -133,11 +135,11 @@ def settings(est: Any, n: int, rule: stopping.Plateau, before: int, incremental:
         None,
         None,
     )
-    return ranges.in_dtype(dtype, found, est._hidden, est._fitted_loss, NAMES)
+    return ranges.in_dtype(dtype, settings, est._hidden, est._fitted_loss, PUBLIC_NAMES)
 
 
 def optimizer(est: Any) -> optimizers.AnyOptimizer:
-    """What `solver` names, with the parameters that scikit-learn's three have."""
+    """The optimizer that `solver` names. scikit-learn's three solvers take their settings from the estimator."""
     if not isinstance(est.solver, str):
         return optimizers.get(est.solver)
     if est.solver == "adam":
@@ -151,42 +153,45 @@ def optimizer(est: Any) -> optimizers.AnyOptimizer:
 
 
 def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
-    """Adam with the ε that the paper calls ε̂, as in scikit-learn: it is not corrected for the first updates."""
+    """Adam with the ε̂ of its paper, as in scikit-learn, which is added to √v before the bias correction."""
 
     def coefficients(t: int, rate: float) -> tuple[float, ...]:
-        return adam.coefficients(t, rate)[0], adam.settings["eps"] / math.sqrt(1.0 - adam.settings["b2"])  # as its v
+        root = math.sqrt(1.0 - adam.settings["b2"])  # √v is divided by it too, since the slot holds v / (1 - b2)
+        return adam.coefficients(t, rate)[0], adam.settings["eps"] / root
 
     return adam._replace(coefficients=coefficients)
 
 
 def takes_parts(est: Any) -> bool:
-    """Whether `partial_fit` is there: for optimizers that take batches. What is no solver is refused when it trains."""
+    """Whether `partial_fit` exists: True if the optimizer takes batches. An invalid solver is refused by `validate`."""
     solver = optimizers.OPTIMIZERS[est.solver]() if est.solver in [*optimizers.OPTIMIZERS] else est.solver
     if getattr(solver, "full_batch", False):
         raise AttributeError("partial_fit is only available for stochastic optimizers, and lbfgs is not one.")
     return True
 
 
-def rule(est: Any, goes_on: bool) -> stopping.Plateau:
-    """When the training ends; in `partial_fit` the epochs before count too."""
-    found = stopping.Plateau(est.tol, est.n_iter_no_change, float(est.learning_rate_init), adapts(est))
+def stopping_rule(est: Any, goes_on: bool) -> stopping.Plateau:
+    """The rule that ends the training. If the training `goes_on`, in `partial_fit`, earlier epochs count too."""
+    rule = stopping.Plateau(est.tol, est.n_iter_no_change, float(est.learning_rate_init), adapts(est))
     if goes_on and hasattr(est, "_optimizer"):
-        found.rate = est._optimizer.learning_rate
+        rule.rate = est._optimizer.learning_rate
     if goes_on and est.best_loss_ is not None:
-        found.best, found.count = -est.best_loss_, est._no_improvement_count
-    return found
+        rule.best, rule.count = -est.best_loss_, est._no_improvement_count
+    return rule
 
 
 def adapts(est: Any) -> bool:
-    """Whether the learning rate is divided by 5 where the training would end; as in scikit-learn, not with "adam"."""
+    """Whether the learning rate is divided by 5 when the training would end; as in scikit-learn, not with "adam"."""
     return bool(est.solver != "adam" and isinstance(est.learning_rate, str) and est.learning_rate == "adaptive")
 
 
-def rate(est: Any, n: int, rule: stopping.Plateau, before: int, planned: int, incremental: bool) -> Any:
-    """What `learning_rate` names."""
-    if callable(est.learning_rate) or est.learning_rate in BY_NAME:
-        named = BY_NAME.get(est.learning_rate) if isinstance(est.learning_rate, str) else None
-        schedule = est.learning_rate if named is None else named(est.learning_rate_init)
+def rate_or_schedule(
+    est: Any, n: int, rule: stopping.Plateau, before: int, planned: int, incremental: bool
+) -> float | schedules.Schedule:
+    """The learning rate or the schedule that `learning_rate` names."""
+    if callable(est.learning_rate) or est.learning_rate in SCHEDULES:
+        make = SCHEDULES.get(est.learning_rate) if isinstance(est.learning_rate, str) else None
+        schedule = est.learning_rate if make is None else make(est.learning_rate_init)
         return stopping.over(schedule, planned) if incremental else schedule
     if est.solver == "adam" or est.learning_rate == "constant":
         return float(est.learning_rate_init)
@@ -196,9 +201,9 @@ def rate(est: Any, n: int, rule: stopping.Plateau, before: int, planned: int, in
 
 
 class Draws:
-    """The generator of a training: batches in scikit-learn's order, drawn from the like `random_state`.
+    """The generator of a training, which draws the same batches from a `random_state` as scikit-learn does.
 
-    scikit-learn shuffles the order of the epoch before.
+    scikit-learn shuffles the order of the epoch before. Pickles of estimators name this class.
     """
 
     def __init__(self, state: np.random.RandomState) -> None:
@@ -206,26 +211,26 @@ class Draws:
         self.places: np.ndarray[Any, Any] = np.arange(0)
 
     def permutation(self, x: Any, /) -> Any:
-        """The rows' numbers in the next epoch's order."""
+        """The row numbers `x` in the order of the next epoch."""
         if len(self.places) != len(x):
             self.places = np.arange(len(x))
         self.places = self.places[self.state.permutation(len(x))]
         return x[self.places]
 
     def integers(self, low: int, high: int, size: Any, /) -> Any:
-        """Dropout keys."""
+        """Random keys for dropout, low <= key < high."""
         return self.state.randint(low, high, size, dtype=np.int64)
 
 
-def initial(est: Any, dims: Sequence[int], hidden: Sequence[Activation], state: np.random.RandomState) -> Pairs:
-    """The first weights: scikit-learn's own draw from `random_state`, another that `init` names, or arrays."""
+def initial_pairs(est: Any, dims: Sequence[int], hidden: Sequence[Activation], state: np.random.RandomState) -> Pairs:
+    """The first weights: drawn from `random_state` as in scikit-learn, drawn as `init` says, or its own arrays."""
     if not isinstance(est.init, str) or est.init != "auto":
-        found = arguments.initializer(begun_from(est.init, hidden), dims)
-        if isinstance(found, list):
-            return found
+        init = arguments.initializer(begun_from(est.init, hidden), dims)
+        if isinstance(init, list):
+            return init
         generator = np.random.default_rng(state.randint(2**31 - 1))
-        return initializers.draw(found, generator, dims, [each.init for each in hidden])
-    if any(each.name not in initializers.BY_SKLEARN for each in hidden):
+        return initializers.draw(init, generator, dims, [activation.init for activation in hidden])
+    if any(activation.name not in initializers.BY_SKLEARN for activation in hidden):
         generator = np.random.default_rng(state.randint(2**31 - 1))
-        return initializers.draw(None, generator, dims, [each.init for each in hidden])
-    return initializers.as_scikit_learn(state, dims, [each.name for each in hidden])
+        return initializers.draw(None, generator, dims, [activation.init for activation in hidden])
+    return initializers.as_scikit_learn(state, dims, [activation.name for activation in hidden])

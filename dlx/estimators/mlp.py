@@ -1,7 +1,7 @@
 """scikit-learn's two estimators, `MLPClassifier` and `MLPRegressor`, on every array library.
 
-Their parameters, attributes and methods are those of scikit-learn 1.9; what is added is named by keyword only. They
-are classes of scikit-learn's manners over the parts of `dlx.fit`.
+Their parameters, attributes and methods are those of scikit-learn 1.9. Parameters that dlx adds are keyword-only. Both
+train with the parts of `dlx.fit`.
 """
 
 from __future__ import annotations
@@ -20,98 +20,133 @@ from dlx import checks, losses, nearest, scoring
 from dlx.backend import HOST, Array, backend_of, get_backend, library_of
 from dlx.data import features, labels, targets
 from dlx.estimators import conversion, hyperparameters, inputs
-from dlx.estimators.base import Base, HostArray
+from dlx.estimators.base import Base
 from dlx.estimators.callbacks import with_callbacks
 from dlx.estimators.watch import all_or_nothing
+from dlx.host import HostArray
 from dlx.training.plan import Plan
 
 
 class MLPClassifier(ClassifierMixin, Base):
-    """A classifier with scikit-learn's interface, on every array library.
+    """A multilayer perceptron that classifies, with the interface of scikit-learn, on every array library.
+
+    Minimises  1/n Σ_i w_i loss(Z_i, y_i) + alpha/2 Σ W² / Σ_i w_i  over weights W and biases b, with the scores
+    Z = f(... f(X W_1 + b_1) ...) W_L + b_L and weights w_i of rows that are scaled to mean 1 in the first term.
 
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int >= 1, default (100,)
-        () is a linear model.
+        The number of units in each hidden layer. () is a linear model.
     activation : name, pair of functions (f, df), or a sequence of one for each hidden layer, default "relu"
-        scikit-learn's "identity", "logistic", "tanh" and "relu", or any other of `dlx.activations`.
+        The function after each hidden layer: scikit-learn's "identity", "logistic", "tanh" and "relu", or any other of
+        `dlx.activations`.
     solver : name or object such as ``dlx.adamw()``, default "adam"
-        "lbfgs", "sgd", "adam", or any other of `dlx.optimizers`. `momentum`, `nesterovs_momentum`, `beta_1`, `beta_2`
-        and `epsilon` are those of "sgd" and "adam".
+        How the weights are updated: scikit-learn's "lbfgs", "sgd" and "adam", or any other of `dlx.optimizers`.
+        "lbfgs" uses all rows at once.
     alpha : float >= 0, default 0.0001
-        L2 penalty: the loss has the term alpha/2 Σ W² / (sum of the rows' weights), whatever the batch size.
+        The rate of the L2 penalty: the loss has the term alpha/2 Σ W² / (sum of the rows' weights), whatever the batch
+        size.
     batch_size : int >= 1 or "auto", default "auto"
-        "auto" is min(200, n).
+        The number of rows for each update. "auto" is min(200, n). Not used by "lbfgs".
     learning_rate : name or schedule, default "constant"
-        scikit-learn's "constant", "invscaling" and "adaptive" (which "adam" ignores, as there), the name of one of
-        `dlx.schedules`, whose rate is `learning_rate_init`, or a schedule. An object as solver may have one of its own.
+        How the learning rate changes while training. scikit-learn's names: "constant"; "invscaling", see `power_t`; and
+        "adaptive", which divides the rate by 5 whenever the training would otherwise stop for lack of improvement.
+        "adam" ignores the last two, as in scikit-learn. Also the name of a function in `dlx.schedules`, which starts
+        from `learning_rate_init`, or a schedule itself. Ignored if the solver is an object with a rate of its own.
     learning_rate_init : float > 0, default 0.001
+        The learning rate at the start: the factor of each update's step. Not used by "lbfgs".
     power_t : float >= 0, default 0.5
-        Of "invscaling": rate / (1 + samples seen)^power_t.
+        The exponent of "invscaling", whose rate is learning_rate_init / (1 + samples so far)^power_t.
     max_iter : int >= 1, default 200
-        Epochs; of "lbfgs", iterations.
+        The largest number of epochs, which are passes over all rows; for "lbfgs" that of iterations.
     shuffle : bool, default True
+        Whether the rows are put in a new random order for each epoch, so that batches differ. Not used by "lbfgs".
     random_state : int, RandomState or None, default None
-        The same one draws the same first weights and the same batches as in scikit-learn.
+        The source of the first weights, the batches and the held-out rows. An int gives the same result each time, and
+        it draws the same first weights and batches as in scikit-learn. None takes NumPy's global stream.
     tol : float >= 0, default 1e-4
+        The smallest improvement that counts: the training stops if more than `n_iter_no_change` epochs in a row do not
+        lower the best loss by `tol`, or with early stopping do not improve the best validation figure by it. "lbfgs"
+        stops when no element of the gradient is larger than `tol`, or when the loss hardly changes, and by that rule
+        only with early stopping.
     verbose : bool or int, default False
-        True or 1 shows a progress bar where tqdm is installed; 2 or more prints scikit-learn's lines, as does True
-        without tqdm, and in `partial_fit`.
+        Whether to show progress. True or 1 shows a progress bar if tqdm is installed. 2 or more prints scikit-learn's
+        lines, as does True without tqdm, and in `partial_fit`.
     warm_start : bool, default False
-        `fit` goes on from the weights and the optimizer's momenta of the last one.
+        Whether `fit` goes on from the weights and the optimizer's state that the last `fit` left, or starts anew.
     momentum : float in [0, 1), default 0.9
+        The share of the last step that the next one keeps. Only for "sgd".
     nesterovs_momentum : bool, default True
+        Whether the momentum is Nesterov's. Only for "sgd" with momentum > 0.
     early_stopping : bool, "score" or "loss", default False
-        Hold out a share of the rows, stop when their score (True is "score") or their loss improves no more, and keep
-        the best weights.
+        Whether to hold out rows, to stop when their figure does not improve any longer, and to keep the best weights.
+        The figure is the score ("score" or True) or the loss ("loss").
     validation_fraction : float in (0, 1), default 0.1
+        The share of rows that early stopping holds out, unless `fit` gets X_val and y_val.
     beta_1, beta_2 : float in [0, 1), default 0.9 and 0.999
+        The decay rates of the running means of the gradient and of its square: the nearer to 1, the more updates they
+        average. Only for "adam".
     epsilon : float > 0, default 1e-8
+        A small number that is added to a denominator, which bounds the step where gradients are almost zero. Only for
+        "adam".
     n_iter_no_change : int >= 1 or inf, default 10
-        How many epochs in a row may bring less than `tol`.
+        The number of epochs in a row without an improvement by `tol` after which one more stops the training.
     max_fun : int >= 1, default 15000
-        Evaluations of the loss by "lbfgs".
-    loss : "log_loss" or a loss such as ``dlx.losses.cross_entropy(label_smoothing=0.1)``
-        Its link must be a probability.
-    backend : selector, default None
-        Where to compute; see `dlx.get_backend`. None follows X. NumPy in, NumPy out, whatever the backend.
+        The largest number of evaluations of the loss. Only for "lbfgs".
+    loss : "log_loss" or a loss such as ``dlx.losses.cross_entropy(label_smoothing=0.1)``, default "log_loss"
+        What is minimised. It must predict probabilities.
+    backend : str, module, Backend or None, default None
+        Where to compute, such as "cupy" or "torch:cuda"; see `dlx.get_backend`. None computes where X lies. On any
+        backend, NumPy arrays as inputs give NumPy arrays as results.
     dtype : "float32" or "float64", optional
-        By default float32 for float32 data, and float64 for all other.
-    dropout : float in [0, 1), or one for each hidden layer, default 0
-        The share of hidden units that is dropped.
+        The dtype of weights and computation. By default float32 for float32 data, and float64 for all other data.
+    dropout : float in [0, 1), or a sequence of one for each hidden layer, default 0
+        The share of hidden units that is dropped at random in each update: 0.1 drops 10 %. Not for "lbfgs".
     class_weight : "balanced", or dict of label to weight, optional
-        For several labels a row "balanced", or a dict {0: weight, 1: weight} for each of them: a list of K, or a dict
-        of column to dict.
+        Weights >= 0 of labels, which multiply those of rows. A label that the dict does not name weighs 1. "balanced"
+        gives each label a weight in inverse proportion to its number of rows. For several yes-or-no labels a row, use
+        "balanced", or a dict {0: weight, 1: weight} for each of them: a list of K, or a dict of column to dict.
     n_layers, width : int, optional
-        Number and width of the hidden layers, in place of `hidden_layer_sizes`: numbers can be searched, a tuple
-        cannot. One without the other means a width of 100, or one layer.
+        The number and the width of the hidden layers, instead of `hidden_layer_sizes`. Searches can vary numbers more
+        easily than a tuple. `n_layers` alone takes a width of 100; `width` alone takes one layer.
     init : "auto", name, function, Network, or a sequence of (W, b), default "auto"
-        First weights; "auto" draws as scikit-learn does, and for further activations as their papers say.
+        The first weights; see `dlx.initializers`. "auto" draws them as scikit-learn does, and for activations that
+        scikit-learn does not have as their papers say.
     standardize : bool, default False
-        Bring the columns of X to mean 0 and variance 1 first; predictions are in the old units. Sparse columns
-        are scaled only.
+        Whether the columns of X are brought to mean 0 and variance 1 first. Sparse columns are only scaled.
     scoring : scorer, its name, or None, default None
-        What `validation_scores_` holds, and early stopping watches; None is the accuracy, whatever `class_weight`.
+        The score in `validation_scores_`, which early stopping watches. None takes the accuracy, without
+        `class_weight`.
 
     Attributes
     ----------
     coefs_, intercepts_ : lists of arrays (d_in, d_out) and (d_out,)
+        The weights and the biases of each layer.
     classes_ : array of labels
+        The labels that `predict` chooses from.
     loss_, best_loss_ : float
-        Of the last and of the best epoch, with penalty; the latter is None with early stopping.
+        The loss of the last epoch and the lowest of all epochs, with penalty. `best_loss_` is None with early stopping.
     loss_curve_ : list of float
-        One entry for each epoch.
+        The loss of each epoch.
     validation_loss_curve_, validation_scores_ : list of float, or None without validation
+        The loss and the score of the held-out rows after each epoch.
     best_validation_score_ : float or None
-    n_iter_, n_layers_, n_outputs_, n_features_in_, t_ : int
-        Epochs; layers with input and output; outputs; columns; samples seen.
+        The highest of `validation_scores_`.
+    n_iter_ : int
+        The number of epochs of the last training.
+    n_layers_, n_outputs_, n_features_in_ : int
+        The numbers of layers (input and output included), of outputs and of columns of X.
+    t_ : int
+        The number of samples that were trained on, counted anew in each epoch; 0 for "lbfgs".
     feature_names_in_ : array of str
+        The names of the columns of X, if it has such names.
     out_activation_ : str
+        The function that turns scores into predictions: "identity", "exp", "logistic" or "softmax".
 
     Raises
     ------
     ValueError, TypeError
-        In `fit` and `predict`, never here.
+        A parameter is wrong. Raised by `fit`, `partial_fit` and `predict`; only a wrong name is refused here.
 
     Source: Rumelhart, Hinton and Williams 1986; the parameters are scikit-learn's.
 
@@ -162,7 +197,7 @@ class MLPClassifier(ClassifierMixin, Base):
         scoring: Any = None,
         **unknown: Never,
     ) -> None:
-        self.__dict__.update(hyperparameters.given(locals(), MLPClassifier))
+        self.__dict__.update(hyperparameters.constructor_arguments(locals(), MLPClassifier))
 
     @with_callbacks
     def fit(
@@ -175,41 +210,62 @@ class MLPClassifier(ClassifierMixin, Base):
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Train on rows `X` (n, d) and their labels `y`.
+        """Train on rows `X` and their labels `y`.
 
         Parameters
         ----------
         X : array, data frame, CSR or CSC matrix, or list (n, d)
-        y : labels (n,), or several yes-or-no labels a row, (n, K)
+            The inputs: each row is a sample.
+        y : array or list (n,), or (n, K) for several yes-or-no labels a row
+            The labels: one for each row, or 0 and 1 for each of K questions.
         sample_weight : array (n,), optional
-            Weights >= 0 of rows.
+            Weights >= 0 of rows. By default each row weighs 1.
         X_val, y_val, sample_weight_val : as the above, optional
-            Rows to validate on after each epoch, in place of a share of `X`.
+            Rows of your own to validate on after each epoch. Early stopping watches them, and holds out no others.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         ValueError, TypeError
-            A parameter or the data are wrong; raised before any work.
+            A parameter or the data are wrong. Raised before any work; the estimator stays as it was.
         ValueError
-            The training diverged (also a `DivergenceError`).
+            The training diverged. This error is a `DivergenceError` too.
 
         Warns
         -----
         ConvergenceWarning
-            `max_iter` came first.
+            `max_iter` or `max_fun` was reached before the training converged, or the training diverged and early
+            stopping kept the best weights before.
         """
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
     @available_if(hyperparameters.takes_parts)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
-        """Train for one epoch on these rows, going on where the last call ended; so many calls are `fit`.
+        """Train for one epoch on these rows, from where the last call ended.
+
+        With all rows in each call, n calls are a `fit` of n epochs.
 
         Parameters
         ----------
-        X, y, sample_weight : as in `fit`
-        classes : array of labels
-            All that will ever come; needed in the first call.
+        X, y, sample_weight
+            As in `fit`.
+        classes : array of labels, optional
+            All labels of all calls to come. It must be passed in the first call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter or the data are wrong. Raised before any work; the estimator stays as it was.
+        ValueError
+            The training diverged. This error is a `DivergenceError` too.
         """
         hyperparameters.validate(self)
         if self.class_weight == "balanced":
@@ -221,38 +277,39 @@ class MLPClassifier(ClassifierMixin, Base):
         return self
 
     def predict(self, X: Any) -> Array:
-        """The label of each row, (n,); for several labels a row 0 and 1, (n, K)."""
+        """The predicted label of each row (n,), or 0 and 1 for several labels a row (n, K)."""
         if self._fits_several():
             return self._of_rows(X, "predict", scoring.yes, "yes")
-        said = self._of_rows(X, "predict", scoring.answers(self._fitted_loss, tie=False), "answers without ties")
-        backend = backend_of(said)
+        answers = self._of_rows(X, "predict", scoring.answers(self._fitted_loss, tie=False), "answers without ties")
+        backend = backend_of(answers)
         with backend.scope():
-            places = said if said.ndim == 1 else said[:, 0] * (len(self.classes_) - 1)
+            places = answers if answers.ndim == 1 else answers[:, 0] * (len(self.classes_) - 1)
             return labels.at(places, self.classes_, backend, stays=True)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows whose labels are all right."""
+        """The accuracy: the share of rows whose labels are all predicted correctly."""
         return float(super().score(X, self._for_scorers(y), sample_weight))
 
     def _for_scorers(self, y: Any) -> Any:
-        """Labels as scikit-learn's metrics take them: they refuse objects that are integers."""
+        """The labels in a form that scikit-learn's metrics take: they refuse integers in arrays of objects."""
         return inputs.plain_labels(y) if library_of(y) in (None, HOST) and not features.compressed(y) else y
 
     def decision_function(self, X: Any) -> Array:
-        """The scores before the link: (n,) for two classes, above 0 for the second; otherwise one for each, (n, K)."""
+        """The scores before the link: one a class (n, K), or (n,) for two classes, positive for the second one."""
         one = not self._fits_several() and len(self.classes_) <= 2
         of_scores = scoring.difference if one else scoring.as_they_are
         return self._of_rows(X, "decision_function", of_scores, ("decision", one))
 
     def predict_proba(self, X: Any) -> Array:
-        """The probability of each class in the order of `classes_`, (n, K)."""
+        """The probability of each class, in the order of `classes_` (n, K)."""
         return self._probabilities(X, "predict_proba", log=False)
 
     def predict_log_proba(self, X: Any) -> Array:
-        """The logarithm of `predict_proba`, computed from the scores: never -inf."""
+        """The logarithm of `predict_proba`, computed from the scores, so that it is never -inf."""
         return self._probabilities(X, "predict_log_proba", log=True)
 
     def _probabilities(self, X: Any, method: str, log: bool) -> Array:
+        """Probabilities or their logarithms, in two columns for two classes."""
         both = not self._fits_several() and self._fitted_loss.link.answers == "yes or no"
         if both and len(self.classes_) == 1:
             return self._of_rows(X, method, scoring.certainty(log), ("certainty", log))
@@ -260,13 +317,13 @@ class MLPClassifier(ClassifierMixin, Base):
         return self._of_rows(X, method, of_scores, ("probabilities", both, log))
 
     def _fits_several(self) -> bool:
-        """Whether it has learnt several labels a row."""
+        """Whether it has been trained on several labels a row."""
         check_is_fitted(self, "coefs_")
         return self._multilabel
 
     def _targets(self, X: Any, y: Any, first: bool, part: bool) -> tuple[Any, HostArray]:
-        """X, and class numbers (n,) or several labels a row (n, K)."""
-        X, y = inputs.classes_and_rows(self, X, y, reset=first)
+        """X, and class numbers (n,) or several labels a row (n, K). Learns the classes from the `first` data."""
+        X, y = inputs.rows_and_labels(self, X, y, reset=first)
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
@@ -299,22 +356,26 @@ class MLPClassifier(ClassifierMixin, Base):
         return X, labels.places(y, self.classes_)
 
     def _loss(self) -> losses.Loss:
+        """The loss that `loss` names, for the labels that were learnt."""
         several = not self._multilabel and len(self.classes_) > 2
         if isinstance(self.loss, str) and self.loss == "log_loss":
             return losses.cross_entropy() if several else losses.binary_cross_entropy()
         loss = losses.get(self.loss)
-        either = not self._multilabel and len(self.classes_) == 2
+        binary = not self._multilabel and len(self.classes_) == 2
         remedy = "Use 'log_loss', which is cross_entropy for several classes and binary_cross_entropy otherwise."
-        targets.require_kind(loss, ["classes", "binary"] if either else ["classes"] if several else ["binary"], remedy)
+        targets.require_kind(loss, ["classes", "binary"] if binary else ["classes"] if several else ["binary"], remedy)
         return loss
 
     def _outputs(self, Y: HostArray, loss: losses.Loss) -> int:
+        """The number of outputs of the network."""
         return Y.shape[1] if self._multilabel else len(self.classes_) if loss.link.answers == "class" else 1
 
     def _labels_to_split(self, Y: HostArray) -> HostArray | None:
+        """The class numbers whose proportions the held-out rows keep, if there are any."""
         return None if self._multilabel else Y
 
     def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> inputs.Standard | None:
+        """Labels are not standardised."""
         return None
 
     def __sklearn_tags__(self) -> Any:
@@ -324,88 +385,120 @@ class MLPClassifier(ClassifierMixin, Base):
 
 
 class MLPRegressor(RegressorMixin, Base):
-    """A regressor with scikit-learn's interface, on every array library.
+    """A multilayer perceptron for regression, with the interface of scikit-learn, on every array library.
+
+    Minimises  1/n Σ_i w_i loss(Z_i, y_i) + alpha/2 Σ W² / Σ_i w_i  over weights W and biases b, with the scores
+    Z = f(... f(X W_1 + b_1) ...) W_L + b_L and weights w_i of rows that are scaled to mean 1 in the first term.
 
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int >= 1, default (100,)
-        () is a linear model.
+        The number of units in each hidden layer. () is a linear model.
     activation : name, pair of functions (f, df), or a sequence of one for each hidden layer, default "relu"
-        scikit-learn's "identity", "logistic", "tanh" and "relu", or any other of `dlx.activations`.
+        The function after each hidden layer: scikit-learn's "identity", "logistic", "tanh" and "relu", or any other of
+        `dlx.activations`.
     solver : name or object such as ``dlx.adamw()``, default "adam"
-        "lbfgs", "sgd", "adam", or any other of `dlx.optimizers`. `momentum`, `nesterovs_momentum`, `beta_1`, `beta_2`
-        and `epsilon` are those of "sgd" and "adam".
+        How the weights are updated: scikit-learn's "lbfgs", "sgd" and "adam", or any other of `dlx.optimizers`.
+        "lbfgs" uses all rows at once.
     alpha : float >= 0, default 0.0001
-        L2 penalty: the loss has the term alpha/2 Σ W² / (sum of the rows' weights), whatever the batch size.
+        The rate of the L2 penalty: the loss has the term alpha/2 Σ W² / (sum of the rows' weights), whatever the batch
+        size.
     batch_size : int >= 1 or "auto", default "auto"
-        "auto" is min(200, n).
+        The number of rows for each update. "auto" is min(200, n). Not used by "lbfgs".
     learning_rate : name or schedule, default "constant"
-        scikit-learn's "constant", "invscaling" and "adaptive" (which "adam" ignores, as there), the name of one of
-        `dlx.schedules`, whose rate is `learning_rate_init`, or a schedule. An object as solver may have one of its own.
+        How the learning rate changes while training. scikit-learn's names: "constant"; "invscaling", see `power_t`; and
+        "adaptive", which divides the rate by 5 whenever the training would otherwise stop for lack of improvement.
+        "adam" ignores the last two, as in scikit-learn. Also the name of a function in `dlx.schedules`, which starts
+        from `learning_rate_init`, or a schedule itself. Ignored if the solver is an object with a rate of its own.
     learning_rate_init : float > 0, default 0.001
+        The learning rate at the start: the factor of each update's step. Not used by "lbfgs".
     power_t : float >= 0, default 0.5
-        Of "invscaling": rate / (1 + samples seen)^power_t.
+        The exponent of "invscaling", whose rate is learning_rate_init / (1 + samples so far)^power_t.
     max_iter : int >= 1, default 200
-        Epochs; of "lbfgs", iterations.
+        The largest number of epochs, which are passes over all rows; for "lbfgs" that of iterations.
     shuffle : bool, default True
+        Whether the rows are put in a new random order for each epoch, so that batches differ. Not used by "lbfgs".
     random_state : int, RandomState or None, default None
-        The same one draws the same first weights and the same batches as in scikit-learn.
+        The source of the first weights, the batches and the held-out rows. An int gives the same result each time, and
+        it draws the same first weights and batches as in scikit-learn. None takes NumPy's global stream.
     tol : float >= 0, default 1e-4
+        The smallest improvement that counts: the training stops if more than `n_iter_no_change` epochs in a row do not
+        lower the best loss by `tol`, or with early stopping do not improve the best validation figure by it. "lbfgs"
+        stops when no element of the gradient is larger than `tol`, or when the loss hardly changes, and by that rule
+        only with early stopping.
     verbose : bool or int, default False
-        True or 1 shows a progress bar where tqdm is installed; 2 or more prints scikit-learn's lines, as does True
-        without tqdm, and in `partial_fit`.
+        Whether to show progress. True or 1 shows a progress bar if tqdm is installed. 2 or more prints scikit-learn's
+        lines, as does True without tqdm, and in `partial_fit`.
     warm_start : bool, default False
-        `fit` goes on from the weights and the optimizer's momenta of the last one.
+        Whether `fit` goes on from the weights and the optimizer's state that the last `fit` left, or starts anew.
     momentum : float in [0, 1), default 0.9
+        The share of the last step that the next one keeps. Only for "sgd".
     nesterovs_momentum : bool, default True
+        Whether the momentum is Nesterov's. Only for "sgd" with momentum > 0.
     early_stopping : bool, "score" or "loss", default False
-        Hold out a share of the rows, stop when their score (True is "score") or their loss improves no more, and keep
-        the best weights.
+        Whether to hold out rows, to stop when their figure does not improve any longer, and to keep the best weights.
+        The figure is the score ("score" or True) or the loss ("loss").
     validation_fraction : float in (0, 1), default 0.1
+        The share of rows that early stopping holds out, unless `fit` gets X_val and y_val.
     beta_1, beta_2 : float in [0, 1), default 0.9 and 0.999
+        The decay rates of the running means of the gradient and of its square: the nearer to 1, the more updates they
+        average. Only for "adam".
     epsilon : float > 0, default 1e-8
+        A small number that is added to a denominator, which bounds the step where gradients are almost zero. Only for
+        "adam".
     n_iter_no_change : int >= 1 or inf, default 10
-        How many epochs in a row may bring less than `tol`.
+        The number of epochs in a row without an improvement by `tol` after which one more stops the training.
     max_fun : int >= 1, default 15000
-        Evaluations of the loss by "lbfgs".
+        The largest number of evaluations of the loss. Only for "lbfgs".
     loss : str, Loss or pair of functions, default "squared_error"
-        "squared_error" and "poisson" as in scikit-learn, any other of `dlx.losses`. The squared error is halved, and
-        summed over outputs.
-    backend : selector, default None
-        Where to compute; see `dlx.get_backend`. None follows X. NumPy in, NumPy out, whatever the backend.
+        What is minimised: "squared_error" or "poisson" as in scikit-learn, or any other of `dlx.losses`. The squared
+        error is halved, and summed over outputs.
+    backend : str, module, Backend or None, default None
+        Where to compute, such as "cupy" or "torch:cuda"; see `dlx.get_backend`. None computes where X lies. On any
+        backend, NumPy arrays as inputs give NumPy arrays as results.
     dtype : "float32" or "float64", optional
-        By default float32 for float32 data, and float64 for all other.
-    dropout : float in [0, 1), or one for each hidden layer, default 0
-        The share of hidden units that is dropped.
+        The dtype of weights and computation. By default float32 for float32 data, and float64 for all other data.
+    dropout : float in [0, 1), or a sequence of one for each hidden layer, default 0
+        The share of hidden units that is dropped at random in each update: 0.1 drops 10 %. Not for "lbfgs".
     n_layers, width : int, optional
-        Number and width of the hidden layers, in place of `hidden_layer_sizes`: numbers can be searched, a tuple
-        cannot. One without the other means a width of 100, or one layer.
+        The number and the width of the hidden layers, instead of `hidden_layer_sizes`. Searches can vary numbers more
+        easily than a tuple. `n_layers` alone takes a width of 100; `width` alone takes one layer.
     init : "auto", name, function, Network, or a sequence of (W, b), default "auto"
-        First weights; "auto" draws as scikit-learn does, and for further activations as their papers say.
+        The first weights; see `dlx.initializers`. "auto" draws them as scikit-learn does, and for activations that
+        scikit-learn does not have as their papers say.
     standardize : bool, default False
-        Bring the columns of X, and real targets, to mean 0 and variance 1 first; predictions are in the old units.
-        Sparse columns are scaled only.
+        Whether the columns of X, and real targets, are brought to mean 0 and variance 1 first. Predictions are in the
+        units of `y`. Sparse columns are only scaled.
     scoring : scorer, its name, or None, default None
-        What `validation_scores_` holds, and early stopping watches; None is what `score` gives.
+        The score in `validation_scores_`, which early stopping watches. None takes what `score` computes.
 
     Attributes
     ----------
     coefs_, intercepts_ : lists of arrays (d_in, d_out) and (d_out,)
+        The weights and the biases of each layer.
     loss_, best_loss_ : float
-        Of the last and of the best epoch, with penalty; the latter is None with early stopping.
+        The loss of the last epoch and the lowest of all epochs, with penalty. `best_loss_` is None with early stopping.
     loss_curve_ : list of float
-        One entry for each epoch.
+        The loss of each epoch.
     validation_loss_curve_, validation_scores_ : list of float, or None without validation
+        The loss and the score of the held-out rows after each epoch.
     best_validation_score_ : float or None
-    n_iter_, n_layers_, n_outputs_, n_features_in_, t_ : int
-        Epochs; layers with input and output; outputs; columns; samples seen.
+        The highest of `validation_scores_`.
+    n_iter_ : int
+        The number of epochs of the last training.
+    n_layers_, n_outputs_, n_features_in_ : int
+        The numbers of layers (input and output included), of outputs and of columns of X.
+    t_ : int
+        The number of samples that were trained on, counted anew in each epoch; 0 for "lbfgs".
     feature_names_in_ : array of str
+        The names of the columns of X, if it has such names.
     out_activation_ : str
+        The function that turns scores into predictions: "identity", "exp", "logistic" or "softmax".
 
     Raises
     ------
     ValueError, TypeError
-        In `fit` and `predict`, never here.
+        A parameter is wrong. Raised by `fit`, `partial_fit` and `predict`; only a wrong name is refused here.
 
     Source: Rumelhart, Hinton and Williams 1986; the parameters are scikit-learn's.
 
@@ -455,7 +548,7 @@ class MLPRegressor(RegressorMixin, Base):
         scoring: Any = None,
         **unknown: Never,
     ) -> None:
-        self.__dict__.update(hyperparameters.given(locals(), MLPRegressor))
+        self.__dict__.update(hyperparameters.constructor_arguments(locals(), MLPRegressor))
 
     @with_callbacks
     def fit(
@@ -468,26 +561,74 @@ class MLPRegressor(RegressorMixin, Base):
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Train on rows `X` (n, d) and their targets `y`, (n,) or (n, K); otherwise as `MLPClassifier.fit`."""
+        """Train on rows `X` and their targets `y`.
+
+        Parameters
+        ----------
+        X : array, data frame, CSR or CSC matrix, or list (n, d)
+            The inputs: each row is a sample.
+        y : array or list (n,) or (n, K)
+            The targets: real numbers, or counts for the loss "poisson".
+        sample_weight : array (n,), optional
+            Weights >= 0 of rows. By default each row weighs 1.
+        X_val, y_val, sample_weight_val : as the above, optional
+            Rows of your own to validate on after each epoch. Early stopping watches them, and holds out no others.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter or the data are wrong. Raised before any work; the estimator stays as it was.
+        ValueError
+            The training diverged. This error is a `DivergenceError` too.
+
+        Warns
+        -----
+        ConvergenceWarning
+            `max_iter` or `max_fun` was reached before the training converged, or the training diverged and early
+            stopping kept the best weights before.
+        """
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
     @available_if(hyperparameters.takes_parts)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on these rows, going on where the last call ended; so many calls are `fit`."""
+        """Train for one epoch on these rows, from where the last call ended.
+
+        With all rows in each call, n calls are a `fit` of n epochs.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter or the data are wrong. Raised before any work; the estimator stays as it was.
+        ValueError
+            The training diverged. This error is a `DivergenceError` too.
+        """
         hyperparameters.validate(self)
         self._fit_part(X, y, sample_weight)
         return self
 
     def predict(self, X: Any) -> Array:
-        """The prediction for each row, (n,) for one output and (n, K) for several."""
+        """The predicted targets: (n,) for one output and (n, K) for several."""
         check_is_fitted(self, "coefs_")
 
         def in_old_units(P: Array) -> Array:
             if self._standards[1] is None:
                 return P
             backend = backend_of(P)
-            mean, scale = (backend.asarray(each, features.dtype_name(P)) for each in self._standards[1])
+            mean, scale = (backend.asarray(x, features.dtype_name(P)) for x in self._standards[1])
             return mean + scale * P
 
         answers = scoring.answers(self._fitted_loss)
@@ -495,32 +636,36 @@ class MLPRegressor(RegressorMixin, Base):
         return P[:, 0] if P.shape[1] == 1 else P
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """R², averaged over outputs, or for quantiles D² of the pinball loss: as `Network.score` has it.
+        """R², averaged over outputs; for a loss of quantiles D² of the pinball loss, as in `Network.score`.
 
-        One target `y` is that of every quantile.
+        If `y` is a single target, each quantile is compared with it.
         """
         check_is_fitted(self, "coefs_")
         if self._fitted_loss.name != "quantile":
             return float(super().score(X, y, sample_weight))
-        return inputs.explained(self._fitted_loss, y, self.predict(X), sample_weight)
+        return inputs.regression_score(self._fitted_loss, y, self.predict(X), sample_weight)
 
     def _targets(self, X: Any, y: Any, first: bool, part: bool) -> tuple[Any, HostArray]:
-        X, y = inputs.real_targets(self, X, y, reset=first)
+        """X, and real targets (n, K)."""
+        X, y = inputs.rows_and_real_targets(self, X, y, reset=first)
         return X, y[:, None] if y.ndim == 1 else y
 
     def _loss(self) -> losses.Loss:
+        """The loss that `loss` names."""
         if isinstance(self.loss, str) and self.loss == "squared_error":
             return losses.squared_error(half=True)
         return losses.get(self.loss)
 
     def _outputs(self, Y: HostArray, loss: losses.Loss) -> int:
+        """The number of outputs of the network."""
         return hyperparameters.real_outputs(loss, Y.shape[1])
 
     def _labels_to_split(self, Y: HostArray) -> HostArray | None:
+        """There are no class numbers whose proportions the held-out rows could keep."""
         return None
 
     def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> inputs.Standard | None:
-        """Real targets are standardised on the host; counts stay what they are."""
+        """The standard of real targets, over `rows` or over all if that is None. Counts are not standardised."""
         if not self.standardize or plan.loss.link.name != "identity":
             return None
         return inputs.Standard(*features.center_and_scale(get_backend("numpy"), Y if rows is None else Y[rows]))
@@ -532,15 +677,19 @@ def from_sklearn(mlp: Any, backend: Any = None) -> Any:
     Parameters
     ----------
     mlp : fitted sklearn.neural_network.MLPClassifier or MLPRegressor
-    backend : selector, optional
-        Where the estimator computes; see `dlx.get_backend`.
+    backend : str, module, Backend or None, default None
+        Where the estimator computes; see `dlx.get_backend`. None computes where X lies.
+
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
 
     Raises
     ------
     TypeError
-        It is another object.
+        `mlp` is another object.
     NotFittedError
-        It has no weights yet.
+        `mlp` has no weights yet.
 
     Examples
     --------
@@ -552,7 +701,7 @@ def from_sklearn(mlp: Any, backend: Any = None) -> Any:
     True
     """
     kinds = {TheirClassifier: MLPClassifier, TheirRegressor: MLPRegressor}
-    make = next((ours for theirs, ours in kinds.items() if isinstance(mlp, theirs)), None)
+    make = next((kind for sklearn_kind, kind in kinds.items() if isinstance(mlp, sklearn_kind)), None)
     if make is None:
         rule = "be scikit-learn's MLPClassifier or MLPRegressor"
         checks.reject("mlp", rule, type(mlp).__name__, "Pass the fitted estimator itself.", TypeError)

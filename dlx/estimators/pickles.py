@@ -1,4 +1,4 @@
-"""How an estimator is pickled: host arrays and names, so that the pickle loads where the array library is absent."""
+"""How an estimator is pickled: as host arrays and names, so that the pickle loads without the array library."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from dlx.backend import HOST, Backend, BackendNotInstalled, BackendUnavailable, 
 from dlx.files import schema
 
 
-def plain(state: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-    """The attributes of an estimator as a pickle holds them; own functions as they are.
+def picklable(state: Mapping[str, Any], with_slots: bool) -> dict[str, Any]:
+    """The attributes of an estimator as a pickle holds them; a user's own functions stay as they are.
 
-    The optimizer's slots, twice the weights for "adam", go along if the `whole` is asked for.
+    The slots of the optimizer, which take twice the memory of the weights for "adam", are left out unless `with_slots`.
     """
-    found = dict(state)
+    attributes = dict(state)
     if isinstance(state["backend"], types.ModuleType | Backend):
-        found["backend"] = get_backend(state["backend"]).selector
+        attributes["backend"] = get_backend(state["backend"]).selector
     if "coefs_" not in state:
-        return found
-    found["_hidden"] = [schema.described(each) or tuple(each.bind(None)) for each in state["_hidden"]]
-    loss = state["_fitted_loss"]
-    found["_fitted_loss"] = schema.described(loss) or tuple(loss.bind(None, np.asarray))
-    kept = state.get("_optimizer")
-    if kept is not None and not whole:
-        found["_optimizer"] = kept._replace(slots=None)
+        return attributes
+    hidden, loss = state["_hidden"], state["_fitted_loss"]
+    attributes["_hidden"] = [schema.described(activation) or tuple(activation.bind(None)) for activation in hidden]
+    attributes["_fitted_loss"] = schema.described(loss) or tuple(loss.bind(None, np.asarray))
+    optimizing = state.get("_optimizer")
+    if optimizing is not None and not with_slots:
+        attributes["_optimizer"] = optimizing._replace(slots=None)
     W = state["coefs_"][0]
     if library_of(W) == HOST:
-        return found
+        return attributes
     backend = backend_of(W)
-    return _moved(found, lambda x: np.array(backend.to_host(x))) | {"_home": backend.selector}
+    return _with_arrays(attributes, lambda x: np.array(backend.to_host(x))) | {"_home": backend.selector}
 
 
-def restored(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes on the backends of their names, or on NumPy with a warning where one of them cannot compute."""
-    found = dict(state)
-    home = found.pop("_home", None)
-    if "_hidden" in found:
-        kinds = [schema.activation_from(each) if isinstance(each, Mapping) else each for each in found["_hidden"]]
-        found["_hidden"] = tuple(activations.get(each) for each in kinds)
-        loss = found["_fitted_loss"]
-        found["_fitted_loss"] = schema.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
-    if isinstance(found["backend"], str) and _usable(found["backend"]) is None:
-        found["backend"] = None
+def unpickled(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes on the backends that the pickle names, or on NumPy with a warning if one of them is unusable."""
+    attributes = dict(state)
+    home = attributes.pop("_home", None)
+    if "_hidden" in attributes:
+        hidden, loss = attributes["_hidden"], attributes["_fitted_loss"]
+        parts = [schema.activation_from(part) if isinstance(part, Mapping) else part for part in hidden]
+        attributes["_hidden"] = tuple(activations.get(part) for part in parts)
+        attributes["_fitted_loss"] = schema.loss_from(loss) if isinstance(loss, Mapping) else losses.get(loss)
+    if isinstance(attributes["backend"], str) and _usable(attributes["backend"]) is None:
+        attributes["backend"] = None
     backend = None if home is None else _usable(home)
-    return found if backend is None else _moved(found, backend.asarray)
+    return attributes if backend is None else _with_arrays(attributes, backend.asarray)
 
 
-def _moved(state: Mapping[str, Any], move: Callable[[Any], Any]) -> dict[str, Any]:
-    """The state with its arrays moved."""
-    found = {**state, **{name: [move(each) for each in state[name]] for name in ("coefs_", "intercepts_")}}
-    kept = found.get("_optimizer")
-    if kept is not None and kept.slots is not None:
-        found["_optimizer"] = kept._replace(slots=each_slot(kept.slots, move))
-    return found
+def _with_arrays(state: Mapping[str, Any], move: Callable[[Any], Any]) -> dict[str, Any]:
+    """The attributes with every array replaced by ``move(array)``."""
+    moved = {name: [move(array) for array in state[name]] for name in ("coefs_", "intercepts_")}
+    optimizing = state.get("_optimizer")
+    if optimizing is not None and optimizing.slots is not None:
+        moved["_optimizer"] = optimizing._replace(slots=map_slots(move, optimizing.slots))
+    return {**state, **moved}
 
 
-def each_slot(slots: Any, move: Callable[[Any], Any]) -> Any:
-    """Every slot of every parameter, moved."""
-    return tuple(tuple(tuple(move(x) for x in each) for each in layer) for layer in slots)
+def map_slots(function: Callable[[Any], Any], slots: Any) -> Any:
+    """Apply the function to every slot of every parameter."""
+    return tuple(tuple(tuple(function(x) for x in parameter) for parameter in layer) for layer in slots)
 
 
 def _usable(backend: Any) -> Backend | None:
-    """The backend, or None with a warning."""
+    """The backend, or None with a warning if it is not installed or cannot compute."""
     try:
         return get_backend(backend)
     except (BackendNotInstalled, BackendUnavailable, ValueError, TypeError) as reason:

@@ -1,4 +1,4 @@
-"""When a training has ended, and what its learning rate becomes, by scikit-learn's rules: numbers alone."""
+"""scikit-learn's rules for the end of a training and for its learning rate; they look at numbers only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from dlx.schedules import Schedule
 
-SMALLEST_RATE, FACTOR = 1e-6, 0.2  # of an adaptive rate: it is divided by 5 until it is so small
+SMALLEST_RATE, FACTOR = 1e-6, 0.2  # an adaptive rate is multiplied by the factor until it is this small
 
 
 class Plateau:
-    """Counts the epochs in a row whose figure, of which more is better, did not reach the best one so far plus `tol`.
+    """Counts the epochs in a row whose figure, of which more is better, is below the best one so far plus `tol`.
 
-    More than `patience` of them end the training, or with `adaptive` divide the learning rate by 5, while it is large.
-    A figure that is nan never improves. Kept between calls: `count`, `best` and `rate`.
+    More than `patience` of them end the training. If `adaptive`, they divide the learning rate by 5 instead, until it
+    is at its smallest. A figure that is nan never counts as an improvement. The state between calls is `count`, `best`
+    and `rate`.
 
     Examples
     --------
@@ -36,7 +37,7 @@ class Plateau:
         self.best, self.count = best, count
 
     def ends(self, figure: float) -> bool:
-        """Whether the training ends with an epoch of that figure."""
+        """Whether the training ends with an epoch that has this figure."""
         self.count = 0 if figure >= self.best + self.tol else self.count + 1
         if figure > self.best:
             self.best = figure
@@ -48,14 +49,14 @@ class Plateau:
         return False
 
     def schedule(self, step: int, steps: int, losses: Sequence[float]) -> float:
-        """The rate so far, as a schedule."""
+        """The present rate, as a schedule."""
         return self.rate
 
 
 def by_samples(rate: float, power: float, before: int, per_epoch: int) -> Schedule:
-    """The rate of scikit-learn's "invscaling": rate / (1 + samples seen)^power, the same throughout an epoch.
+    """The schedule "invscaling" of scikit-learn: rate / (1 + samples so far)^power, constant within an epoch.
 
-    `before` counts the samples of earlier trainings, and an epoch is `per_epoch` samples.
+    `before` is the number of samples in earlier trainings, `per_epoch` that in an epoch.
     """
 
     def schedule(step: int, steps: int, losses: Sequence[float]) -> float:
@@ -65,7 +66,7 @@ def by_samples(rate: float, power: float, before: int, per_epoch: int) -> Schedu
 
 
 def over(schedule: Schedule, planned: int) -> Schedule:
-    """The schedule of a training of `planned` updates that is done a part at a time; its last rate stays."""
+    """The schedule of a training of `planned` updates that is done in parts; after these the last rate stays."""
 
     def part(step: int, steps: int, losses: Sequence[float]) -> float:
         return schedule(min(step, planned - 1), planned, losses)
@@ -74,7 +75,7 @@ def over(schedule: Schedule, planned: int) -> Schedule:
 
 
 def flat(losses: Sequence[float], relative: float) -> bool:
-    """Whether the last loss has decreased by no more than that share of its size, or of 1.
+    """Whether the last loss is lower by no more than the share `relative` of its size, or of 1 if that is larger.
 
     Source: the rule "ftol" of L-BFGS-B, Byrd, Lu, Nocedal and Zhu 1995.
     """

@@ -1,4 +1,4 @@
-"""The state of a training as a file holds it, and back."""
+"""The state of a training as a checkpoint holds it, and the way back."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ import numpy as np
 from dlx.backend import Array, Backend
 from dlx.data import parameters
 from dlx.files import schema
+from dlx.files.container import NamedArrays
 from dlx.files.schema import BEST, SLOTS, TRAINING
+from dlx.host import HostArray
 from dlx.network import Params
 from dlx.optimizers import AnyOptimizer
 from dlx.quasi_newton import Parts
 from dlx.training.loop import ORDER
 from dlx.training.state import TrainingState
 
-Arrays = dict[str, np.ndarray[Any, Any]]
-VECTORS = ("gradient", "s", "y")  # the tensors of an optimizer's state that are as long as all parameters together
-PLACES = {"pos": 624, "buffer_pos": 4, "has_uint32": 1}  # what NumPy's generators take unchecked, and read from
+VECTORS = ("gradient", "s", "y")  # tensors of L-BFGS that are as long as all parameters together
+LARGEST_PLACES = {"pos": 624, "buffer_pos": 4, "has_uint32": 1}  # NumPy does not check them before it reads there
 
 
-def plain(state: Any) -> Any:
-    """A generator's state in the terms of JSON."""
+def generator_to_json(state: Any) -> Any:
+    """The state of a generator as JSON can hold it."""
     if isinstance(state, Mapping):
-        return {name: plain(each) for name, each in state.items()}
+        return {name: generator_to_json(part) for name, part in state.items()}
     return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
 
 
-def restored(like: Any, state: Any) -> Any:
-    """The state again, of the kind that a generator of the same sort has now."""
+def generator_from_json(like: Any, state: Any) -> Any:
+    """The state that was turned into JSON, checked against `like`, the present state of a generator of this kind."""
     if isinstance(like, Mapping):
         if sorted(like) != sorted(state):
             raise ValueError("a generator's state of another kind")
-        if any(not 0 <= state[name] <= most for name, most in PLACES.items() if name in like):
+        if any(not 0 <= state[name] <= most for name, most in LARGEST_PLACES.items() if name in like):
             raise ValueError("a generator's state that points beyond its own numbers")
-        return {name: restored(each, state[name]) for name, each in like.items()}
+        return {name: generator_from_json(part, state[name]) for name, part in like.items()}
     if isinstance(like, np.ndarray):
-        found = np.array(state, like.dtype)
-        if found.shape != like.shape:
+        array = np.array(state, like.dtype)
+        if array.shape != like.shape:
             raise ValueError("a generator's state of another size")
-        return found
+        return array
     if type(like) is not type(state) or (isinstance(like, str) and like != state):
         raise ValueError(f"a generator's state with {state!r} for {like!r}")
     return state
@@ -50,8 +51,8 @@ def restored(like: Any, state: Any) -> Any:
 
 def to_file(
     state: TrainingState, optimizer: AnyOptimizer, backend: Backend, dtype: str
-) -> tuple[dict[str, Any], Arrays]:
-    """What a checkpoint says beside the network, and all its tensors."""
+) -> tuple[dict[str, Any], dict[str, HostArray]]:
+    """The description of the training in a checkpoint, and all tensors of the checkpoint."""
     parts = optimizer.parts(state.optimizer_state)
     arrays = schema.tensors_of(state.params)
     for k, slot in enumerate(parts.slots):
@@ -59,11 +60,11 @@ def to_file(
     arrays |= {name: _matrix(x, state.params, backend, dtype) for name, x in parts.vectors.items()}
     if state.best is not None:
         arrays |= schema.tensors_of(state.best, BEST)
-    found = {name: each if isinstance(each, np.ndarray) else backend.to_host(each) for name, each in arrays.items()}
-    found["losses"] = np.asarray(state.losses, dtype)
+    tensors = {name: x if isinstance(x, np.ndarray) else backend.to_host(x) for name, x in arrays.items()}
+    tensors["losses"] = np.asarray(state.losses, dtype)
     return {
         "best_epoch": state.best_epoch,
-        "drawn_from": plain(state.drawn),
+        "drawn_from": generator_to_json(state.drawn),
         "ended": state.ended,
         "epoch": state.epoch,
         "lbfgs": parts.numbers,
@@ -72,25 +73,26 @@ def to_file(
         "seconds": state.seconds,
         "slots": len(parts.slots),
         "updates": state.updates,
-    }, found
+    }, tensors
 
 
 def from_file(
     description: Mapping[str, Any],
-    arrays: Arrays,
+    arrays: NamedArrays,
     backend: Backend,
     dtype: str,
     optimizer: AnyOptimizer,
     per_epoch: int,
 ) -> TrainingState:
-    """What `to_file` was given, by a training with that optimizer and so many updates an epoch.
+    """The state that `to_file` was given, by a training with this optimizer and `per_epoch` updates in an epoch.
 
-    Any error is the file's. A right digest is no proof: whoever can write the file can write that too.
+    Every error is the fault of the file. The correct checksum does not prove that the content makes sense, because
+    whoever can write the file can write the checksum too.
     """
     training, layers = description[TRAINING], len(description["layer_dims"]) - 1
     updates, epoch, position = (schema.count(training[name]) for name in ("updates", "epoch", "position"))
     history = schema.history_of(description, arrays)
-    if not all(np.isfinite(each).all() for name, each in arrays.items() if not name.startswith(schema.HISTORY)):
+    if not all(np.isfinite(x).all() for name, x in arrays.items() if not name.startswith(schema.HISTORY)):
         raise ValueError("a number that is not finite")
     if any(len(history.get(name, [])) != epoch for name in ("loss", "learning_rate", "seconds")) or any(
         len(figures) != epoch for name, figures in history.items() if name in ORDER
@@ -110,8 +112,8 @@ def from_file(
         raise ValueError(f"update {updates} at batch {position} of epoch {epoch}, of {per_epoch} batches each")
     parts = Parts(
         [params(f"{SLOTS}{k}/") for k in range(training["slots"])],
-        {name: _own(arrays[name], backend, dtype) for name in VECTORS if name in arrays},
-        _numbers(training["lbfgs"]),
+        {name: _own_vectors(arrays[name], backend, dtype) for name in VECTORS if name in arrays},
+        _lbfgs_numbers(training["lbfgs"]),
     )
     return TrainingState(
         params(),
@@ -120,42 +122,43 @@ def from_file(
         epoch,
         position,
         arrays["losses"],
-        math.inf if limit is None else _number(limit),
+        math.inf if limit is None else _checked_number(limit),
         history,
         None if best_epoch is None else params(BEST),
         best_epoch,
-        _number(training["seconds"]),
+        _checked_number(training["seconds"]),
         ended,
         training["drawn_from"],
     )
 
 
 def _matrix(vectors: Array | list[Array], params: Params, backend: Backend, dtype: str) -> Array:
-    """A list of vectors, as long as all parameters, as the rows of a matrix on the host; a vector alone stays."""
+    """A list of vectors, each as long as all parameters, as rows of a matrix on the host; one vector as it is."""
     if not isinstance(vectors, list):
         return vectors
-    size = sum(math.prod(each.shape) for layer in params for each in layer)
-    return np.array([backend.to_host(each) for each in vectors], dtype).reshape(len(vectors), size)
+    size = sum(math.prod(array.shape) for layer in params for array in layer)
+    return np.array([backend.to_host(vector) for vector in vectors], dtype).reshape(len(vectors), size)
 
 
-def _own(x: np.ndarray[Any, Any], backend: Backend, dtype: str) -> Any:
-    """A vector on the backend, in memory of its own; of a matrix, the list of its rows."""
+def _own_vectors(x: HostArray, backend: Backend, dtype: str) -> Any:
+    """A copy of a vector on the backend, because an optimizer may consume it; for a matrix, a list of its rows."""
     if x.ndim == 2:
-        return [_own(row, backend, dtype) for row in x]
+        return [_own_vectors(row, backend, dtype) for row in x]
     return backend.copy(backend.asarray(x, dtype))
 
 
-def _numbers(memory: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The numbers of L-BFGS; of them only the loss `f` may be negative."""
-    if memory is None:
+def _lbfgs_numbers(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The numbers in the state of L-BFGS, checked. Only the loss `f` may be negative."""
+    if entry is None:
         return None
-    if type(memory["f"]) is not float:
-        raise TypeError(f"{memory['f']!r} for a loss")
-    return {"f": memory["f"], "length": _number(memory["length"]), "sy": [_number(each) for each in memory["sy"]]}
+    if type(entry["f"]) is not float:
+        raise TypeError(f"{entry['f']!r} for a loss")
+    length, sy = _checked_number(entry["length"]), [_checked_number(value) for value in entry["sy"]]
+    return {"f": entry["f"], "length": length, "sy": sy}
 
 
-def _number(value: Any) -> float:
-    """Finite and not negative; JSON has no other than finite ones."""
+def _checked_number(value: Any) -> float:
+    """A float that is not negative; it is finite, because `container.read` accepts no other in JSON."""
     if type(value) is not float or value < 0.0:
         raise TypeError(f"{value!r} for a number")
     return value

@@ -1,34 +1,33 @@
-"""Whether a training still learns: its loss finite and bounded, its weights finite."""
+"""Checks that a training has not diverged: its loss is finite and bounded, and its weights are finite."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from dlx import network, scoring
 from dlx.backend import Array
 from dlx.data.features import truth
+from dlx.host import HostArray
 from dlx.network import Params
 from dlx.training.steps import Task
 
-HostArray = np.ndarray[Any, Any]
-REMEDY = (
+DIVERGENCE_REMEDY = (
     "Lower learning_rate, scale the columns of X (and real targets) to mean 0 and variance 1, or pass clip_norm=1.0."
 )
-EXPLODED = 1e4  # times the loss at the start, or that of scores which are all zero
-ELEMENTS_AT_ONCE = 1 << 20  # of targets, for the latter
-LOOKED_AT = 1 << 24  # elements of X at most, to judge weights by a sample of rows
-JUDGED, GLANCED = 4096, 256  # rows that say whether weights diverged: of what is returned, of what is saved on the way
+EXPLOSION_FACTOR = 1e4  # by which a loss may exceed the loss at the start, and that of scores which are all zero
+ELEMENTS_AT_ONCE = 1 << 20  # of the targets, while the loss of zero scores is computed
+LOOKED_AT = 1 << 24  # the most elements of X in a sample of rows by which weights are judged
+JUDGED, GLANCED = 4096, 256  # the rows in such a sample: for weights that are returned, and for those saved on the way
 
 
 class DivergenceError(ArithmeticError):
     """The loss or the weights became non-finite, or the loss exploded; no model is returned.
 
-    `at` is the number of the epoch and of the batch, from 0, whose loss was the first of that kind; None where it was a
-    weight. `after_all` says that every epoch's loss was good, and what the last update left is not.
+    `at` holds the numbers, from 0, of the epoch and the batch with the first bad loss; it is None if a weight was bad.
+    `after_all` says that the loss of every epoch was good, but that the weights after the last update are not.
     """
 
     at: tuple[int, int] | None = None
@@ -36,7 +35,7 @@ class DivergenceError(ArithmeticError):
 
 
 def zero_loss(task: Task) -> float:
-    """The mean loss of scores that are all zero: the scale of a loss that learns nothing."""
+    """The mean loss of scores that are all zero, which is the scale of the loss before anything is learnt."""
     net, xp, backend, dtype = task.net, task.net.xp, task.backend, task.backend.dtype(task.dtype)
     _, Y, weights, classes = task.rows
 
@@ -48,27 +47,28 @@ def zero_loss(task: Task) -> float:
 
     of_rows = backend.rowwise(values, None if net.kind is None else ("loss of zeros", net.kind, by_target))
     wide = (Y if classes is None else classes).shape[1]
-    losses, sizes, most, rows = [], [], max(1, ELEMENTS_AT_ONCE // wide), task.numbers()
+    losses, sizes, most, numbers = [], [], max(1, ELEMENTS_AT_ONCE // wide), task.numbers()
     for first in range(0, task.size, most):
-        block = rows[first : first + most]
+        block = numbers[first : first + most]
         w = None if weights is None else backend.to_host(backend.take(weights, block))
-        found = of_rows(classes, backend.take(Y, block), to_host=True).astype(np.float64)
-        losses.append(float(network.mean_loss(np, found, w)))
+        block_losses = of_rows(classes, backend.take(Y, block), to_host=True).astype(np.float64)
+        losses.append(float(network.mean_loss(np, block_losses, w)))
         sizes.append(len(block))
     return float(np.average(losses, weights=sizes))
 
 
 def highest_loss(at_zero: float, *at_start: float) -> float:
-    """What a mean loss may not exceed, from those of a network that has learnt nothing: its scores zero, or drawn.
+    """The largest mean loss that does not count as divergence, by the losses of a network that has learnt nothing.
 
-    Targets that are all zero have no scale of their own: then it is that of scores of size 1.
+    `at_zero` is the loss of scores that are all zero, `at_start` that of the first weights. If `at_zero` is 0, as for
+    squared error and targets that are all zero, 1 takes its place.
     """
     scale = 1.0 if at_zero == 0.0 else at_zero
-    return EXPLODED * max((abs(loss) for loss in (scale, *at_start) if math.isfinite(loss)), default=math.inf)
+    return EXPLOSION_FACTOR * max((abs(loss) for loss in (scale, *at_start) if math.isfinite(loss)), default=math.inf)
 
 
-def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:
-    """The mean over the rows seen, if it is finite and at most `limit`."""
+def epoch_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:
+    """The mean of the batches' losses over all of their rows; raises if it is not finite, or is above `limit`."""
     with np.errstate(all="ignore"):
         mean = float(np.average(losses.astype(np.float64), weights=sizes[: len(losses)]))
     if not (math.isfinite(mean) and mean <= limit):
@@ -76,7 +76,7 @@ def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float)
         batch = int(np.flatnonzero(bad)[0]) if bad.any() else len(losses) - 1
         error = DivergenceError(
             f"`loss` must stay finite and bounded; got {losses[batch]:.3g} in epoch {epoch + 1}, batch {batch + 1}. "
-            + REMEDY
+            + DIVERGENCE_REMEDY
         )
         error.at = epoch, batch
         raise error
@@ -84,13 +84,13 @@ def mean_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float)
 
 
 def loss_after(task: Task, params: Params, numbers: HostArray | None) -> float:
-    """J + R of these parameters over the rows of those numbers (all, if None), without dropout."""
+    """J + R of these parameters without dropout, over the rows with these numbers, or over all rows if that is None."""
     loss = scoring.loss_of(task.backend, task.net, params, task.rows, numbers)
     return loss + _penalty(task, params)
 
 
 def _penalty(task: Task, params: Params) -> float:
-    """R, its rates given as numbers: so that a library which compiles it does so once for all rates."""
+    """R, with l2 and l1 as arguments, so that a library which compiles it does so once for all rates."""
     net = task.net
     if net.l2 is None and net.l1 is None:
         return 0.0
@@ -101,18 +101,18 @@ def _penalty(task: Task, params: Params) -> float:
     return float(task.backend.compile(penalty, ("penalty", net.l2 is None, net.l1 is None))(params, net.l2, net.l1))
 
 
-def require_finite(task: Task, params: Params, epochs: int) -> None:
-    """The loss of the last batch was finite, but its update may have overflowed."""
-    if not all(task.backend.all_finite(each) for layer in params for each in layer):
+def require_finite_params(task: Task, params: Params, epochs: int) -> None:
+    """Raise if a parameter is not finite: the last update may have overflowed, though the loss before it was finite."""
+    if not all(task.backend.all_finite(array) for layer in params for array in layer):
         raise _after_all(f"`params` must stay finite; got a weight that is not finite after {_last_batch(epochs)}")
 
 
 def require_good(task: Task, params: Params, epochs: int, rows: int, limit: float = math.inf) -> None:
-    """The weights that the last update left are finite, and their loss is, without dropout, and at most `limit`.
+    """Raise unless these weights are finite, and their loss without dropout is finite and at most `limit`.
 
-    So many rows, evenly spaced, are looked at, and all of them where those give a bad loss.
+    The loss is computed on a sample of `rows` evenly spaced rows, and on all rows if that of the sample is bad.
     """
-    require_finite(task, params, epochs)
+    require_finite_params(task, params, epochs)
     rows = max(1, min(rows, LOOKED_AT // task.rows.X.shape[1]))
     numbers = None if task.chosen is None and task.size <= rows else _spread(task, rows)
     loss = loss_after(task, params, numbers)
@@ -122,7 +122,7 @@ def require_good(task: Task, params: Params, epochs: int, rows: int, limit: floa
 
 
 def require_good_loss(name: str, loss: float, epochs: int, limit: float = math.inf) -> None:
-    """Raise where what was measured after that many epochs is not finite, or is above the `limit`."""
+    """Raise if a loss that was measured after so many epochs is not finite, or is above `limit`."""
     if not _is_good(loss, limit):
         raise _after_all(f"`{name}` must stay finite and bounded; got {loss:.3g} after {_last_batch(epochs)}")
 
@@ -132,7 +132,7 @@ def _is_good(loss: float, limit: float) -> bool:
 
 
 def _spread(task: Task, rows: int) -> HostArray:
-    """At most so many of the numbers of the rows that are trained on, evenly spaced."""
+    """The numbers of at most `rows` evenly spaced rows of those that are trained on."""
     count = min(rows, task.size)
     return task.numbers()[np.arange(count) * task.size // count]
 
@@ -142,6 +142,7 @@ def _last_batch(epochs: int) -> str:
 
 
 def _after_all(text: str) -> DivergenceError:
-    error = DivergenceError(f"{text}. {REMEDY}")
+    """The error for weights that are bad after epochs whose losses were all good."""
+    error = DivergenceError(f"{text}. {DIVERGENCE_REMEDY}")
     error.after_all = True
     return error

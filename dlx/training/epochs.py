@@ -15,7 +15,7 @@ from dlx.backend import Array
 from dlx.network import Params
 from dlx.schedules import Losses
 from dlx.training import flat, interrupts, steps
-from dlx.training.divergence import REMEDY, DivergenceError, highest_loss, mean_loss, zero_loss
+from dlx.training.divergence import DIVERGENCE_REMEDY, DivergenceError, epoch_loss, highest_loss, zero_loss
 from dlx.training.state import Saver, TrainingState
 from dlx.training.steps import Settings, Task
 
@@ -99,7 +99,7 @@ class BatchTraining:
     def close(self) -> Epoch:
         """End the epoch, whole or not, and return it; the next update belongs to another."""
         state = self.state()
-        mean = mean_loss(np.asarray(state.losses), self.sizes, self.epoch, self.limit)
+        mean = epoch_loss(np.asarray(state.losses), self.sizes, self.epoch, self.limit)
         if state.position == len(self.sizes):
             state = state._replace(epoch=self.epoch + 1, position=0, losses=())
         epoch = Epoch(state.params, mean, self.rates[self.position - 1], state)
@@ -126,7 +126,7 @@ def by_batch(
         drawn = None if saving is None else saving.saver.drawn()
         interrupted: list[int] = []
         try:
-            with interrupts.held(signal.SIGINT) as interrupted:
+            with interrupts.deferred(signal.SIGINT) as interrupted:
                 for _ in training.advance(rng, watched, most):
                     if saving is not None:
                         _save_if_due(training, saving, drawn)
@@ -157,7 +157,7 @@ def _save_if_due(training: BatchTraining, saving: Saving, drawn: Any) -> None:
     updates = training.first + training.position
     if _ends_within(training, saving) or (within and saving.saver.due(updates, epoch_done=False)):
         state = training.state()
-        mean_loss(np.asarray(state.losses), training.sizes, training.epoch, training.limit)
+        epoch_loss(np.asarray(state.losses), training.sizes, training.epoch, training.limit)
         saving.save(state._replace(drawn=drawn))
 
 
@@ -186,11 +186,11 @@ def by_full_batch(
     minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(params), start.optimizer_state)
     limit = highest_loss(zero_loss(task), minimizer.f) if start.optimizer_state is None else start.limit
     for epoch in range(start.epoch, settings.epochs):
-        mean_loss(np.asarray([minimizer.f]), [1], epoch, limit)
+        epoch_loss(np.asarray([minimizer.f]), [1], epoch, limit)
         try:
             converged = minimizer.advance()
         except OverflowError as reason:
-            text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {REMEDY}"
+            text = f"`loss` must have a finite slope; got none in epoch {epoch + 1}: {reason}. {DIVERGENCE_REMEDY}"
             raise DivergenceError(text) from reason
         reached = unravel(minimizer.x, params)
         end = TrainingState(reached, minimizer.state, minimizer.evaluations, epoch + 1, limit=limit)

@@ -117,7 +117,7 @@ class Monitor:
             divergence.require_good_loss("validation_loss", lowest, done)
         loss_is_theirs = self.best is not None or self.settings.optimizer.loss_after_epoch
         if done and not validated and loss_is_theirs:
-            divergence.require_finite(self.task, returned, done)
+            divergence.require_finite_params(self.task, returned, done)
             divergence.require_good_loss("loss", lowest, done, self.limit)
         else:
             divergence.require_good(self.task, returned, done, divergence.JUDGED, self.limit)
@@ -150,7 +150,7 @@ def train(
         params = state.params
         saver.save(monitor.complete(state, last=bool(received)))
 
-    with interrupts.held(*(() if saver is None else (signal.SIGINT, signal.SIGTERM))) as received:
+    with interrupts.deferred(*(() if saver is None else (signal.SIGINT, signal.SIGTERM))) as received:
         saving = None if saver is None else epochs.Saving(saver, save, received)
         if settings.optimizer.full_batch:
             training = epochs.by_full_batch(task, settings, params, start)
