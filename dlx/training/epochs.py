@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import network, quasi_newton
-from dlx.backend import Array
+from dlx.backend import Array, HostArray
 from dlx.network import Params
 from dlx.schedules import Losses
 from dlx.training import flat, interrupts, steps
@@ -19,7 +19,6 @@ from dlx.training.divergence import DIVERGENCE_REMEDY, DivergenceError, epoch_lo
 from dlx.training.state import Saver, TrainingState
 from dlx.training.steps import Settings, Task
 
-HostArray = np.ndarray[Any, Any]
 
 
 class Epoch(NamedTuple):

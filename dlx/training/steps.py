@@ -12,14 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dlx import network, optimizers
-from dlx.backend import Array, Backend, Loop, Namespace
+from dlx.backend import Array, Backend, HostArray, Loop, Namespace
 from dlx.data.features import Batch, Rows, gather, some_rows, streams
 from dlx.nesting import each_of
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
 from dlx.training import flat
 
-HostArray = np.ndarray[Any, Any]
 
 
 class Draws(Protocol):
