@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import network, quasi_newton
-from dlx.backend import Array, HostArray
+from dlx.backend import Array
 from dlx.network import Params
 from dlx.schedules import Losses
 from dlx.training import flat, interrupts, steps
 from dlx.training.divergence import DIVERGENCE_REMEDY, DivergenceError, epoch_loss, highest_loss, zero_loss
 from dlx.training.state import Saver, TrainingState
 from dlx.training.steps import Settings, Task
-
 
 
 class Epoch(NamedTuple):

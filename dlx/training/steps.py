@@ -20,7 +20,6 @@ from dlx.schedules import Schedule
 from dlx.training import flat
 
 
-
 class Draws(Protocol):
     """What a training draws from: a `numpy.random.Generator`, or what stands for one."""
 
