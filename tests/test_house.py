@@ -145,6 +145,28 @@ def functions(tree):
             yield node.name, node.end_lineno - first + 1 - documented
 
 
+def code_lines(source):
+    """Number and text of every line but those of docstrings, imports and comments, and empty ones."""
+    tree = ast.parse(source)
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    left_out = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    left_out += [node.body[0] for node in ast.walk(tree) if isinstance(node, owners) and ast.get_docstring(node)]
+    numbers = {number for node in left_out for number in range(node.lineno, node.end_lineno + 1)}
+    lines = ((number, line.strip()) for number, line in enumerate(source.splitlines(), 1) if number not in numbers)
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]
+
+
+def repeated(sources, most=5):
+    """Where more than `most` lines of code in a row stand twice: the places of each such run."""
+    places = {}
+    for name, source in sources.items():
+        lines = code_lines(source)
+        for k in range(len(lines) - most):
+            run = tuple(line for _, line in lines[k : k + most + 1])
+            places.setdefault(run, []).append((name, lines[k][0]))
+    return [where for where in places.values() if len(where) > 1]
+
+
 def violations(place, source):
     """The rules that the file at `place` ("dlx/data/features", "backends/_numpy") breaks, in words."""
     tree, found = ast.parse(source), []
@@ -208,6 +230,19 @@ def test_a_folder_says_who_lives_there(folder):
     said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8")))
     assert "may import" in said
     assert [path.stem for path in sorted(folder.glob("[!_]*.py")) if not re.search(rf"\b{path.stem}\b", said)] == []
+
+
+def test_no_six_lines_stand_twice():
+    """But for the two estimators' signatures, which editors read without running them."""
+    sources = {place_of(path): path.read_text("utf-8") for path in FILES}
+    assert [where for where in repeated(sources) if {name for name, _ in where} != {"dlx/estimators/mlp"}] == []
+
+
+def test_a_planted_repetition_is_found():
+    body = "".join(f"    x{k} = {k}\n" for k in range(6))
+    sources = {"a": f"def f():\n{body}", "b": f'def g():\n    """Another."""\n{body}    return x1\n'}
+    assert repeated(sources) == [[("a", 2), ("b", 3)]]
+    assert repeated(sources, most=6) == []
 
 
 def test_fit_fits_a_screen():
