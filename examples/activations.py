@@ -31,7 +31,7 @@ def main():
     rng = np.random.default_rng(0)
     (X, y), (X_test, y_test) = spirals(rng, 400), spirals(rng, 2000)
     figure = plt.figure(figsize=(6, 6.8), dpi=100, layout="constrained")
-    cells = figure.subfigures(3, 4).ravel()
+    cells = figure.subfigures(-(-(len(NAMES) + 1) // 4), 4).ravel()  # one is left over for the legend
     print("activation  first loss  last loss  right of 2000 other points")
     for name, cell in zip(NAMES, cells, strict=False):
         net = dlx.fit(

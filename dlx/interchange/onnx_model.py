@@ -232,7 +232,7 @@ def _add_activation(graph: Graph, Z: str, activation: activations.Activation, l:
         return Z
     older = graph.opset < SINCE.get(name, OLDEST)
     if name in FUNCTIONS and (graph.dtype == "float64" or older or name not in OPERATORS):
-        return graph.add_call(name, Z, *(graph.add_array(f"{key}{l}", value) for key, value in settings.items()))
+        return graph.add_call(name, Z, *(graph.add_array(f"{name}_{key}{l}", value) for key, value in settings.items()))
     if graph.dtype == "float64":
         Z = graph.add_node("Max", Z, graph.add_array(f"floor{l}", FLOOR))
     kind, attributes = OPERATORS[name](**settings)
