@@ -37,8 +37,9 @@ from dlx.training.memory import OutOfMemory
 from dlx.version import __version__
 
 if TYPE_CHECKING:
+    from dlx import onnx_hooks as onnx_hooks
     from dlx import plot
-    from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn, onnx_hooks
+    from dlx.estimators import MLPClassifier, MLPRegressor, from_sklearn
 
 __all__ = [
     "LBFGS",
@@ -76,23 +77,24 @@ __all__ = [
     "momentum",
     "nadam",
     "nesterov",
-    "onnx_hooks",
     "optimizers",
     "plot",
     "rmsprop",
     "schedules",
 ]
 
-_WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn", "onnx_hooks")
+_WITH_SKLEARN = ("MLPClassifier", "MLPRegressor", "from_sklearn")
 
 
 def __getattr__(name: str) -> Any:
     """The names that need an optional library, when they are first asked for."""
     if name == "plot":
         return importlib.import_module("dlx.plot")
-    if name not in _WITH_SKLEARN:
+    if name not in (*_WITH_SKLEARN, "onnx_hooks"):
         raise AttributeError(f"module 'dlx' has no attribute {name!r}")
     try:
+        if name == "onnx_hooks":
+            return importlib.import_module("dlx.onnx_hooks")
         return getattr(importlib.import_module("dlx.estimators"), name)
     except ModuleNotFoundError as reason:
         if str(reason.name).partition(".")[0] != "sklearn":

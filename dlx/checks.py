@@ -20,7 +20,7 @@ def reject(name: str, rule: str, got: object, remedy: str, kind: type[Exception]
 def warn(text: str, kind: type[Warning] = UserWarning) -> None:
     """Warn at the line of the user's code that called dlx, however many calls lie between."""
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, kind, stacklevel=level)
 

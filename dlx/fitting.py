@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Never
 
@@ -215,65 +215,65 @@ def fit(
     """
     asked = Asked(**locals())
     nearest.refuse(unknown, "fit", fit)
-    with prepare(X, y, asked) as job:
-        return run(job)
+    with contextlib.ExitStack() as resources:
+        return run(prepare(X, y, asked, resources))
 
 
-@contextlib.contextmanager
-def prepare(X: Any, y: Any, asked: Asked) -> Iterator[Job]:
-    """Check the arguments of `fit`, and yield the job that they ask for.
+def prepare(X: Any, y: Any, asked: Asked, resources: contextlib.ExitStack) -> Job:
+    """Check the arguments of `fit`, and return the job that they ask for.
 
-    An argument that is refused leaves no trace. In the end the job's resources, such as the folder of its checkpoints,
-    are released.
+    An argument that is refused leaves no trace. `resources` takes what the job needs until it has run, such as the
+    backend's scope and the folder of its checkpoints.
     """
     listeners, verbose = arguments.listeners(asked.callbacks), arguments.verbosity(asked.verbose)
     rng = arguments.generator(asked.rng)
     X_val, y_val, share = arguments.validation_source(asked.validation)
     names = features.names_of(X)
     features.require_names(X_val, names, "X_val")
-    plan, settings, init, X, y = _plan(X, y, X_val, y_val, asked)
+    attempt = resources.enter_context(attempts.unmoved(rng))
+    plan, settings, init, X, y = _plan(X, y, X_val, y_val, asked, resources)
     backend, dtype, loss = plan.backend, plan.dtype, plan.loss
-    with attempts.unmoved(rng) as attempt, training_scope(X, plan, settings):
-        stays = arguments.streaming(asked.stream, X, settings.optimizer)
-        place = (loss, plan.dims, backend, dtype)
-        how: dict[str, Any] = {"stays": stays, "missing": plan.missing}
-        training = samples.for_training(
-            *(X, y, *place),
-            **how,
-            dense=settings.optimizer.full_batch,
-            names=names,
-            known=known_labels(asked.init, y),
-            sample_weight=asked.sample_weight,
-            class_weight=asked.class_weight,
-        )
-        require_same_classes(asked.init, training.target.classes)
-        if network.weighs_targets(training.weights):
-            remedy = "Multiply the terms by weights in"
-            gaps.require_terms(loss, plan.dims[-1], "sample_weight", "be (n,) with", remedy)
-        with checkpoints.in_folder(asked.checkpoint, asked.checkpoint_every, asked.resume, attempt) as saver:
-            if saver is not None:
-                validation = share if X_val is None else _as_arrays(X_val, y_val, plan)
-                identity = _identity(plan, init, X, training, names, validation)
-                saver.require_same_training(identity, settings, X.shape[0], backend, rng, asked.rng is not None)
-            split: samples.Split = (None, None) if share is None else training.split(share, rng)
-            gaps.require_in_each_column(training.target.present, split[0])
-            training = training.of_mean_one(split)
-            task = plan.task(training.on_backend(backend, dtype), split[0])
-            validation_rows: ValidationRows | None = None if split[1] is None else (task.rows, split[1])
-            if X_val is not None:
-                how |= {"known": training.target.classes, "suffix": "_val"}
-                validation_rows = samples.for_training(X_val, y_val, *place, **how).on_backend(backend, dtype), None
-            arguments.try_own_functions(plan.hidden, loss, backend, backend.dtype(dtype), plan.dims[-1])
-            pairs = _starting_pairs(asked.init, init, plan, rng)
-            net = _network(plan, pairs, training.target.classes, names)
-            net.facts = evidence.facts(plan, pairs, X, training, split, settings.patience is not None)
-            resumed = None
-            if saver is not None:
-                batches = -(-task.size // settings.batch_size)
-                figures = loop.figures(task, settings, validation_rows is not None)
-                resumed = saver.resumed(net, settings, batches, figures)
-            attempt.begun = True
-            yield Job(net, task, settings, rng, validation_rows, listeners, verbose, saver, resumed)
+    stays = arguments.streaming(asked.stream, X, settings.optimizer)
+    place = (loss, plan.dims, backend, dtype)
+    how: dict[str, Any] = {"stays": stays, "missing": plan.missing}
+    training = samples.for_training(
+        *(X, y, *place),
+        **how,
+        dense=settings.optimizer.full_batch,
+        names=names,
+        known=known_labels(asked.init, y),
+        sample_weight=asked.sample_weight,
+        class_weight=asked.class_weight,
+    )
+    require_same_classes(asked.init, training.target.classes)
+    if network.weighs_targets(training.weights):
+        remedy = "Multiply the terms by weights in"
+        gaps.require_terms(loss, plan.dims[-1], "sample_weight", "be (n,) with", remedy)
+    folder = checkpoints.in_folder(asked.checkpoint, asked.checkpoint_every, asked.resume, attempt)
+    saver = resources.enter_context(folder)
+    if saver is not None:
+        validation = share if X_val is None else _as_arrays(X_val, y_val, plan)
+        identity = _identity(plan, init, X, training, names, validation)
+        saver.require_same_training(identity, settings, X.shape[0], backend, rng, asked.rng is not None)
+    split: samples.Split = (None, None) if share is None else training.split(share, rng)
+    gaps.require_in_each_column(training.target.present, split[0])
+    training = training.of_mean_one(split)
+    task = plan.task(training.on_backend(backend, dtype), split[0])
+    validation_rows: ValidationRows | None = None if split[1] is None else (task.rows, split[1])
+    if X_val is not None:
+        how |= {"known": training.target.classes, "suffix": "_val"}
+        validation_rows = samples.for_training(X_val, y_val, *place, **how).on_backend(backend, dtype), None
+    arguments.try_own_functions(plan.hidden, loss, backend, backend.dtype(dtype), plan.dims[-1])
+    pairs = _starting_pairs(asked.init, init, plan, rng)
+    net = _network(plan, pairs, training.target.classes, names)
+    net.facts = evidence.facts(plan, pairs, X, training, split, settings.patience is not None)
+    resumed = None
+    if saver is not None:
+        batches = -(-task.size // settings.batch_size)
+        figures = loop.figures(task, settings, validation_rows is not None)
+        resumed = saver.resumed(net, settings, batches, figures)
+    attempt.begun = True
+    return Job(net, task, settings, rng, validation_rows, listeners, verbose, saver, resumed)
 
 
 def run(job: Job) -> Network:
@@ -305,7 +305,9 @@ def run(job: Job) -> Network:
     return net
 
 
-def _plan(X: Any, y: Any, X_val: Any, y_val: Any, asked: Asked) -> tuple[Plan, steps.Settings, Any, Array, HostArray]:
+def _plan(
+    X: Any, y: Any, X_val: Any, y_val: Any, asked: Asked, resources: contextlib.ExitStack
+) -> tuple[Plan, steps.Settings, Any, Array, HostArray]:
     """What to train, how, and from which weights; then X where it lies, and y on the host."""
     dims = arguments.widths(asked.layer_dims)
     hidden = parameters.hidden_activations(asked.activation, len(dims) - 2)
@@ -323,12 +325,12 @@ def _plan(X: Any, y: Any, X_val: Any, y_val: Any, asked: Asked) -> tuple[Plan, s
     X = features.real_rows(X, backend, dims[0])
     dtype = features.working_dtype(asked.dtype, X)
     backend.dtype(dtype)
-    with backend.scope():
-        y = targets.on_host(y, backend)
+    backend = backend.expecting(steps.work(X.shape[0], dims, settings))
+    resources.enter_context(training_scope(backend, dtype, X, dims, settings))
+    y = targets.on_host(y, backend)
     loss = arguments.loss_for(asked.loss, y if asked.missing == "raise" else gaps.whole_rows(y), dims[-1])
     settings = ranges.in_dtype(dtype, settings, hidden, loss, l2=l2, l1=l1)
     missing = gaps.missing_rule(asked.missing, loss, dims[-1])
-    backend = backend.expecting(steps.work(X.shape[0], dims, settings))
     return Plan(backend, dtype, dims, hidden, loss, dropout, l2, l1, missing), settings, init, X, y
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import Iterator, Sequence
@@ -131,7 +132,8 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
     optimizer = optimizers.get(bound.arguments["optimizer"])
     if not optimizer.takes_rate:
         checks.reject("optimizer", "have a learning rate", optimizer.name, "It searches for step lengths of its own.")
-    with prepare(X, y, Asked(**bound.arguments)) as job:
+    with contextlib.ExitStack() as resources:
+        job = prepare(X, y, Asked(**bound.arguments), resources)
         task, settings, backend = job.task, job.settings, job.task.backend
         step, carry, _ = steps.make_step(task, settings, job.net.params)
         run = backend.loop(step)

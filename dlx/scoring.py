@@ -161,22 +161,22 @@ def probabilities(loss: losses.Loss, both: bool, log: bool = False) -> OfScores:
 
     With `both`, which one yes-or-no output takes, they are the probabilities of no and of yes, (n, 2).
     """
-    of_link = loss.link.log_predict if log else loss.link.predict
 
     def of_scores(net: network.Formulas, Z: Array) -> Array:
         Z = net.xp.concat([-Z, Z], axis=1) if both else Z  # the probability of no is not 1 - P, which is 0 for P near 1
-        return of_link(net.xp, Z)
+        return loss.link.log_predict(net.xp, Z) if log else net.loss.predict(Z)
 
     return of_scores
 
 
 def answers(loss: losses.Loss, tie: bool = True) -> OfScores:
-    """The answers that the loss's link decides: class numbers (n,), yes or no (n, K), or predictions (n, K).
+    """The answers of the loss: class numbers (n,) or yes or no (n, K), as its link decides, or predictions (n, K).
 
     `tie` says whether a score of 0 is a yes.
     """
-    link = loss.link
-    return lambda net, Z: link.decide(net.xp, Z, tie)
+    if loss.link.answers == "number":
+        return lambda net, Z: net.loss.predict(Z)
+    return lambda net, Z: loss.link.decide(net.xp, Z, tie)
 
 
 def loss_of(backend: Backend, net: network.Formulas, params: Params, samples: features.Rows, numbers: Any) -> float:

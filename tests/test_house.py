@@ -20,7 +20,7 @@ FLOORS = (  # a file imports only from its own floor and those above it in this 
     "scoring training",
     "files report interchange",
     "model warm_start fitting article",
-    "estimators learning_rates selftest",
+    "estimators onnx_hooks learning_rates selftest",
     "plot",
     "__init__ __main__",
 )

@@ -8,6 +8,7 @@ import pytest
 import scipy.special
 import sklearn.neural_network
 
+import dlx
 import oracles
 from dlx import activations, losses
 from dlx.interchange import onnx_model
@@ -178,3 +179,12 @@ def test_a_loss_keeps_its_link_through_a_pickle_and_is_not_dlxs_own_with_another
     assert pickle.loads(pickle.dumps(made)).link == made.link
     assert losses.is_own(made)
     assert not losses.is_own(made._replace(link=losses.EXP if made.link != losses.EXP else losses.IDENTITY))
+
+
+def test_formulas_of_ones_own_under_a_name_of_dlx_are_asked():
+    """A loss whose `bind` was replaced predicts by what that gives."""
+    own = losses.Formulas(*losses.squared_error().bind(np, np.asarray)[:2], lambda Z: Z + 100.0)
+    loss = losses.squared_error()._replace(bind=lambda xp, array: own)
+    X = np.linspace(0, 1, 20)[:, None]
+    net = dlx.fit(X, X[:, 0], (1, 1), loss=loss, epochs=1, rng=0)
+    assert (net.predict(X) > 90).all()

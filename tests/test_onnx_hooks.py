@@ -1,5 +1,6 @@
 """skl2onnx's conversion of pipelines that hold dlx's estimators: onnxruntime gives what the pipeline gives."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -298,3 +299,9 @@ def test_nothing_of_skl2onnx_is_imported_before_it_asks():
     )
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "False"]
+
+
+def test_the_module_that_a_user_types():
+    module = importlib.import_module("dlx.onnx_hooks")
+    assert module.register is onnx_hooks.register
+    assert dlx.onnx_hooks is module

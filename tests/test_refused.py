@@ -158,3 +158,27 @@ def test_a_partial_fit_that_fails_draws_again_what_it_would_have():
         each.partial_fit(X, Y)
     for a, b in zip(one.coefs_, other.coefs_, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_errors_of_the_users_own_code_arrive_as_they_are():
+    """A StopIteration too, which a generator on its way would make a RuntimeError of."""
+
+    def stops(*rest):
+        return next(iter([]))
+
+    X, y = np.zeros((20, 3)), np.arange(20) % 2
+    for settings in ({"init": stops}, {"learning_rate": stops}, {"activation": (stops, stops)}):
+        with pytest.raises(StopIteration):
+            dlx.fit(X, y, (3, 2, 2), rng=0, **settings)
+
+
+def test_memory_that_ends_while_targets_are_read_is_explained():
+    class Targets:
+        def __len__(self):
+            return 20
+
+        def __array__(self, *rest, **named):
+            raise MemoryError("no")
+
+    with pytest.raises(dlx.OutOfMemory, match="`batch_size` must let a fit of about"):
+        dlx.fit(np.zeros((20, 3)), Targets(), (3, 2), rng=0)

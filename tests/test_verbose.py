@@ -155,3 +155,10 @@ def test_a_warning_names_the_line_of_the_user(tmp_path):
         with pytest.warns(UserWarning, match=text) as caught:
             call()
         assert {each.filename for each in caught} == {__file__}
+
+
+def test_a_warning_bears_a_caller_without_a_name():
+    """Python itself shows no warning there; the training must not be lost for it."""
+    here = {"__name__": None, "dlx": dlx}
+    exec("est = dlx.MLPClassifier((2,), max_iter=2, random_state=0).fit([[0.0], [1.0]] * 5, [0, 1] * 5)", here)
+    assert here["est"].n_iter_ == 2

@@ -4,7 +4,6 @@ Files: mlp (the classes), base, hyperparameters, inputs, watch, stopping, callba
 They may import all rooms below `dlx.plot`, and scikit-learn.
 """
 
-from dlx.estimators import onnx_hooks
 from dlx.estimators.mlp import MLPClassifier, MLPRegressor, from_sklearn
 
-__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn", "onnx_hooks"]
+__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn"]

@@ -165,7 +165,7 @@ def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
 def takes_parts(est: Any) -> bool:
     """Whether `partial_fit` exists: True if the optimizer takes batches. An invalid solver is refused by `validate`."""
     solver = optimizers.OPTIMIZERS[est.solver]() if est.solver in [*optimizers.OPTIMIZERS] else est.solver
-    if getattr(solver, "full_batch", False):
+    if getattr(solver, "full_batch", False) is True:  # of a class it is a property, which `validate` refuses
         raise AttributeError("partial_fit is only available for stochastic optimizers, and lbfgs is not one.")
     return True
 

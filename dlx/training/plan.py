@@ -54,10 +54,12 @@ class Plan(NamedTuple):
 
 
 @contextlib.contextmanager
-def training_scope(X: Any, plan: Plan, settings: Settings, n: int | None = None) -> Iterator[None]:
-    """Compute on the backend of the plan. If memory runs out, an error says what a training on n rows of X needs."""
-    size = 8 if plan.dtype == "float64" else 4
+def training_scope(
+    backend: Backend, dtype: str, X: Any, dims: tuple[int, ...], settings: Settings, n: int | None = None
+) -> Iterator[None]:
+    """Compute on the backend. If memory runs out, an error says what a training on n rows of X (None: all) needs."""
+    size = 8 if dtype == "float64" else 4
     batch_size = min(settings.batch_size, X.shape[0] if n is None else n)
-    expected = memory.needs(X, plan.dims, settings.batch_size, settings.optimizer, size, plan.backend)
-    with plan.backend.scope(), memory.out_of_memory_explained(plan.backend, batch_size, expected):
+    expected = memory.needs(X, dims, settings.batch_size, settings.optimizer, size, backend)
+    with backend.scope(), memory.out_of_memory_explained(backend, batch_size, expected):
         yield
