@@ -7,6 +7,8 @@ import signal
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # read when jax is first imported; float64 is what tests compute in
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # read when scipy is first imported; scikit-learn's dispatch needs it
+if "PYTEST_XDIST_WORKER" in os.environ:  # beside other workers, threads of one product would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy is first imported
 
 import numpy as np
 import pytest
