@@ -14,119 +14,22 @@ and, where the value is a sum over outputs, its ``.terms(Z, Y)``, (..., n, K), w
 with Z (..., n, K) and Y (..., n, K). Averaging over samples and weighting are the network's, written once
 there.
 
-``huber().link`` is the loss's `Link`, one of IDENTITY, EXP, LOGISTIC and SOFTMAX: all that is known of scores
-without targets.
+``huber().link`` is the loss's link; see `dlx.links`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import inf
 from typing import Any, Literal, NamedTuple
 
 from dlx import checks
-from dlx.activations import Activation, log1p_exp, logistic
+from dlx.activations import Activation
 from dlx.backend import Array, Fuse, Namespace, unfused
+from dlx.links import EXP, IDENTITY, LOGISTIC, SOFTMAX, Link, behind, exponentials
 
 Targets = Literal["real", "counts", "binary", "classes"]
-OnScores = Callable[[Namespace, Array], Array]
 Both = Callable[[Array, Array], tuple[Array, Array]]
-
-
-class Link(NamedTuple):
-    """The link of a loss: what scores stand for, and the answer that they give.
-
-    predict(xp, Z)       the prediction P (..., n, K)
-    log_predict(xp, Z)   log P, straight from the scores, so that it is finite where P itself would underflow
-    inverse(xp, P)       the scores whose prediction is P, for P strictly within `range`
-
-    `name` is scikit-learn's: "identity", "exp", "logistic" or "softmax". `answers` is the kind of the answers that
-    `decide` gives: the number of a "class", "yes or no", or the predicted "number" itself. `range` holds the bounds of
-    predictions.
-
-    Examples
-    --------
-    >>> import dlx, numpy as np
-    >>> link, Z = dlx.losses.cross_entropy().link, np.log([[1.0, 3.0]])
-    >>> link.predict(np, Z), link.decide(np, Z)
-    (array([[0.25, 0.75]]), array([1]))
-    """
-
-    name: str
-    answers: Literal["class", "yes or no", "number"]
-    range: tuple[float, float]
-    predict: OnScores
-    log_predict: OnScores
-    inverse: OnScores
-
-    def decide(self, xp: Namespace, Z: Array, tie: bool = True) -> Array:
-        """The class of the largest score (..., n), yes or no as 1 or 0 (..., n, K), or the prediction (..., n, K).
-
-        Parameters
-        ----------
-        xp : array namespace
-        Z : array (..., n, K)
-            Scores.
-        tie : bool, default True
-            Whether a score of 0, a probability of one half, is a yes. In scikit-learn it is a no.
-
-        Returns
-        -------
-        array
-            Of integers, but for predictions, which have the dtype of the scores.
-        """
-        if self.answers == "class":
-            return xp.argmax(Z, axis=-1)
-        if self.answers == "yes or no":
-            return xp.astype(Z >= 0 if tie else Z > 0, xp.int32)
-        return self.predict(xp, Z)
-
-
-def _log_logistic(xp: Namespace, Z: Array) -> Array:
-    """log σ(Z) = -log(1 + e^-Z)."""
-    return -log1p_exp(xp, -Z)
-
-
-def _logit(xp: Namespace, P: Array) -> Array:
-    """Z = log P - log(1 - P)."""
-    return xp.log(P) - xp.log1p(-P)
-
-
-def _exponentials(xp: Namespace) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """(Z, max_k Z_k) -> (z, e^z) with z = Z - max_k Z_k, so that no exponential overflows."""
-
-    def shifted(Z: Array, top: Array) -> tuple[Array, Array]:
-        z = Z - top
-        return z, xp.exp(z)
-
-    return shifted
-
-
-def _softmax(xp: Namespace, Z: Array) -> Array:
-    """P_k = e^{z_k} / Σ_j e^{z_j}, z = Z - max_k Z_k."""
-    _, e = _exponentials(xp)(Z, xp.max(Z, axis=-1, keepdims=True))
-    return e / _sum(xp, e)
-
-
-def _log_softmax(xp: Namespace, Z: Array) -> Array:
-    """log P = z - log Σ_k e^{z_k}, z = Z - max_k Z_k."""
-    z, e = _exponentials(xp)(Z, xp.max(Z, axis=-1, keepdims=True))
-    return z - xp.log(_sum(xp, e))
-
-
-IDENTITY = Link("identity", "number", (-inf, inf), lambda xp, Z: Z, lambda xp, Z: xp.log(Z), lambda xp, P: P)
-EXP = Link("exp", "number", (0.0, inf), lambda xp, Z: xp.exp(Z), lambda xp, Z: Z, lambda xp, P: xp.log(P))
-LOGISTIC = Link("logistic", "yes or no", (0.0, 1.0), logistic, _log_logistic, _logit)
-SOFTMAX = Link("softmax", "class", (0.0, 1.0), _softmax, _log_softmax, lambda xp, P: xp.log(P))
-
-
-def _behind(f: OnScores, link: Link) -> Link:
-    """The link of scores that go through `f` first, P = link(f(Z)); name, range and inverse stay those of `link`."""
-    return link._replace(
-        predict=lambda xp, Z: link.predict(xp, f(xp, Z)),
-        log_predict=lambda xp, Z: link.log_predict(xp, f(xp, Z)),
-    )
 
 
 class _Formulas(NamedTuple):
@@ -468,7 +371,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
             T = keep * Y + floor if s else Y
             return -T * log_p, xp.exp(log_p) - T
 
-        shifted, terms = fuse(_exponentials(xp), "softmax"), fuse(terms, "cross_entropy")
+        shifted, terms = fuse(exponentials(xp), "softmax"), fuse(terms, "cross_entropy")
 
         def both(Z: Array, Y: Array) -> tuple[Array, Array]:
             z, e = shifted(Z, xp.max(Z, axis=-1, keepdims=True))
@@ -511,7 +414,7 @@ def through(activation: Activation, loss: Loss) -> Loss:
     >>> predict(Z), value(Z, Y), delta(Z, Y)
     (array([[0., 2.]]), array([[10.]]), array([[-0., -2.]]))
     """
-    link = _behind(lambda xp, Z: activation.bind(xp).f(Z), loss.link)
+    link = behind(lambda xp, Z: activation.bind(xp).f(Z), loss.link)
 
     def bind(xp: Namespace, array: Callable[[Any], Array]) -> Formulas:
         f, df = activation.bind(xp)
@@ -559,10 +462,13 @@ def get(loss: Any) -> Loss:
     huber(width=1.0)
     """
     if isinstance(loss, Loss):
+        if not isinstance(loss.link, Link):
+            got, remedy = checks.shown(loss.link), "For example link=dlx.losses.SOFTMAX for classes."
+            checks.reject("loss", "have a link of dlx.losses", got, remedy, TypeError)
         return loss
     if isinstance(loss, tuple) and len(loss) in (2, 3) and all(map(callable, loss)):
         formulas = Formulas(*loss, *([_scores] if len(loss) == 2 else []))
-        link = _behind(lambda xp, Z: formulas.predict(Z), IDENTITY)
+        link = behind(lambda xp, Z: formulas.predict(Z), IDENTITY)
         return Loss("custom", {}, "real", link, lambda xp, array: formulas)
     remedy = "A user's own is a tuple of functions: value(Z, Y), delta(Z, Y) and perhaps predict(Z)."
     return LOSSES[checks.choice("loss", loss, LOSSES, remedy)]()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlx import losses, metrics, network
+from dlx import links, losses, metrics, network
 from dlx.backend import HOST, Array, Backend, library_of
 from dlx.data import features
 from dlx.host import HostArray
@@ -148,7 +148,7 @@ def difference(net: network.Formulas, Z: Array) -> Array:
 
 def yes(net: network.Formulas, Z: Array) -> Array:
     """Which of several labels a row has, (n, K), as in scikit-learn: 1 or 0 in int64, and 0 for a score of 0."""
-    return net.xp.astype(losses.LOGISTIC.decide(net.xp, Z, tie=False), net.xp.int64)
+    return net.xp.astype(links.LOGISTIC.decide(net.xp, Z, tie=False), net.xp.int64)
 
 
 def certainty(log: bool = False) -> OfScores:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (  # a file imports only from its own floor and those above it in this list; a folder is one room
     "version checks nearest host nesting backend",
-    "activations losses initializers schedules dropout metrics",
+    "activations links losses initializers schedules dropout metrics",
     "network optimizers quasi_newton",
     "data",
     "scoring training",

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -188,3 +189,17 @@ def test_formulas_of_ones_own_under_a_name_of_dlx_are_asked():
     X = np.linspace(0, 1, 20)[:, None]
     net = dlx.fit(X, X[:, 0], (1, 1), loss=loss, epochs=1, rng=0)
     assert (net.predict(X) > 90).all()
+
+
+@pytest.mark.parametrize("link", [None, "softmax", lambda Z: Z], ids=["None", "text", "function"])
+def test_a_loss_without_a_link_is_refused_at_the_door(link):
+    odd = losses.binary_cross_entropy()._replace(link=link)
+    shown = {"softmax": "'softmax'", None: "None"}.get(link, "function")
+    text = f"`loss` must have a link of dlx.losses; got {shown}. For example link=dlx.losses.SOFTMAX for classes."
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    with pytest.raises(TypeError, match=re.escape(text)):
+        dlx.fit(np.zeros((4, 2)), [0, 1, 0, 1], (2, 1), loss=odd, rng=rng)
+    with pytest.raises(TypeError, match=re.escape(text)):
+        dlx.Network([(np.eye(2), np.zeros(2))], loss=odd)
+    assert rng.bit_generator.state == before
