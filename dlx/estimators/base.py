@@ -86,8 +86,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             backend=plan.backend.expecting(steps.work(n, plan.dims, settings)),
             dropout=arguments.dropout_rates(self.dropout, len(plan.hidden), settings.optimizer),
         )
-        X = data.X.tocsr() if features.compressed(data.X) else data.X
-        with training_scope(plan.backend, plan.dtype, X, plan.dims, settings, n):
+        with training_scope(plan.backend, plan.dtype, data.X, plan.dims, settings, n):
             parameters.require_real(list(pairs), plan.backend, plan.dtype, "init")
             if first:
                 of_inputs = inputs.standard_of_inputs(data.X, rows, plan.backend) if self.standardize else None

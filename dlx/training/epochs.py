@@ -21,10 +21,10 @@ from dlx.training.steps import Settings, Task
 
 
 class Epoch(NamedTuple):
-    """What an epoch leaves: parameters that the next one may consume, its mean loss, its last rate or step length.
+    """What an epoch leaves: parameters, its mean loss, and its last learning rate or step length.
 
-    From `end` another training goes on; the next epoch may consume that too. Where there is nothing more to gain it is
-    the `last`.
+    `end` is the state from which another training can go on. The next epoch may consume `params` and `end`. The epoch
+    is the `last` one if nothing more can be gained.
     """
 
     params: Params
@@ -35,10 +35,10 @@ class Epoch(NamedTuple):
 
 
 class Saving(NamedTuple):
-    """What may happen between two updates of a training that is saved.
+    """How a training is saved between two updates.
 
-    The `saver` says when saving is due; `save` does it, and adds to the state what is not known here; signals that have
-    been `received` ask for the end.
+    The `saver` says when saving is due. `save` completes the state and saves it. `received` lists the signals that have
+    asked for the end.
     """
 
     saver: Saver
@@ -47,16 +47,15 @@ class Saving(NamedTuple):
 
 
 class BatchTraining:
-    """A training by batches, under way: `position` batches of its `epoch` are done, and gave `losses`."""
+    """A training by batches that is under way: `position` batches of its `epoch` are done, with these `losses`."""
 
-    def __init__(self, task: Task, settings: Settings, params: Params, start: TrainingState | None) -> None:
-        start = start or TrainingState(params, None, 0)
+    def __init__(self, task: Task, settings: Settings, start: TrainingState) -> None:
         self.epoch, self.position, self.earlier, self.limit = start.epoch, start.position, start.losses, start.limit
         self.task, self.settings = task, settings
         n = task.size
         self.sizes = [min(settings.batch_size, n - first) for first in range(0, n, settings.batch_size)]
         self.before = start.updates - self.epoch * len(self.sizes) - self.position
-        step, self.carry, self.params_in = steps.make_step(task, settings, params, start.optimizer_state)
+        step, self.carry, self.params_in = steps.make_step(task, settings, start.params, start.optimizer_state)
         key = steps.kind(task, settings)
         self.run = task.backend.loop(step, key)
         self.padding = steps.padding(task, settings.batch_size)
@@ -66,11 +65,11 @@ class BatchTraining:
 
     @property
     def first(self) -> int:
-        """How many updates were before this epoch."""
+        """The number of updates before this epoch."""
         return self.before + self.epoch * len(self.sizes)
 
     def advance(self, rng: steps.Draws, watched: Losses, most: int | None) -> Iterator[None]:
-        """The rest of the epoch, from its draws on; it comes back as often as it may be stopped."""
+        """Draw the epoch's random numbers and train to its end. Yields whenever the caller may stop the training."""
         task, settings, batches = self.task, self.settings, len(self.sizes)
         keys = steps.dropout_keys(task, batches, rng)
         order = steps.order(task, settings, rng, self.padding)
@@ -85,7 +84,7 @@ class BatchTraining:
             yield
 
     def state(self) -> TrainingState:
-        """Where the training stands; the next update may consume these arrays."""
+        """Where the training stands. The next update may consume these arrays."""
         new = self.task.backend.outputs_to_host(self.losses) if self.losses else np.asarray([])
         losses = np.concatenate([self.earlier, new]) if len(self.earlier) else new
         if self.epoch == 0:
@@ -95,7 +94,7 @@ class BatchTraining:
         return TrainingState(params, optimizer_state, updates, self.epoch, self.position, losses, self.limit)
 
     def close(self) -> Epoch:
-        """End the epoch, whole or not, and return it; the next update belongs to another."""
+        """End the epoch, whether all of its batches are done or not, and return it."""
         state = self.state()
         mean = epoch_loss(np.asarray(state.losses), self.sizes, self.epoch, self.limit)
         if state.position == len(self.sizes):
@@ -108,17 +107,17 @@ class BatchTraining:
 def by_batch(
     task: Task,
     settings: Settings,
-    params: Params,
     rng: steps.Draws,
     watched: Losses,
-    start: TrainingState | None = None,
+    start: TrainingState,
     saving: Saving | None = None,
 ) -> Iterator[Epoch]:
-    """Epochs of a first-order optimizer. Ctrl-C ends them after the updates so far, which are an epoch too.
+    """Epochs of a first-order optimizer.
 
-    Where the training is saved these are no epoch: they will be part of the one that goes on.
+    Ctrl-C ends the training after the current update. The updates since the last epoch then count as an epoch, unless
+    the training is saved: a resumed training completes that epoch.
     """
-    training = BatchTraining(task, settings, params, start)
+    training = BatchTraining(task, settings, start)
     most = None if saving is None else saving.saver.most
     while training.epoch < settings.epochs:
         drawn = None if saving is None else saving.saver.drawn()
@@ -132,7 +131,7 @@ def by_batch(
                         break
         except KeyboardInterrupt:
             interrupted = [signal.SIGINT]
-        if saving is not None and _ends_within(training, saving):  # saved
+        if saving is not None and _ends_within(training, saving):  # it has been saved
             raise KeyboardInterrupt
         if training.position:
             yield training.close()
@@ -141,16 +140,17 @@ def by_batch(
 
 
 def _ends_within(training: BatchTraining, saving: Saving) -> bool:
-    """Whether a signal ends the training here: an epoch that is all done gets its figures first, but by SIGTERM.
+    """Whether a signal ends the training before the epoch gets its figures.
 
-    That ends it too where one batch is all, for its loss says how good the weights before it were.
+    It does within an epoch. When all batches are done, SIGTERM still does, which leaves no time, but Ctrl-C waits for
+    the figures. If the epoch is a single batch, both wait: its loss judges the weights before it.
     """
     within, batches = training.position < len(training.sizes), len(training.sizes)
     return bool(saving.received) and (within or (batches > 1 and signal.SIGTERM in saving.received))
 
 
 def _save_if_due(training: BatchTraining, saving: Saving, drawn: Any) -> None:
-    """Save, if it is time or the end; the end of an epoch is saved when its figures are known."""
+    """Save if saving is due, or if a signal ends the training. A whole epoch is saved later, with its figures."""
     within = training.position < len(training.sizes)
     updates = training.first + training.position
     if _ends_within(training, saving) or (within and saving.saver.due(updates, epoch_done=False)):
@@ -159,11 +159,9 @@ def _save_if_due(training: BatchTraining, saving: Saving, drawn: Any) -> None:
         saving.save(state._replace(drawn=drawn))
 
 
-def by_full_batch(
-    task: Task, settings: Settings, params: Params, start: TrainingState | None = None
-) -> Iterator[Epoch]:
+def by_full_batch(task: Task, settings: Settings, start: TrainingState) -> Iterator[Epoch]:
     """Epochs of L-BFGS: each is one iteration over all rows."""
-    net, xp, backend = task.net, task.net.xp, task.backend
+    net, xp, backend, params = task.net, task.net.xp, task.backend, start.params
     assert settings.optimizer.full_batch
     ravel = backend.compile(partial(flat.ravel, xp), "ravel")
     unravel = backend.compile(partial(flat.unravel, xp), "unravel")
@@ -180,7 +178,6 @@ def by_full_batch(
         loss, gradient = compiled(x, params, rows, net.l2, net.l1)
         return float(loss), gradient
 
-    start = start or TrainingState(params, None, 0)
     minimizer = quasi_newton.Minimizer(xp, settings.optimizer, evaluate, ravel(params), start.optimizer_state)
     limit = highest_loss(zero_loss(task), minimizer.f) if start.optimizer_state is None else start.limit
     for epoch in range(start.epoch, settings.epochs):

@@ -24,19 +24,19 @@ WATCHED = ("validation_loss", "training_loss", "loss")  # the first that there i
 
 
 def watched(history: Mapping[str, Any]) -> Any:
-    """The losses that a training looks at: the validation's, those of all training rows, or else the epochs' own."""
+    """The losses that decide: those of validation if there are any, else of all training rows, else of the epochs."""
     return next((history[name] for name in WATCHED if name in history), [])
 
 
 def judges_before(task: Task, settings: Settings) -> bool:
-    """Whether an epoch's loss is that of the weights before it: one batch of all rows, without dropout."""
+    """Whether an epoch's loss is that of the weights before it, because it is one batch of all rows without dropout."""
     return not settings.optimizer.full_batch and settings.batch_size >= task.size and not any(task.net.dropout)
 
 
 def measures(task: Task, settings: Settings, validates: bool) -> bool:
-    """Whether the loss of all training rows after each epoch decides which is the best.
+    """Whether the loss of all training rows is computed after each epoch, to decide which weights are the best.
 
-    It must be computed where `patience` looks at the training, and the epoch's own loss is not that of any weights.
+    This is so if `patience` watches the training loss, and the epoch's own loss is not that of any one set of weights.
     """
     unknown = not (validates or settings.optimizer.loss_after_epoch or judges_before(task, settings))
     return settings.patience is not None and unknown
@@ -50,13 +50,12 @@ def figures(task: Task, settings: Settings, validates: bool) -> list[str]:
 
 
 class Monitor:
-    """What a training has seen so far: its history, the losses it watches, and with `patience` the best weights.
+    """The record of a training so far: its history, the watched losses, and with `patience` the best weights.
 
-    `before` are the weights that the epoch begins with, where its loss will be theirs.
+    `before` holds the weights at the beginning of the epoch if the epoch's loss is theirs.
     """
 
-    def __init__(self, task: Task, settings: Settings, params: Params, start: TrainingState | None) -> None:
-        start = start or TrainingState(params, None, 0)
+    def __init__(self, task: Task, settings: Settings, start: TrainingState) -> None:
         self.task, self.settings = task, settings
         self.history: History = {} if start.history is None else start.history
         self.watched = Losses(watched(self.history))
@@ -64,11 +63,11 @@ class Monitor:
         self.ended, self.limit = start.ended, start.limit
         self.since = time.perf_counter() - start.seconds
         keeps = settings.patience is not None and judges_before(task, settings)
-        self.before = _copied(task.backend, params) if keeps else None
+        self.before = _copied(task.backend, start.params) if keeps else None
         self.judged: Params | None = None
 
     def add(self, epoch: epochs.Epoch, figures: dict[str, float]) -> None:
-        """An epoch's figures, those measured after it among them, and the best weights, where these are better."""
+        """Add an epoch with the figures that were measured after it, and keep its weights if they are the best."""
         now = time.perf_counter() - self.since
         figures = {"loss": epoch.loss, **figures, "learning_rate": epoch.rate, "seconds": now}
         for name, figure in figures.items():
@@ -86,13 +85,16 @@ class Monitor:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether so many epochs went by without a better one."""
+        """Whether `patience` epochs have passed without a better one."""
         if self.settings.patience is None or self.best_epoch is None:
             return False
         return len(self.watched) - 1 - self.best_epoch >= self.settings.patience
 
     def complete(self, state: TrainingState, last: bool) -> TrainingState:
-        """The state with what is known here, to be saved; it has not diverged. With the `last` the training ends."""
+        """The state with what is recorded here, ready to be saved. Raises if it has diverged.
+
+        The `last` state, with which the training ends, is judged on more rows.
+        """
         self.limit = state.limit
         if last:
             self.require_good(state.params)
@@ -107,7 +109,7 @@ class Monitor:
         )
 
     def require_good(self, params: Params) -> None:
-        """Raise where what will be returned, from these last weights on, has diverged."""
+        """Raise if the weights that the training would return, given these last ones, have diverged."""
         returned, done = params if self.best is None else self.best, len(self.watched)
         if returned is self.judged:
             return
@@ -135,14 +137,15 @@ def train(
     keep: Callable[[TrainingState], None] | None = None,
     saver: Saver | None = None,
 ) -> tuple[Params, History]:
-    """Epochs until the last, until `patience` ends, until `report` says stop, or until Ctrl-C.
+    """Train until the last epoch, until `patience` ends, until `report` returns True, or until Ctrl-C.
 
-    Consumes `params`. `validate` gives an epoch's figures, `report` shows the history so far. Returns the last
-    weights, or with `patience` the best by the watched loss: the validation's, or else the training's (see `measures`).
-    With `start`, which is consumed too, it goes on from there: from what a `saver` has saved, or with the optimizer of
-    another training that has ended, which `keep` is given after each epoch.
+    `validate` gives an epoch's figures, and `report` shows the history so far. Returns the last weights, or with
+    `patience` the best ones by the watched loss (see `watched` and `measures`), and the history. `start` is a state to
+    go on from: one that a `saver` has saved, or one that `keep` was given after an epoch of another training, whose
+    optimizer goes on. `params` and `start` are consumed.
     """
-    monitor, interrupted = Monitor(task, settings, params, start), False
+    start = TrainingState(params, None, 0) if start is None else start._replace(params=params)
+    monitor, interrupted = Monitor(task, settings, start), False
 
     def save(state: TrainingState) -> None:
         nonlocal params
@@ -153,9 +156,9 @@ def train(
     with interrupts.deferred(*(() if saver is None else (signal.SIGINT, signal.SIGTERM))) as received:
         saving = None if saver is None else epochs.Saving(saver, save, received)
         if settings.optimizer.full_batch:
-            training = epochs.by_full_batch(task, settings, params, start)
+            training = epochs.by_full_batch(task, settings, start)
         else:
-            training = epochs.by_batch(task, settings, params, rng, monitor.watched, start, saving)
+            training = epochs.by_batch(task, settings, rng, monitor.watched, start, saving)
         try:
             for epoch in () if monitor.ended else training:
                 params = epoch.params
@@ -178,8 +181,7 @@ def train(
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:
-        text = f"training was interrupted after {len(monitor.watched)} epochs; the weights so far are kept."
-        checks.warn(text)
+        checks.warn(f"training was interrupted after {len(monitor.watched)} epochs; the weights so far are kept.")
     monitor.require_good(params)
     return params if monitor.best is None else monitor.best, monitor.history
 
@@ -189,5 +191,5 @@ def _copied(backend: Backend, params: Params) -> Params:
 
 
 def _is_lower(loss: float, best: float) -> bool:
-    """Whether the loss is the better one; any is better than nan."""
+    """Whether the loss is better than the best so far. Any loss is better than nan."""
     return loss < best or (math.isnan(best) and not math.isnan(loss))

@@ -17,24 +17,24 @@ class TrainingState(NamedTuple):
     """A training between two updates: all that it takes to go on from there, to the same bits.
 
     params
-        The parameters; the next update may consume them, and the optimizer's state too.
+        The parameters. The next update may consume them and the optimizer's state.
     optimizer_state
         What the optimizer keeps between updates: slots, layer by layer, whose layout does not depend on the backend
         (`dlx.optimizers.State`), or that of L-BFGS (`dlx.quasi_newton.MinimizerState`). None before the first update.
     updates
-        The number of updates so far, of earlier trainings too; of L-BFGS, of evaluations.
+        The number of updates so far, including those of earlier trainings; for L-BFGS, of evaluations of the loss.
     epoch, position
-        This training has finished so many epochs, and in the next one so many batches.
+        The number of epochs that this training has finished, and of batches in the next one.
     losses
         The losses of these batches.
     limit
-        A loss above it is taken for divergence.
+        The largest loss that is not taken for divergence.
     history
-        The figures of the finished epochs; None where this training has not begun.
+        The figures of the finished epochs; None before this training begins.
     best, best_epoch
-        With `patience` the parameters of the lowest watched loss, and the epoch that it is of.
+        With `patience` the parameters with the lowest watched loss, and their epoch.
     seconds
-        The time since the epoch began.
+        The seconds since the epoch began.
     ended
         Whether a rule has ended the training before its last epoch.
     drawn
@@ -57,7 +57,7 @@ class TrainingState(NamedTuple):
 
 
 class Saver(Protocol):
-    """What saves a training while it runs, and in one epoch at least every `most` updates, if that is a number."""
+    """What saves a training while it runs. It must be asked every `most` updates at least, unless that is None."""
 
     most: int | None
 
@@ -68,4 +68,4 @@ class Saver(Protocol):
         """Whether to save now."""
 
     def save(self, state: TrainingState) -> None:
-        """Save."""
+        """Save the state."""

@@ -31,9 +31,9 @@ class Draws(Protocol):
 
 
 class Task(NamedTuple):
-    """What is trained on what: `chosen` are the numbers of the rows that are trained on, None for all of them.
+    """A network's formulas and the rows that it is trained on: those with the numbers in `chosen`, or all if None.
 
-    Tasks of equal `key` have equal formulas; None promises nothing.
+    Tasks with equal keys have equal formulas. A `key` of None makes no such promise.
     """
 
     backend: Backend
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many rows are trained on."""
+        """The number of rows that are trained on."""
         return int(self.rows.X.shape[0]) if self.chosen is None else len(self.chosen)
 
     def numbers(self) -> HostArray:
@@ -58,7 +58,7 @@ class Task(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How it is trained."""
+    """How a network is trained; see the arguments of `fit`."""
 
     optimizer: optimizers.AnyOptimizer
     schedule: Schedule
@@ -71,32 +71,32 @@ class Settings(NamedTuple):
 
 
 def work(n: int, dims: Sequence[int], settings: Settings) -> float:
-    """How many elements the fused formulas will compute: activations, their derivatives and updates."""
+    """The number of elements that fused formulas will compute: activations, their derivatives and updates."""
     updates = -(-n // settings.batch_size)
     parameters = sum((a + 1) * b for a, b in itertools.pairwise(dims))
     return settings.epochs * (2.0 * n * sum(dims[1:-1]) + updates * parameters)
 
 
 class Carry(NamedTuple):
-    """What goes from step to step where nothing is written in place."""
+    """What one step passes to the next on a backend that writes nothing in place."""
 
     params: Params
     state: optimizers.State
 
 
 class Inputs(NamedTuple):
-    """What one step takes, or each row of it where it is that of many steps, which a backend's `loop` goes through.
+    """What one step takes. For many steps each part has a row for every step, and a backend's `loop` goes through them.
 
     row_numbers
         The numbers of the rows in the batch; None for all rows.
     dropout_keys
         A key for each hidden layer; None where nothing is dropped.
     coefficients
-        The optimizer's.
+        The optimizer's coefficients.
     shrink
-        The factor of all weights by which they decay; None where they do not.
+        The factor by which all weights are multiplied to decay; None where they do not decay.
     shares, l2, l1
-        With `Padding`, by what the weights of the rows are multiplied, and the factors of the penalties.
+        With `Padding`, the factors by which the weights of the rows are multiplied, and the rates of the penalties.
     """
 
     row_numbers: Any
@@ -111,11 +111,11 @@ class Inputs(NamedTuple):
 def make_step(
     task: Task, settings: Settings, params: Params, optimizer_state: optimizers.State | None = None
 ) -> tuple[Callable[[Any, Rows, Inputs], tuple[Any, Array]], Any, Callable[[Any], Params]]:
-    """One update as a pure function of arrays and numbers, a straight line without any wait for the device.
+    """One update as a function of arrays and numbers, which never branches on values or waits for the device.
 
-    Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the parameters in a carry. The step
-    of a backend that writes in place has buffers of its own, and `params` are copied. The optimizer starts with that
-    state, or with zeros.
+    Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the function that gives the
+    parameters in a carry. On a backend that writes in place the step has buffers of its own, and `params` are copied.
+    The optimizer starts with `optimizer_state`, or with zeros if that is None.
     """
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
     assert not optimizer.full_batch
@@ -177,7 +177,7 @@ def optimizer_state_in(carry: Any, task: Task, params: Params) -> optimizers.Sta
 def chained(
     run: Loop, carry: Carry, groups: Iterable[tuple[Rows, Inputs, int]], position: int = 0, most: int | None = None
 ) -> Iterator[tuple[Carry, Array]]:
-    """The loop over one group after the other, from the step at `position` on."""
+    """Run the loop over one group after another, beginning with the step at `position`."""
     for samples, inputs, steps in groups:
         for done in run(carry, samples, inputs, steps, min(position, steps), most):
             carry = done[0]
@@ -186,7 +186,7 @@ def chained(
 
 
 def formulas(task: Task) -> Hashable:
-    """What formulas of a training depend on beside numbers that they are given; None where a user's own are in it."""
+    """What the formulas depend on besides the numbers given to them; None if a user's own are among them."""
     net = task.net
     if task.key is None or net.kind is None:
         return None
@@ -194,7 +194,7 @@ def formulas(task: Task) -> Hashable:
 
 
 def kind(task: Task, settings: Settings) -> Hashable:
-    """What a step depends on; None promises nothing."""
+    """What a step depends on: equal kinds promise equal steps, and None makes no promise."""
     optimizer, known = settings.optimizer, formulas(task)
     assert not optimizer.full_batch
     if known is None or not optimizers.is_own(optimizer):
@@ -203,7 +203,7 @@ def kind(task: Task, settings: Settings) -> Hashable:
 
 
 def dropout_keys(task: Task, batches: int, rng: Draws) -> tuple[HostArray, ...] | None:
-    """For each hidden layer the keys of an epoch's batches, or None where nothing is dropped."""
+    """The dropout keys of an epoch's batches for each hidden layer; None if nothing is dropped."""
     if not any(rate > 0 for rate in task.net.dropout):
         return None
     keys = rng.integers(-(2**31), 2**31, (batches, len(task.net.dropout))).astype(np.int32)
@@ -213,7 +213,7 @@ def dropout_keys(task: Task, batches: int, rng: Draws) -> tuple[HostArray, ...] 
 def numbers(
     task: Task, settings: Settings, t: int, rates: Sequence[float]
 ) -> tuple[tuple[HostArray, ...], HostArray | None]:
-    """What an epoch's updates, of which t were before, take from their learning rates: coefficients and shrinkage."""
+    """The coefficients of an epoch's updates, and the factors by which weights decay, after t earlier updates."""
     optimizer = settings.optimizer
     assert not optimizer.full_batch
     coefficients = [optimizer.coefficients(t + 1 + k, rate) for k, rate in enumerate(rates)]
@@ -223,9 +223,10 @@ def numbers(
 
 
 class Padding(NamedTuple):
-    """The few sizes in which a library that compiles for each shape trains; what is added to fill them weighs nothing.
+    """The few sizes that are used on a library which compiles for each shape. Rows that fill them up weigh nothing.
 
-    `samples` are the rows with copies of the first, `batch` the rows of a batch, `batches` those of an epoch.
+    `samples` are the rows, filled up with copies of the first; `batch` is the number of rows in a batch, and `batches`
+    the number of batches in an epoch.
     """
 
     samples: Rows
@@ -234,7 +235,7 @@ class Padding(NamedTuple):
 
 
 def padding(task: Task, batch_size: int) -> Padding | None:
-    """For that many rows in a batch; None where the rows are trained on as they are."""
+    """The padding for batches of this many rows; None if the rows are trained on as they are."""
     backend, n, samples = task.backend, task.size, task.rows
     rows, trained = backend.padded(int(samples.X.shape[0])), backend.padded(n)
     if rows is None or trained is None:
@@ -248,7 +249,7 @@ def padding(task: Task, batch_size: int) -> Padding | None:
 
 
 def _filled(x: Array, n: int, backend: Backend) -> Array:
-    """Of n rows: those of `x`, then copies of its first; by way of the host, where nothing is compiled."""
+    """The rows of `x`, then copies of its first one, n in all; made on the host, where nothing is compiled."""
     if n == x.shape[0]:
         return x
     host = backend.to_host(x)
@@ -256,17 +257,17 @@ def _filled(x: Array, n: int, backend: Backend) -> Array:
 
 
 def _shares(n: int, batch: int, first: int, last: int) -> HostArray:
-    """What the weights of rows in batches first:last, one in each row, are multiplied by.
+    """The factors for the weights of the rows in batches first:last, with a row for each batch.
 
-    It is 0 for a row that was added and batch / real for another, so that a mean over the batch is that over its `real`
-    rows.
+    The factor is 0 for a row that was added and batch / real for every other, so that a mean over the batch is the mean
+    over its `real` rows.
     """
     real = np.clip(n - batch * np.arange(first, last), 0, batch)[:, None]
     return np.where(np.arange(batch) < real, batch / np.maximum(real, 1), 0.0)
 
 
 def order(task: Task, settings: Settings, rng: Draws, padding: Padding | None = None) -> Array | None:
-    """The epoch's row numbers where X lies, permuted by the host's generator; None for one batch of all rows.
+    """The epoch's row numbers in their random order, where X lies; None for one batch of all rows.
 
     With `padding` they are on the host.
     """
@@ -280,10 +281,10 @@ def order(task: Task, settings: Settings, rng: Draws, padding: Padding | None = 
 def groups(
     task: Task, settings: Settings, order: Array | None, inputs: Inputs, batches: int, padding: Padding | None = None
 ) -> Iterator[tuple[Rows, Inputs, int]]:
-    """An epoch as groups of batches of one size: the rows that they are taken from, inputs, and how many they are.
+    """An epoch in groups of equally large batches: the rows that they are taken from, their inputs, and their number.
 
-    The `inputs` are those of all batches, but for their row numbers. Rows that lie on the host are brought to the
-    device a batch at a time: each batch is a group.
+    `inputs` has the parts for all batches except the row numbers. If the rows lie on the host, each batch is a group of
+    its own, whose rows are brought to the device.
     """
     xp, size = task.net.xp, settings.batch_size
     if padding is not None:
@@ -307,7 +308,7 @@ def groups(
 def _padded_groups(
     task: Task, order: HostArray | None, inputs: Inputs, batches: int, padding: Padding
 ) -> Iterator[tuple[Rows, Inputs, int]]:
-    """The same in few sizes: all batches in one group, or those that are streamed each in its own."""
+    """The groups in few sizes: one for all batches, or one for each batch if the rows are streamed."""
     l2, l1 = (None if rate is None else np.full(padding.batches, rate) for rate in (task.net.l2, task.net.l1))
     inputs = _extended(inputs, padding.batches)._replace(l2=l2, l1=l1)
     table = None if order is None else _table(order, padding)
@@ -323,7 +324,7 @@ def _padded_groups(
 
 
 def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
-    """All rows that are trained on, and the function that makes one batch of them."""
+    """The function that makes one batch of all training rows, and its argument."""
     xp, chosen, dtype, filling = task.net.xp, task.chosen, task.backend.dtype(task.dtype), padding(task, task.size)
     if filling is None:
         batch = _batch(xp, task.rows, None if chosen is None else task.to_device(chosen), None, dtype)
