@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import hooks, toolchain
+from . import kernels as compilation
 
 
 class Counters(NamedTuple):
@@ -40,6 +41,27 @@ class Counters(NamedTuple):
     syncs: int  # of a device, a stream or an event, and every copy that waits
     foreign: int  # arrays of another device than the current one that a kernel or a product was given
     mallocs: int  # misses of CuPy's memory pool: what the pool has kept is handed out again unseen
+    graph_launches: int
+    nodes: int  # of graphs, that ran: kernels, products, memsets and copies, which are counted nowhere above
+    refused: int  # what a capture forbids; each has made its capture invalid
+
+
+class Launched(NamedTuple):
+    """A graph that was launched since the last `reset`."""
+
+    nodes: list[str]  # kernels by their names, "gemm", "memset", "memcpy_host_to_device" and so on, in order
+    launches: int
+
+
+class Live(NamedTuple):
+    """What has been made and not yet destroyed, by CuPy itself too; the difference of two of them shows a leak."""
+
+    graphs: int
+    executables: int  # instantiated graphs
+    streams: int
+    events: int
+    cublas_handles: int
+    bytes: int  # on all devices; what CuPy's pools keep is among it
 
 
 class NvrtcReport(NamedTuple):
@@ -57,7 +79,7 @@ class _Counts(ctypes.Structure):
 
 class _Emulation(NamedTuple):
     library: ctypes.PyDLL
-    kernels: toolchain.Kernels
+    kernels: compilation.Kernels
 
 
 _ATTRIBUTE = "_cupy_on_cpu"  # of CuPy's runtime module: there is one, under whatever name this one was imported
@@ -100,6 +122,7 @@ def install(devices: int = 2, peer_access: bool = False) -> None:
     _check_environment()
     library = ctypes.PyDLL(str(toolchain.runtime_library()), mode=ctypes.RTLD_GLOBAL)  # kernels are linked to it
     hooks.replace_runtime(library)
+    hooks.load_driver_library()
     hooks.replace_cublas()
     setattr(sys.modules[hooks.RUNTIME], _ATTRIBUTE, _Emulation(library, hooks.import_cupy()))
     _variable("device_count").value = devices
@@ -134,6 +157,12 @@ def _variable(name: str) -> ctypes.c_int | ctypes.c_size_t | _Counts:
     return kind.in_dll(_require().library, f"emulated_{name}")
 
 
+def _call(name: str, *handles: int, result: type = ctypes.py_object) -> object:
+    function = _require().library[f"emulated_{name}"]
+    function.restype = result
+    return function(*map(ctypes.c_ssize_t, handles))
+
+
 def counters() -> Counters:
     """What was done since the last `reset`."""
     found = _variable("counters")
@@ -142,17 +171,31 @@ def counters() -> Counters:
 
 def kernels() -> dict[str, int]:
     """The launches of each kernel since the last `reset`, by its name."""
-    function = _require().library.emulated_kernels
-    function.restype = ctypes.py_object
-    return function()
+    return _call("kernels")
+
+
+def graphs() -> list[Launched]:
+    """The graphs that were launched since the last `reset`, in the order in which they were instantiated."""
+    return [Launched(*each) for each in _call("launched_graphs")]
+
+
+def nodes(graph: object) -> list[str]:
+    """The names of a graph's nodes, for a handle or a cupy.cuda.Graph: see Launched."""
+    return _call("nodes", getattr(graph, "graphExec", graph))
+
+
+def live() -> Live:
+    """What exists now."""
+    _require()
+    handles = [_call(name, result=ctypes.c_long) for name in ("graphs", "executables", "streams", "events")]
+    return Live(*handles, _variable("cublas_handles").value, _call("bytes", result=ctypes.c_long))
 
 
 def reset() -> None:
     """Counting begins anew."""
     ctypes.memset(ctypes.addressof(_variable("counters")), 0, ctypes.sizeof(_Counts))
-    function = _require().library.emulated_forget_kernels
-    function.restype = ctypes.py_object
-    function()
+    _call("forget_kernels")
+    _call("forget_graphs")
 
 
 class counting:

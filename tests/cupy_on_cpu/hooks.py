@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from . import toolchain
+from . import kernels, toolchain
 
 DISTRIBUTION, VERSION = "cupy-cuda12x", "14.2.0"
 RUNTIME, DRIVER, CUBLAS = (
@@ -66,14 +66,24 @@ def for_python(function: Callable[..., object], name: str, signature: str) -> Ca
     visible = [types[word] for word in words if "__pyx_" not in word]
     # Cython's own: a flag of no concern here, and a pointer to the optional arguments, NULL for their defaults.
     hidden = [ctypes.c_void_p if "*" in word else ctypes.c_int for word in words if "__pyx_" in word]
+    optional = bool(hidden) and hidden[-1] is ctypes.c_void_p
     function.restype = ctypes.py_object if "struct" in result else types[result]
     function.argtypes = [*visible, *hidden]
 
     def call(*arguments: object) -> object:
-        return function(*arguments, *[kind() for kind in hidden])
+        given = arguments[len(visible) :]
+        cython = [kind() for kind in hidden]
+        if optional and given:  # a structure: how many there are, and their values, integers wherever we have one
+            cython[-1] = ctypes.cast((ctypes.c_int * (1 + len(given)))(len(given), *given), ctypes.c_void_p)
+        return function(*arguments[: len(visible)], *cython)
 
     call.__name__ = name
     return call
+
+
+def load_driver_library() -> None:
+    """Load our libcuda.so.1 under that name: what asks for it by ctypes finds this one."""
+    ctypes.CDLL(str(toolchain.driver_library()), mode=ctypes.RTLD_GLOBAL)
 
 
 def replace_cublas() -> None:
@@ -83,11 +93,13 @@ def replace_cublas() -> None:
     importlib.import_module(CUBLAS)
 
 
-def import_cupy() -> toolchain.Kernels:
+def import_cupy() -> kernels.Kernels:
     """Import cupy, and put our compiler in the place of its own."""
     settings = {
         "CUPY_ACCELERATORS": "",  # CUB and cuTENSOR cannot be emulated; CuPy reads its choice once
-        "CUPY_CACHE_DIR": str(toolchain.cache() / "unused"),  # no emulated kernel may get into CuPy's own cache
+        "CUPY_CACHE_DIR": str(
+            toolchain.cache("libraries") / "unused"
+        ),  # no emulated kernel may get into CuPy's own cache
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -119,6 +131,6 @@ def import_cupy() -> toolchain.Kernels:
 
     compiler._set_kernel_cache_backend(NoCache())
     headers = Path(cupy.__file__).parent / "_core" / "include"
-    kernels = toolchain.Kernels(compiler._compile_using_nvrtc_no_warning, headers, f"CuPy {VERSION}, {nvrtc}")
-    compiler._compile_using_nvrtc_no_warning = kernels.compile
-    return kernels
+    compiled = kernels.Kernels(compiler._compile_using_nvrtc_no_warning, headers, f"CuPy {VERSION}, {nvrtc}")
+    compiler._compile_using_nvrtc_no_warning = compiled.compile
+    return compiled

@@ -168,7 +168,8 @@ struct Entry<kernel> {
 
     static void run_thread(void** arguments) { call(arguments, All()); }
     static int data_pointers(void** arguments, const void** found) { return collect(arguments, found, All()); }
-    static constexpr Kernel describe(bool waits) { return {run_thread, data_pointers, sizeof...(P), waits}; }
+    static constexpr unsigned sizes[] = {sizeof(P)..., 0};
+    static constexpr Kernel describe(bool waits) { return {run_thread, data_pointers, sizeof...(P), waits, sizes}; }
 };
 
 }  // namespace cupy_on_cpu

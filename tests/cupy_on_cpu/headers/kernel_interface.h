@@ -21,6 +21,7 @@ struct Kernel {
     int (*data_pointers)(void** arguments, const void** found);  // device memory among the arguments
     int parameters;
     bool waits;  // for other threads
+    const unsigned* sizes;  // of the parameters, in bytes: a captured launch keeps a copy of their values
 };
 
 }  // namespace cupy_on_cpu

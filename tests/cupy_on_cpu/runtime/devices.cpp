@@ -9,6 +9,7 @@ Counters emulated_counters;
 int emulated_device_count = 1;
 int emulated_peer_access = 0;
 size_t emulated_memory_size = size_t(16) << 30;
+int emulated_cublas_handles = 0;
 thread_local int current_device = 0;
 
 namespace {
@@ -28,7 +29,8 @@ void* allocate(size_t size, int device) {
     memset(begin, 0xff, size);  // NaN in every floating type: what is read before it is written shows
     used[device] += size;
     uintptr_t address = reinterpret_cast<uintptr_t>(begin);
-    allocations[address] = {address, size, device};
+    static long made = 0;
+    allocations[address] = {address, size, device, ++made};
     return begin;
 }
 
@@ -50,6 +52,12 @@ const Allocation* allocation_at(const void* address) {
 }
 
 size_t bytes_used(int device) { return used[device]; }
+
+extern "C" long emulated_bytes() {
+    long sum = 0;
+    for (auto& [device, size] : used) sum += device == on_host ? 0 : size;
+    return sum;
+}
 
 Access access(const void* address) {
     const Allocation* found = allocation_at(address);

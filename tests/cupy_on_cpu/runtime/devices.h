@@ -7,12 +7,14 @@
 // emulate.py reads and writes these by name; it has the same list of fields.
 struct Counters {
     long launches, gemms, host_to_device, device_to_host, device_to_device, syncs, foreign, mallocs;
+    long graph_launches, nodes, refused;
 };
 extern "C" {
 extern Counters emulated_counters;
 extern int emulated_device_count;
 extern int emulated_peer_access;     // may a device read the memory of another?
 extern size_t emulated_memory_size;  // of each device, in bytes
+extern int emulated_cublas_handles;  // that live
 }
 
 extern thread_local int current_device;  // of each host thread, as in CUDA
@@ -23,6 +25,7 @@ struct Allocation {
     uintptr_t begin;
     size_t size;
     int device;
+    long serial;  // of all allocations: memory that was freed and is given out again is another one
 };
 
 void* allocate(size_t size, int device);  // nullptr where the device is full

@@ -2,9 +2,12 @@
 //
 // A module is a shared library that toolchain.py compiled; what CuPy loads as a cubin is that library's path.
 #include "blocks.h"
+#include "captures.h"
 #include "devices.h"
 #include "errors.h"
 
+#include <cstddef>
+#include <cstring>
 #include <dlfcn.h>
 #include <map>
 #include <string>
@@ -21,6 +24,35 @@ struct Function {
 };
 std::map<std::string, long> launches;  // by kernel name
 
+struct Launch {
+    const Function* function;
+    Index grid, block;
+    unsigned shared_bytes;
+};
+
+// True, or false with an error set.
+bool run(const Launch& launch, void** arguments) {
+    launches[launch.function->name]++;
+    const char* failure = run_blocks(*launch.function->kernel, arguments, launch.grid, launch.block, launch.shared_bytes);
+    if (failure) cuda_error(launch_failure, "%s: %s", launch.function->name.c_str(), failure);
+    return !failure;
+}
+
+struct Arguments {  // of a launch in a graph: copies of their values
+    std::vector<std::vector<std::max_align_t>> values;
+    Arguments(const Kernel& kernel, void** given) {
+        for (int i = 0; i < kernel.parameters; i++) {
+            values.emplace_back((kernel.sizes[i] + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+            memcpy(values.back().data(), given[i], kernel.sizes[i]);
+        }
+    }
+    std::vector<void*> pointers() {
+        std::vector<void*> made;
+        for (auto& value : values) made.push_back(value.data());
+        return made;
+    }
+};
+
 bool fits(Index grid, Index block, unsigned shared_bytes) {
     auto empty = [](Index size) { return !size.x || !size.y || !size.z; };
     return !empty(grid) && !empty(block) && grid.x <= 2147483647 && grid.y <= 65535 && grid.z <= 65535 &&
@@ -28,10 +60,15 @@ bool fits(Index grid, Index block, unsigned shared_bytes) {
            shared_bytes <= 49152;
 }
 
-// Every array argument must be where a kernel on the current device can reach it; false with an error set.
-bool reachable(const Function& function, void** arguments) {
+// The device memory among the arguments.
+std::vector<const void*> memory(const Function& function, void** arguments) {
     std::vector<const void*> pointers(function.kernel->parameters);
     pointers.resize(function.kernel->data_pointers(arguments, pointers.data()));
+    return pointers;
+}
+
+// It must be where a kernel on the current device can reach it; false with an error set.
+bool reachable(const Function& function, const std::vector<const void*>& pointers) {
     for (const void* pointer : pointers) {
         Access found = access(pointer);
         if (found == Access::granted) continue;
@@ -98,14 +135,21 @@ PyObject* driver_launchKernel(intptr_t address, unsigned grid_x, unsigned grid_y
     const Function& function = *reinterpret_cast<Function*>(address);
     void** values = reinterpret_cast<void**>(arguments);
     Index grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
-    emulated_counters.launches++;
-    launches[function.name]++;
     if (!fits(grid, block, shared_bytes))
         return cuda_error(invalid_value, "%s: %u x %u x %u blocks of %u x %u x %u threads, %u bytes shared",
                           function.name.c_str(), grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes);
-    if (!usable(stream) || !reachable(function, values)) return nullptr;
-    if (const char* failure = run_blocks(*function.kernel, values, grid, block, shared_bytes))
-        return cuda_error(launch_failure, "%s: %s", function.name.c_str(), failure);
+    std::vector<const void*> pointers = memory(function, values);
+    if (!usable(stream) || !reachable(function, pointers)) return nullptr;
+    Launch launch = {&function, grid, block, shared_bytes};
+    if (captures(stream)) {
+        auto run_again = [launch, kept = Arguments(*function.kernel, values)]() mutable {
+            return run(launch, kept.pointers().data());
+        };
+        record(stream, {NodeType::kernel, function.name, pointers, run_again});
+    } else {
+        emulated_counters.launches++;
+        if (!run(launch, values)) return nullptr;
+    }
     Py_RETURN_NONE;
 }
 

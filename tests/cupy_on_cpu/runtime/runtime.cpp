@@ -1,28 +1,18 @@
 // The CUDA runtime as cupy_backends.cuda.api.runtime exports it to CuPy's other modules.
 //
 // hooks.py puts each function runtime_X here in the place of X there, so names and parameters are CuPy's; the last
-// parameter, `int`, is Cython's. Work is done when the call returns: streams and events are names.
+// parameter, `int`, is Cython's. Streams and events are in captures.cpp, graphs in graphs.cpp.
+#include "captures.h"
 #include "devices.h"
 #include "errors.h"
 
-#include <chrono>
 #include <cstdarg>
+#include <cerrno>
 #include <cstring>
-#include <map>
+#include <sys/uio.h>
+#include <unistd.h>
 
 namespace {
-
-struct Handle {  // a stream or an event
-    int device;
-    std::chrono::steady_clock::time_point recorded;
-};
-std::map<intptr_t, Handle> handles;
-
-intptr_t new_handle() {
-    static intptr_t last = 1000;  // 0, 1 and 2 are the default streams
-    handles[++last] = {current_device, {}};
-    return last;
-}
 
 PyObject* none() { Py_RETURN_NONE; }
 
@@ -48,47 +38,79 @@ bool holder(intptr_t address, size_t size, int& device) {
     return !found || address + size <= found->begin + found->size;
 }
 
-// Copies, in whichever direction, and counts; false with an error set.
-bool copied(intptr_t target, intptr_t source, size_t size, int kind) {
+struct Copy {
+    intptr_t target, source;
+    size_t size;
+    CopyKind kind;
+};
+
+// The copy, of the kind that it is by its addresses; false with an error set where it is not the kind that was asked.
+bool check(intptr_t target, intptr_t source, size_t size, int kind, Copy& found) {
     int to, from;
     if (!holder(target, size, to) || !holder(source, size, from)) {
         cuda_error(invalid_value, "a copy of %zu bytes runs over the end of an allocation", size);
         return false;
     }
-    int actual = from == on_host ? (to == on_host ? host_to_host : host_to_device)
-                                 : (to == on_host ? device_to_host : device_to_device);
+    CopyKind actual = from == on_host ? (to == on_host ? host_to_host : host_to_device)
+                                      : (to == on_host ? device_to_host : device_to_device);
     if (size && kind != by_address && kind != actual) {
         cuda_error(invalid_value, "a copy of kind %d between addresses of kind %d", kind, actual);
         return false;
     }
-    if (actual == host_to_device) emulated_counters.host_to_device++;
-    if (actual == device_to_host) emulated_counters.device_to_host++;
-    if (actual == device_to_device) emulated_counters.device_to_device++;
-    memmove(reinterpret_cast<void*>(target), reinterpret_cast<void*>(source), size);
+    found = {target, source, size, actual};
     return true;
 }
 
-PyObject* filled(intptr_t target, int value, size_t size) {
+void run(const Copy& copy) {
+    if (copy.kind == host_to_device) emulated_counters.host_to_device++;
+    if (copy.kind == device_to_host) emulated_counters.device_to_host++;
+    if (copy.kind == device_to_device) emulated_counters.device_to_device++;
+    memmove(reinterpret_cast<void*>(copy.target), reinterpret_cast<void*>(copy.source), copy.size);
+}
+
+// The same in a graph: the host's memory may be gone by now, which must not end the process.
+bool run_again(const Copy& copy) {
+    void *target = reinterpret_cast<void*>(copy.target), *source = reinterpret_cast<void*>(copy.source);
+    iovec from = {source, copy.size}, to = {target, copy.size};
+    ssize_t done = copy.kind == device_to_host ? process_vm_writev(getpid(), &from, 1, &to, 1, 0)
+                                               : process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+    if (done < 0 && errno != EFAULT) return memmove(target, source, copy.size), true;  // a kernel without these calls
+    if (done != static_cast<ssize_t>(copy.size))
+        return cuda_error(illegal_address, "a copy in a graph: the host's memory is gone"), false;
+    return true;
+}
+
+// A copy on a stream, now or when the graph is launched.
+PyObject* copied(intptr_t target, intptr_t source, size_t size, int kind, intptr_t stream) {
+    Copy copy;
+    if (!usable(stream) || !check(target, source, size, kind, copy)) return nullptr;
+    if (!captures(stream)) return run(copy), none();
+    static const char* const names[] = {"memcpy_host_to_host", "memcpy_host_to_device", "memcpy_device_to_host",
+                                        "memcpy_device_to_device"};
+    std::vector<const void*> memory = {reinterpret_cast<void*>(target), reinterpret_cast<void*>(source)};
+    record(stream, {NodeType::memcpy, names[copy.kind], memory, [copy] { return run_again(copy); }});
+    return none();
+}
+
+// A copy that waits: on the legacy default stream.
+PyObject* copied(intptr_t target, intptr_t source, size_t size, int kind) {
+    if (int status = permitted_beside_captures()) return capture_error(status);
+    return copied(target, source, size, kind, 0) ? waited() : nullptr;
+}
+
+PyObject* filled(intptr_t target, int value, size_t size, intptr_t stream) {
     int device;
+    if (!usable(stream)) return nullptr;
     if (!holder(target, size, device) || device == on_host) return cuda_error(invalid_value, "memset outside memory");
-    memset(reinterpret_cast<void*>(target), value, size);
+    auto run = [=] { return memset(reinterpret_cast<void*>(target), value, size), true; };
+    if (captures(stream))
+        record(stream, {NodeType::memset, "memset", {reinterpret_cast<void*>(target)}, run});
+    else
+        run();
     return none();
 }
 
 }  // namespace
-
-bool usable(intptr_t handle) {
-    if (handle <= 2) return true;  // the default streams are of every device
-    auto found = handles.find(handle);
-    if (found == handles.end())
-        cuda_error(invalid_handle, "no such stream or event");
-    else if (found->second.device != current_device)
-        cuda_error(invalid_handle, "a stream or event of device %d, used on device %d", found->second.device,
-                   current_device);
-    else
-        return true;
-    return false;
-}
 
 PyObject* cuda_error(Status status, const char* detail, ...) {
     va_list arguments;
@@ -119,7 +141,10 @@ int runtime_getDeviceCount(int) { return emulated_device_count; }
 int runtime_driverGetVersion(int) { return 12090; }
 int runtime_runtimeGetVersion(int) { return 12090; }
 PyObject* runtime__ensure_context() { return none(); }
-PyObject* runtime_deviceSynchronize(int) { return waited(); }
+PyObject* runtime_deviceSynchronize(int) {
+    int status = may_wait_for_device();
+    return status ? capture_error(status) : waited();
+}
 
 PyObject* runtime_setDevice(int device, int) {
     if (device < 0 || device >= emulated_device_count)
@@ -167,6 +192,7 @@ PyObject* runtime_memGetInfo(int) {
 }
 
 intptr_t runtime_malloc(size_t size, int) {
+    if (int status = permitted_beside_captures()) return capture_error(status), 0;
     emulated_counters.mallocs++;
     void* begin = allocate(size, current_device);
     if (!begin)
@@ -177,6 +203,7 @@ intptr_t runtime_malloc(size_t size, int) {
 intptr_t runtime_mallocAsync(size_t size, intptr_t, int) { return runtime_malloc(size, 0); }
 
 PyObject* runtime_free(intptr_t begin, int) {
+    if (int status = permitted_beside_captures()) return capture_error(status);
     if (begin && !release(reinterpret_cast<void*>(begin)))
         return cuda_error(invalid_value, "freed twice, or never allocated");
     return none();
@@ -184,6 +211,7 @@ PyObject* runtime_free(intptr_t begin, int) {
 PyObject* runtime_freeAsync(intptr_t begin, intptr_t, int) { return runtime_free(begin, 0); }
 
 intptr_t runtime_hostAlloc(size_t size, unsigned, int) {
+    if (int status = permitted_beside_captures()) return capture_error(status), 0;
     void* begin = allocate(size, on_host);
     if (!begin) cuda_error(memory_allocation, "%zu bytes of pinned memory", size);
     return reinterpret_cast<intptr_t>(begin);
@@ -191,20 +219,20 @@ intptr_t runtime_hostAlloc(size_t size, unsigned, int) {
 PyObject* runtime_freeHost(intptr_t begin, int) { return runtime_free(begin, 0); }
 
 PyObject* runtime_memcpy(intptr_t target, intptr_t source, size_t size, int kind, int) {
-    return copied(target, source, size, kind) ? waited() : nullptr;
+    return copied(target, source, size, kind);
 }
 PyObject* runtime_memcpyAsync(intptr_t target, intptr_t source, size_t size, int kind, intptr_t stream, int) {
-    return usable(stream) && copied(target, source, size, kind) ? none() : nullptr;
+    return copied(target, source, size, kind, stream);
 }
 PyObject* runtime_memcpyPeer(intptr_t target, int, intptr_t source, int, size_t size, int) {
-    return copied(target, source, size, device_to_device) ? waited() : nullptr;
+    return copied(target, source, size, device_to_device);
 }
 PyObject* runtime_memcpyPeerAsync(intptr_t target, int, intptr_t source, int, size_t size, intptr_t stream, int) {
-    return usable(stream) && copied(target, source, size, device_to_device) ? none() : nullptr;
+    return copied(target, source, size, device_to_device, stream);
 }
-PyObject* runtime_memset(intptr_t target, int value, size_t size, int) { return filled(target, value, size); }
+PyObject* runtime_memset(intptr_t target, int value, size_t size, int) { return filled(target, value, size, 0); }
 PyObject* runtime_memsetAsync(intptr_t target, int value, size_t size, intptr_t stream, int) {
-    return usable(stream) ? filled(target, value, size) : nullptr;
+    return filled(target, value, size, stream);
 }
 
 int runtime_pointerGetMemoryType(intptr_t address, int) {
@@ -221,35 +249,6 @@ PyObject* runtime_pointerGetAttributes(intptr_t address, int) {
                                            runtime_pointerGetMemoryType(address, 0));
     Py_DECREF(type);
     return made;
-}
-
-// ---- Streams
-
-intptr_t runtime_streamCreate(int) { return new_handle(); }
-intptr_t runtime_streamCreateWithFlags(unsigned, int) { return new_handle(); }
-intptr_t runtime_streamCreateWithPriority(unsigned, int, int) { return new_handle(); }
-PyObject* runtime_streamDestroy(intptr_t stream, int) { return handles.erase(stream), none(); }
-PyObject* runtime_streamSynchronize(intptr_t, int) { return waited(); }
-PyObject* runtime_streamQuery(intptr_t, int) { return PyLong_FromLong(0); }  // all done
-PyObject* runtime_streamWaitEvent(intptr_t, intptr_t, int, void*) { return none(); }
-int runtime_streamIsCapturing(intptr_t, int) { return 0; }
-
-// ---- Events
-
-intptr_t runtime_eventCreate(int) { return new_handle(); }
-intptr_t runtime_eventCreateWithFlags(unsigned, int) { return new_handle(); }
-PyObject* runtime_eventDestroy(intptr_t event, int) { return handles.erase(event), none(); }
-PyObject* runtime_eventSynchronize(intptr_t, int) { return waited(); }
-PyObject* runtime_eventQuery(intptr_t, int) { return PyLong_FromLong(0); }  // passed
-
-PyObject* runtime_eventRecord(intptr_t event, intptr_t stream, int) {
-    if (!usable(event) || !usable(stream)) return nullptr;
-    handles[event].recorded = std::chrono::steady_clock::now();
-    return none();
-}
-
-float runtime_eventElapsedTime(intptr_t start, intptr_t end, int) {  // of the emulation, in milliseconds
-    return std::chrono::duration<float, std::milli>(handles[end].recorded - handles[start].recorded).count();
 }
 
 }  // extern "C"
