@@ -5,8 +5,8 @@ What shaped this file:
 - A graph repeats its kernels with the same addresses and numbers. So whatever changes from step to step lies on the
   device: the inputs of all steps in one table, a row of bytes for each step. One kernel at the head of the graph copies
   the row of this step to a fixed place, and one at its end stores the output and counts the step.
-- Intermediate arrays of the step must not be given to anyone else while the graph lives. So they come from a memory
-  pool of the graphs' own, which ends with them.
+- The memory of the step's intermediate arrays must not be given to anyone else while the graph lives. So they come from
+  a memory pool of the graph's own, from which nothing else is ever taken once the graph has been captured.
 - Only a stream that waits for no other can be captured: one of dlx's own. It begins after what the user's current
   stream has been given, and that stream goes on after it.
 - The first step with some shapes runs plainly, so that kernels are compiled and the pool is filled; the second is
@@ -64,7 +64,6 @@ class Loop:
         self, step: Callable[..., tuple[Any, Array]], plain: Callable[..., Any], own: bool, tf32: bool
     ) -> None:
         self.step, self.plain, self.own, self.tf32 = step, plain, own, tf32
-        self.pool = cupy.cuda.MemoryPool()
         self.recordings: dict[Any, Recording] = {}
         self.at_once = 1
         self.refusal: str | None = None  # why the step runs plainly
@@ -77,7 +76,7 @@ class Loop:
         while first < steps and self.refusal is None:
             with self.on_own_stream() as stream:
                 if recording is None:
-                    recording = self.recording(carry, constants, inputs)
+                    recording = self.recording(carry, constants, inputs, steps)
                     recording.load(inputs, first)
                 try:
                     at_once = self.at_once if recording.prepare(first) else 1
@@ -105,22 +104,15 @@ class Loop:
         """The context in which dlx's own stream is the current one, between what the caller's did and does."""
         stream, callers = own_stream(), cupy.cuda.get_current_stream()
         stream.wait_event(callers.record())
-        with stream, cupy.cuda.using_allocator(self.allocate):
+        with stream:
             yield stream
         callers.wait_event(stream.record())
 
-    def allocate(self, size: int) -> Any:
-        """Memory from the pool of the graphs. If none is left, CuPy's own pool gives back what it keeps for reuse."""
-        try:
-            return self.pool.malloc(size)
-        except cupy.cuda.memory.OutOfMemoryError:
-            cupy.get_default_memory_pool().free_all_blocks()
-            return self.pool.malloc(size)
-
-    def recording(self, carry: Any, constants: Any, inputs: Any) -> Recording:
+    def recording(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recording:
         """The recording for arrays with these addresses and shapes. The one unused for longest is dropped."""
-        key = _addresses(carry), _addresses(constants), _shapes(inputs)
-        recording = self.recordings.pop(key, None) or Recording(self, carry, constants, inputs)
+        rows = max((steps, *map(len, leaves_of(inputs))))
+        key = rows, _addresses(carry), _addresses(constants), _shapes(inputs)
+        recording = self.recordings.pop(key, None) or Recording(self, carry, constants, inputs, rows)
         self.recordings[key] = recording
         if len(self.recordings) > GRAPHS:
             del self.recordings[next(iter(self.recordings))]
@@ -145,11 +137,12 @@ class Loop:
 class Recording:
     """A step on arrays with fixed addresses, run plainly or as a graph."""
 
-    def __init__(self, loop: Loop, carry: Any, constants: Any, inputs: Any) -> None:
+    def __init__(self, loop: Loop, carry: Any, constants: Any, inputs: Any, rows: int) -> None:
         self.loop, self.carry, self.constants = loop, carry, constants
+        self.pool = cupy.cuda.MemoryPool()
         self.places = _places(inputs, leaves_of(carry)[0].dtype)
         size = _up(max((place.first + place.size for place in self.places), default=0))
-        self.table = cupy.empty((_rows(inputs), size), cupy.uint8)
+        self.table = cupy.empty((rows, size), cupy.uint8)
         self.row = cupy.empty(size, cupy.uint8)
         views = (self.row[p.first : p.first + p.size].view(p.dtype).reshape(p.shape) for p in self.places)
         self.inputs = each_of(lambda _: next(views), inputs)
@@ -161,7 +154,8 @@ class Recording:
         """Bring the inputs of all steps to the device; the next step is the one with the number `first`."""
         host = np.zeros(self.table.shape, np.uint8)
         for place, given in zip(self.places, leaves_of(inputs), strict=True):
-            host[:, place.first : place.first + place.size].view(place.dtype)[...] = given.reshape(len(host), -1)
+            part = host[: len(given), place.first : place.first + place.size].view(place.dtype)
+            part[...] = cupy.asnumpy(given).reshape(len(given), -1)
         self.table[...] = cupy.asarray(host)
         self.number.fill(first)
         _cupy_blas.use_workspace(self.loop.workspace, self.loop.tf32)
@@ -179,16 +173,25 @@ class Recording:
         for _ in range(steps):
             self.run_plainly() if self.graph is None else self.graph.launch()
 
+    def allocate(self, size: int) -> Any:
+        """Memory from the graph's pool. If none is left, CuPy's own pool gives back what it keeps for reuse."""
+        try:
+            return self.pool.malloc(size)
+        except cupy.cuda.memory.OutOfMemoryError:
+            cupy.get_default_memory_pool().free_all_blocks()
+            return self.pool.malloc(size)
+
     def run_plainly(self) -> None:
         """Run a step, or within a capture record it."""
         words = self.row.size // WORD
         if words:
             arguments = self.table, self.number, np.int32(words), self.row
             _kernel("dlx_fetch")((-(-words // THREADS),), (THREADS,), arguments)
-        carry, output = self.loop.step(self.carry, self.constants, self.inputs)
-        for kept, new in _changed(self.carry, carry):
-            kept[...] = new
-        output = cupy.ascontiguousarray(output).reshape(output.shape)
+        with cupy.cuda.using_allocator(self.allocate):
+            carry, output = self.loop.step(self.carry, self.constants, self.inputs)
+            for kept, new in _changed(self.carry, carry):
+                _copy()(new, kept)
+            output = cupy.ascontiguousarray(output).reshape(output.shape)
         if self.outputs is None:
             self.outputs = cupy.zeros((len(self.table), *output.shape), output.dtype)
         arguments = output, np.int32(output.nbytes // 4), self.outputs, self.number
@@ -216,7 +219,7 @@ class Recording:
             restore()
             graph = capture(self.run_plainly)
             replayed = results(graph.launch)
-        except MemoryError:
+        except (MemoryError, NotCaptured):
             raise
         except Exception as reason:
             raise NotCaptured(said(reason)) from reason
@@ -260,10 +263,6 @@ def _up(size: int) -> int:
     return -(-size // WORD) * WORD
 
 
-def _rows(inputs: Any) -> int:
-    return min((len(given) for given in leaves_of(inputs)), default=0)
-
-
 def _addresses(arrays: Any) -> tuple[Any, ...]:
     return tuple((x.data.ptr, x.shape, x.strides, x.dtype.str) for x in leaves_of(arrays))
 
@@ -280,11 +279,17 @@ def _changed(kept: Any, new: Any) -> list[tuple[Array, Array]]:
     """The pairs of a carry before a step and after it that do not share their memory."""
     pairs = [(a, b) for a, b in zip(leaves_of(kept), leaves_of(new), strict=True) if a.data.ptr != b.data.ptr]
     taken = {a.data.ptr for a in leaves_of(kept)}
-    return [(a, b.copy() if b.data.ptr in taken else b) for a, b in pairs]
+    return [(a, _copy()(b) if b.data.ptr in taken else b) for a, b in pairs]
 
 
 def _equal_bits(a: Array, b: Array) -> bool:
     return bool((a.reshape(-1).view(cupy.uint8) == b.reshape(-1).view(cupy.uint8)).all())
+
+
+@functools.cache
+def _copy() -> Any:
+    """A copy by a kernel, as a graph with other copies is refused."""
+    return cupy.ElementwiseKernel("T x", "T y", "y = x", "dlx_copy")
 
 
 @functools.cache
