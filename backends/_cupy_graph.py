@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -142,6 +142,9 @@ class Recording:
     def __init__(self, loop: Loop, carry: Any, constants: Any, inputs: Any, rows: int) -> None:
         self.loop, self.carry, self.constants, self.moved = loop, carry, constants, False
         self.pool = cupy.cuda.MemoryPool()
+        # CuPy's pools do not free by themselves what they keep. The finalizer holds the pool, for one that is found in
+        # a cycle of garbage can no longer free it.
+        weakref.finalize(self, self.pool.free_all_blocks).atexit = False
         self.places = _places(inputs, leaves_of(carry)[0].dtype)
         size = _up(max((place.first + place.size for place in self.places), default=0))
         self.table = cupy.empty((rows, size), cupy.uint8)
@@ -151,11 +154,6 @@ class Recording:
         self.number = cupy.zeros(1, cupy.int32)  # of the next step
         self.outputs: Any = None
         self.graph: Graph | None = None
-
-    def __del__(self) -> None:
-        self.graph = None
-        if not sys.is_finalizing():  # CuPy's pools do not free by themselves what they keep
-            self.pool.free_all_blocks()
 
     def load(self, constants: Any, inputs: Any, first: int) -> None:
         """Bring the inputs of all steps to the device; the next step is the one with the number `first`."""
