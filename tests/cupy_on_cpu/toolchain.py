@@ -79,13 +79,13 @@ def runtime_library() -> Path:
     return once(cache("libraries") / "libcupy_on_cpu.so", build)
 
 
-def driver_library() -> Path:
-    """libcuda.so.1, of which there are only the functions that say what a graph is made of."""
+def small_library(name: str, *sources: Path) -> Path:
+    """One that is found under the name `name`: by CuPy, by ctypes, by NVIDIA's cuda.pathfinder."""
 
     def build(target: Path) -> None:
-        run(["g++", *COMMON, "-O2", "-Wl,-soname,libcuda.so.1", RUNTIME / "cuda.cpp", "-o", target])
+        run(["g++", *COMMON, "-O2", f"-Wl,-soname,{name}", *sources, "-o", target])
 
-    return once(cache("libraries") / "libcuda.so.1", build)
+    return once(cache("libraries") / name, build)
 
 
 def cublas_library(extension: Path) -> Path:
