@@ -230,6 +230,22 @@ class counting:
 
 
 @contextlib.contextmanager
+def replay_order(order: str) -> Iterator[None]:
+    """Graphs launch their nodes "as recorded", or with "forks first" or "forks last".
+
+    A capture that spread to other streams allows several orders. A result that depends on the order shows that an
+    event is missing, or that two streams share memory that they should not share.
+    """
+    variable = _variable("replay_order")
+    before = variable.value
+    variable.value = ("as recorded", "forks first", "forks last").index(order)
+    try:
+        yield
+    finally:
+        variable.value = before
+
+
+@contextlib.contextmanager
 def memory_limit(size: int) -> Iterator[None]:
     """Each device has `size` bytes, of which what is in use is in use; a malloc beyond them fails.
 

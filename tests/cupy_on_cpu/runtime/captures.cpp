@@ -13,8 +13,6 @@
 
 namespace {
 
-typedef std::map<intptr_t, size_t> Clock;  // of each stream of a capture, how many of its nodes come before
-
 enum Mode { global, thread_local_, relaxed };
 
 struct Capture {
@@ -29,7 +27,7 @@ struct Stream {
     int device;
     bool blocking;  // it and the legacy default stream wait for each other
     std::shared_ptr<Capture> capture;
-    Clock before;
+    Clock before;  // what of its capture comes before its next node
 };
 struct Event {
     int device;
@@ -38,7 +36,7 @@ struct Event {
     std::weak_ptr<Capture> capture;
     Clock before;
 };
-std::map<intptr_t, Stream> streams;
+std::map<intptr_t, Stream>& streams = *new std::map<intptr_t, Stream>;  // for as long as the process: see graphs.cpp
 std::map<intptr_t, Event> events;
 
 PyObject* none() { Py_RETURN_NONE; }
@@ -192,6 +190,8 @@ void record(intptr_t handle, Node node) {
         const Allocation* found = allocation_at(address);
         node.serials.push_back(found ? found->serial : 0);
     }
+    node.stream = handle;
+    node.before = stream.before;
     stream.capture->nodes.push_back(std::move(node));
     stream.before[handle] = ++stream.capture->recorded[handle];
 }

@@ -9,6 +9,8 @@
 
 enum class NodeType { kernel = 0, memcpy = 1, memset = 2, host = 3 };  // as in `enum CUgraphNodeType`
 
+typedef std::map<intptr_t, size_t> Clock;  // the first so many nodes of each stream
+
 struct Node {  // of a graph: one piece of work, with the values of its parameters
     NodeType type;
     std::string name;
@@ -16,6 +18,8 @@ struct Node {  // of a graph: one piece of work, with the values of its paramete
     std::function<bool()> run;        // false where it fails, with or without an error set
     int device = 0;
     std::vector<long> serials = {};  // of the allocations of `memory` when it was recorded
+    intptr_t stream = 0;
+    Clock before = {};  // what must run before this one
 };
 typedef std::vector<Node> Nodes;
 

@@ -110,6 +110,25 @@ PyObject* filled(intptr_t target, int value, size_t size, intptr_t stream) {
     return none();
 }
 
+// A function of the host on a stream; its errors are only shown, as CUDA has nobody to give them to.
+PyObject* called(intptr_t stream, PyObject* function, PyObject* arguments) {
+    std::shared_ptr<PyObject> owned(function, [](PyObject* object) { Py_DECREF(object); });
+    std::shared_ptr<PyObject> given(arguments, [](PyObject* object) { Py_XDECREF(object); });
+    Py_INCREF(function);
+    if (!given || !usable(stream)) return nullptr;
+    auto run = [owned, given] {
+        PyObject* result = PyObject_Call(owned.get(), given.get(), nullptr);
+        if (!result) PyErr_WriteUnraisable(owned.get());
+        Py_XDECREF(result);
+        return true;
+    };
+    if (captures(stream))
+        record(stream, {NodeType::host, "host", {}, run});
+    else
+        run();
+    return none();
+}
+
 }  // namespace
 
 PyObject* cuda_error(Status status, const char* detail, ...) {
@@ -249,6 +268,21 @@ PyObject* runtime_pointerGetAttributes(intptr_t address, int) {
                                            runtime_pointerGetMemoryType(address, 0));
     Py_DECREF(type);
     return made;
+}
+
+// ---- Functions of the host
+
+PyObject* runtime_launchHostFunc(intptr_t stream, PyObject* function, intptr_t argument, int) {
+    return called(stream, function, Py_BuildValue("(n)", argument));
+}
+PyObject* runtime__launchHostFuncUnmanaged(intptr_t stream, PyObject* function_and_argument, int) {
+    PyObject *function, *argument;
+    if (!PyArg_ParseTuple(function_and_argument, "OO", &function, &argument)) return nullptr;
+    return called(stream, function, Py_BuildValue("(O)", argument));
+}
+PyObject* runtime_streamAddCallback(intptr_t stream, PyObject* function, intptr_t argument, int, void*) {
+    if (captures(stream)) return capture_error(may_wait(stream));  // CUDA refuses these, not those above
+    return called(stream, function, Py_BuildValue("(nin)", stream, 0, argument));
 }
 
 }  // extern "C"
