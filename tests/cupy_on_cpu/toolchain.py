@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HEADERS, RUNTIME = HERE / "headers", HERE / "runtime"
-LIBRARY = ("devices", "blocks", "captures", "graphs", "runtime", "driver")  # of the CUDA runtime and driver
+LIBRARY = ("devices", "blocks", "captures", "queues", "graphs", "runtime", "driver")  # of the CUDA runtime and driver
 
 # Kernels may not assume more than a GPU gives: integers wrap around, CuPy's headers read bits through casts. No
 # fused multiply-add is asked for: x86-64 has none without -march. Fortified longjmp refuses to change stacks.

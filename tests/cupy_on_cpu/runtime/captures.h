@@ -28,6 +28,7 @@ typedef std::vector<Node> Nodes;
 // capture that it would have disturbed.
 int permitted(intptr_t stream);
 bool captures(intptr_t stream);
+bool held_back(intptr_t stream);  // it captures, or devices are asynchronous: see queues.h
 void record(intptr_t stream, Node node);
 
 // What cudaMalloc, cudaMemcpy and their kin ask: a capture that is not in relaxed mode refuses them.
@@ -35,6 +36,9 @@ int permitted_beside_captures();
 // What waits for a device, a stream: never while it captures.
 int may_wait_for_device();
 int may_wait(intptr_t stream);
+
+// Waits for a stream, where its work is held back; false with an error set.
+bool finish(intptr_t stream);
 
 // Runs what was recorded; false with an error set.
 bool replay(const Node& node);

@@ -106,12 +106,10 @@ template <class Run>
 Status done(Handle* handle, std::initializer_list<const void*> operands, Run run) {
     Status status = check(handle, operands);
     if (status != success) return status;
-    if (!captures(handle->stream)) {
-        emulated_counters.gemms++;
-        return run();
-    }
+    if (!captures(handle->stream)) emulated_counters.gemms++;
+    if (!held_back(handle->stream)) return run();
     std::vector<const void*> memory(operands);
-    memory.push_back(handle->workspace);
+    if (captures(handle->stream)) memory.push_back(handle->workspace);
     record(handle->stream, {NodeType::kernel, "gemm", memory, [run] { return run() == success; }});
     return success;
 }
@@ -282,12 +280,15 @@ int cublasGemmStridedBatchedEx(SHAPE, const void* alpha, const void* a, int type
         return strided(handle, product, type, 0, 0, 0, 1);                                                           \
     }                                                                                                                \
     int cublas##letter##dot_v2(Handle* handle, int n, const T* x, int step_x, const T* y, int step_y, T* result) {   \
-        if (handle && captures(handle->stream) && !handle->pointer_mode) return may_wait(handle->stream), not_supported; \
-        return done(handle, {x, y}, [=] {                                                                            \
+        bool waits = handle && !handle->pointer_mode && held_back(handle->stream); /* for a result on the host */    \
+        if (waits && captures(handle->stream)) return may_wait(handle->stream), not_supported;                       \
+        Status status = done(handle, {x, y}, [=] {                                                                   \
             T sum = 0;                                                                                               \
             for (long i = 0; i < n; i++) sum += x[i * step_x] * y[i * step_y];                                       \
             return *result = sum, success;                                                                           \
         });                                                                                                          \
+        if (status == success && waits && !finish(handle->stream)) return execution_failed;                          \
+        return status;                                                                                               \
     }
 VECTORS(S, float, float32)
 VECTORS(D, double, float64)

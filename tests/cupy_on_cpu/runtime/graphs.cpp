@@ -118,10 +118,18 @@ PyObject* runtime_graphLaunch(intptr_t executable, intptr_t stream, int) {
     emulated_counters.graph_launches++;
     if (!launched.count(executable)) launched[executable] = {names(*nodes), 0};
     launched[executable].second++;
-    for (const Node* node : ordered(*nodes, emulated_replay_order)) {
-        if (!replay(*node)) return nullptr;
-        emulated_counters.nodes++;
-    }
+    int order = emulated_replay_order;
+    auto run = [nodes, order] {
+        for (const Node* node : ordered(*nodes, order)) {
+            if (!replay(*node)) return false;
+            emulated_counters.nodes++;
+        }
+        return true;
+    };
+    if (held_back(stream))
+        record(stream, {NodeType::kernel, "graph", {}, run});
+    else if (!run())
+        return nullptr;
     return none();
 }
 
