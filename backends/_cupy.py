@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Self
 
-from dlx.backend import Array, Backend, Function, HostArray, Namespace, namespace_of
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, namespace_of
 
 from . import importing, no_device, unavailable
 
@@ -18,6 +18,8 @@ with importing(
     "Run: pip install 'dlx-nn[cuda12x]' for CUDA 12, pip install 'dlx-nn[cuda13x]' for CUDA 13.",
 ):
     import cupy
+
+    from . import _cupy_blas, _cupy_graph
 
 
 class CupyBackend(Backend):
@@ -29,6 +31,7 @@ class CupyBackend(Backend):
 
     name = "cupy"
     in_place = True
+    tf32 = False
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -78,16 +81,48 @@ class CupyBackend(Backend):
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The product a b by cuBLAS, written directly to `out`."""
-        return cupy.matmul(a, b, out=out)
+        return _cupy_blas.product(a, b, out, self.tf32)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
         """The sum over rows by one reduction, written directly to `out`."""
         return cupy.sum(x, axis=-2, keepdims=True, out=out)
 
     def fuse(self, function: Function, name: str) -> Function:
-        """The formula as one kernel of cupy.fuse, compiled at the first call for each combination of dtypes."""
-        fused: Function = cupy.fuse(kernel_name=f"dlx_{name}")(function)
-        return fused
+        """The formula as one kernel of cupy.fuse, compiled at the first call for each combination of dtypes.
+
+        cupy.fuse would copy an argument that the formula writes in place and returns. Such a one is left out of what
+        the kernel returns.
+        """
+        places: list[int | None] = []  # of each result among the arguments; None for a new array
+        single = False
+
+        def new_results(*arguments: Any) -> Any:
+            nonlocal places, single
+            returned = function(*arguments)
+            single = not isinstance(returned, tuple)
+            results = (returned,) if single else returned
+            places = [_place(result, arguments) for result in results]
+            new = tuple(result for result, place in zip(results, places, strict=True) if place is None)
+            return new[0] if len(new) == 1 else new or None
+
+        kernel = cupy.fuse(kernel_name=f"dlx_{name}")(new_results)
+
+        def fused(*arguments: Any) -> Any:
+            new = kernel(*arguments)
+            rest = iter(new if isinstance(new, tuple) else (new,))
+            results = tuple(next(rest) if place is None else arguments[place] for place in places)
+            return results[0] if single else results
+
+        return fused  # type: ignore[return-value]
+
+    def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
+        """The step as a CUDA graph, launched for each row of the inputs; see `_cupy_graph`."""
+        return _cupy_graph.Loop(step, super().loop(step, key), key is not None, self.tf32)
+
+    def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
+        """All outputs, which the loop yields as vectors, as one."""
+        with self.scope():
+            return self.to_host(outputs[0] if len(outputs) == 1 else cupy.concatenate(outputs))
 
     def release_memory(self) -> None:
         """Empty CuPy's memory pools. Arrays in use stay."""
@@ -121,6 +156,11 @@ class CupyBackend(Backend):
         """The versions of CuPy and CUDA and the device, which decide the kernels."""
         description, name = self.describe(), cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         return {key: description[key] for key in ("version", "CUDA", "CUPY_TF32")} | {"device": name}
+
+
+def _place(result: Any, arguments: tuple[Any, ...]) -> int | None:
+    """The number of the argument that `result` is; None if it is new."""
+    return next((k for k, argument in enumerate(arguments) if argument is result), None)
 
 
 @functools.cache  # an error is not cached, so that a mended installation works at once

@@ -109,6 +109,8 @@ class NumpyBackend(Backend):
         """The product a b by NumPy, written directly to `out`, or for a sparse `a` by SciPy."""
         if type(a) is np.ndarray:
             return np.matmul(a, b, out=out)
+        if a.format == "csr":
+            return a @ b
         return _sparse_product(a, b, np.empty((a.shape[0], b.shape[1]), b.dtype) if out is None else out)
 
     def placed(self, x: Any) -> Array:

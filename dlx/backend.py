@@ -22,7 +22,9 @@ from dlx.checks import reject
 from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, way_to_host
-from dlx.nesting import each_of, rows_of
+from dlx.nesting import each_of as each_of
+from dlx.nesting import leaves_of as leaves_of
+from dlx.nesting import rows_of
 
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
@@ -145,7 +147,7 @@ class Backend:
 
     def row_numbers(self, numbers: HostArray, n: int) -> Array:
         """Row numbers below n on the device, in int32 if that holds n, else in int64."""
-        return self.asarray(numbers, "int32" if n < 2**31 else "int64")
+        return self.asarray(numbers, row_number_dtype(n))
 
     def zeros_like(self, x: Array) -> Array:
         """Zeros with the shape and dtype of `x`."""
@@ -235,19 +237,24 @@ class Backend:
         the vector of their outputs.
 
         `inputs` are nested tuples of three kinds. None stays None in every step. Of a vector on the host a step gets
-        one Python number, of a matrix on the device one row. They may have more rows than `steps`. A step gets tuples
-        of the same types, so that it may read their parts by name. `key` is as in `compile`.
+        one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
+        than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
+        `compile`.
         """
         compiled = self.compile(step)
 
         def run(
             carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
         ) -> Iterator[tuple[Any, Array]]:
-            for row in itertools.islice(rows_of(inputs), first, steps):
+            for row in itertools.islice(rows_of(each_of(self._matrix_on_device, inputs)), first, steps):
                 carry, output = compiled(carry, constants, row)
                 yield carry, output
 
         return run
+
+    def _matrix_on_device(self, x: Any) -> Any:
+        """A matrix on the device; a vector stays where it is."""
+        return self.asarray(x) if x.ndim == 2 else x
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs that a `loop` has yielded, as one NumPy vector, in one transfer."""
@@ -273,6 +280,11 @@ class Backend:
     def arithmetic(self) -> dict[str, str]:
         """What the last bits of a result depend on beside its inputs: library version, kernels, threads, device."""
         return {"version": self.describe()["version"]}
+
+
+def row_number_dtype(n: int) -> str:
+    """The dtype of row numbers below n."""
+    return "int32" if n < 2**31 else "int64"
 
 
 def namespace_of(array: Array) -> Namespace:

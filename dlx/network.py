@@ -97,7 +97,7 @@ def forward(net: Formulas, params: Params, X: Array, keys: Sequence[int] | None 
     """
     trace = Trace([], [], [], [X])
     for l, (W, b) in enumerate(params):
-        Z = trace.As[-1] @ W
+        Z = net.product(trace.As[-1], W)
         if l == len(net.hidden):
             Z += b
             trace.Zs.append(Z)
@@ -134,7 +134,7 @@ def deltas(net: Formulas, params: Params, trace: Trace, delta: Array) -> Iterato
     """
     for l in range(len(params) - 1, 0, -1):
         yield l, delta
-        delta = delta @ net.transpose(params[l].W)
+        delta = net.product(delta, net.transpose(params[l].W))
         delta = net.hidden[l - 1].chain(delta, trace.Zs[l - 1], trace.fs[l - 1])
         mask = trace.masks[l - 1]
         if mask is not None:
@@ -295,9 +295,9 @@ def scores(net: Formulas, params: Params, X: Array) -> Array:
     """The scores (..., n, K) of `X`, without dropout and without the intermediate results that `backward` needs."""
     A = X
     for (W, b), hidden in zip(params[:-1], net.hidden, strict=True):
-        A = hidden.activate(A @ W, b)[1]  # Z gets no name, so that the next layer can reuse its memory
+        A = hidden.activate(net.product(A, W), b)[1]  # Z gets no name, so that the next layer can reuse its memory
     W, b = params[-1]
-    Z = A @ W
+    Z = net.product(A, W)
     Z += b
     return Z
 

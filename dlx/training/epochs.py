@@ -72,7 +72,7 @@ class BatchTraining:
         """Draw the epoch's random numbers and train to its end. Yields whenever the caller may stop the training."""
         task, settings, batches = self.task, self.settings, len(self.sizes)
         keys = steps.dropout_keys(task, batches, rng)
-        order = steps.order(task, settings, rng, self.padding)
+        order = steps.order(task, settings, rng)
         planned = self.before + settings.epochs * batches
         self.rates = [settings.schedule(self.first + t, planned, watched) for t in range(batches)]
         inputs = steps.Inputs(None, keys, *steps.numbers(task, settings, self.first, self.rates))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dlx import network, optimizers
-from dlx.backend import Array, Backend, HostArray, Loop, Namespace
+from dlx.backend import Array, Backend, HostArray, Loop, Namespace, row_number_dtype
 from dlx.data.features import Batch, Rows, gather, some_rows, streams
 from dlx.nesting import each_of
 from dlx.network import Layer, Params
@@ -56,6 +56,10 @@ class Task(NamedTuple):
         """Row numbers on the device."""
         return self.backend.row_numbers(numbers, self.rows.X.shape[0])
 
+    def as_row_numbers(self, numbers: HostArray) -> HostArray:
+        """Row numbers on the host, in the dtype that they have on the device."""
+        return numbers.astype(row_number_dtype(self.rows.X.shape[0]), copy=False)
+
 
 class Settings(NamedTuple):
     """How a network is trained; see the arguments of `fit`."""
@@ -82,6 +86,9 @@ class Carry(NamedTuple):
 
     params: Params
     state: optimizers.State
+
+
+Vectors = tuple[Array, ...]  # the same on a backend that writes in place: all parameters, then the optimizer's slots
 
 
 class Inputs(NamedTuple):
@@ -148,13 +155,13 @@ def make_step(
 
     own, slopes = flat.together(task.backend, params), flat.together(task.backend, params)
     flat.add(own.layers, params)
-    vectors = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
+    slots = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
     if optimizer_state is not None:
-        for vector, slot in zip(vectors, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
+        for vector, slot in zip(slots, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
             flat.add(flat.views(xp, vector, params), slot)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
-    def in_place(slots: Sequence[Array], samples: Rows, inputs: Inputs) -> tuple[Sequence[Array], Array]:
+    def in_place(vectors: Vectors, samples: Rows, inputs: Inputs) -> tuple[Vectors, Array]:
         loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
         g, shrink = slopes.vector, inputs.shrink
         if clips:
@@ -162,16 +169,18 @@ def make_step(
         if shrink is not None:
             weights = own.weights
             weights *= shrink
-        return update(own.vector, g, *slots, *inputs.coefficients)[1:], loss
+        vector, *slots = vectors
+        return update(vector, g, *slots, *inputs.coefficients), loss
 
-    return in_place, vectors, lambda slots: own.layers
+    return in_place, (own.vector, *slots), lambda vectors: own.layers
 
 
 def optimizer_state_in(carry: Any, task: Task, params: Params) -> optimizers.State:
     """The optimizer's state in a carry of `make_step`; the next step may consume it."""
     if isinstance(carry, Carry):
         return carry.state
-    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in carry], len(params))
+    _, *slots = carry
+    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in slots], len(params))
 
 
 def chained(
@@ -266,27 +275,29 @@ def _shares(n: int, batch: int, first: int, last: int) -> HostArray:
     return np.where(np.arange(batch) < real, batch / np.maximum(real, 1), 0.0)
 
 
-def order(task: Task, settings: Settings, rng: Draws, padding: Padding | None = None) -> Array | None:
-    """The epoch's row numbers in their random order, where X lies; None for one batch of all rows.
-
-    With `padding` they are on the host.
-    """
+def order(task: Task, settings: Settings, rng: Draws) -> HostArray | None:
+    """The epoch's row numbers in their random order, on the host; None for one batch of all rows."""
     one_batch, streamed = settings.batch_size >= task.size, streams(task.rows, task.backend)
     if one_batch and task.chosen is None and not streamed:
         return None
-    numbers = rng.permutation(task.numbers()) if settings.shuffle and not one_batch else task.numbers()
-    return numbers if streamed or padding is not None else task.to_device(numbers)
+    numbers: HostArray = rng.permutation(task.numbers()) if settings.shuffle and not one_batch else task.numbers()
+    return numbers
 
 
 def groups(
-    task: Task, settings: Settings, order: Array | None, inputs: Inputs, batches: int, padding: Padding | None = None
+    task: Task,
+    settings: Settings,
+    order: HostArray | None,
+    inputs: Inputs,
+    batches: int,
+    padding: Padding | None = None,
 ) -> Iterator[tuple[Rows, Inputs, int]]:
     """An epoch in groups of equally large batches: the rows that they are taken from, their inputs, and their number.
 
     `inputs` has the parts for all batches except the row numbers. If the rows lie on the host, each batch is a group of
     its own, whose rows are brought to the device.
     """
-    xp, size = task.net.xp, settings.batch_size
+    size = settings.batch_size
     if padding is not None:
         yield from _padded_groups(task, order, inputs, batches, padding)
     elif order is None:
@@ -296,12 +307,12 @@ def groups(
             samples = some_rows(task.rows, order[batch * size : (batch + 1) * size], task.backend, task.dtype)
             yield samples, _part(inputs, batch, batch + 1), 1
     else:
-        full = task.size // size
+        order, full = task.as_row_numbers(order), task.size // size
         if full:
-            table = xp.reshape(order[: full * size], (full, size))
+            table = order[: full * size].reshape(full, size)
             yield task.rows, _part(inputs, 0, full)._replace(row_numbers=table), full
         if full < batches:
-            table = xp.reshape(order[full * size :], (1, -1))
+            table = order[full * size :].reshape(1, -1)
             yield task.rows, _part(inputs, full, batches)._replace(row_numbers=table), 1
 
 

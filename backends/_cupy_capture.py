@@ -1,0 +1,98 @@
+"""Capture what is asked of a CUDA stream as a graph that can be repeated.
+
+What shaped this file:
+
+- CUDA refuses to capture a wait for the device, and gives the whole capture up at the first one. The capture has to be
+  ended all the same, or the stream would be of no further use.
+- CUDA captures a copy from or to the host without a word, and repeats it with whatever then lies at that address. So a
+  graph with a copy, or with a call of the host, is refused here. Its nodes are known to CUDA's driver only.
+- CuPy destroys no graph that its runtime module has made. So a graph has an owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+
+import cupy
+
+REFUSED = {1: "copies arrays", 3: "calls the host"}  # types of nodes, CUgraphNodeType
+
+
+class NotCaptured(Exception):
+    """The step cannot be a graph; the text says why."""
+
+
+class Graph:
+    """A captured graph that can be launched. Raises `NotCaptured` if it must not be repeated."""
+
+    def __init__(self, captured: int) -> None:
+        self.ready = 0
+        try:
+            for kind in _node_types(captured):
+                if kind in REFUSED:
+                    raise NotCaptured(f"a function of your own {REFUSED[kind]}")
+            self.ready = cupy.cuda.runtime.graphInstantiate(captured)
+        finally:
+            cupy.cuda.runtime.graphDestroy(captured)
+
+    def launch(self) -> None:
+        """Run the step on the current stream."""
+        cupy.cuda.runtime.graphLaunch(self.ready, cupy.cuda.get_current_stream().ptr)
+
+    def __del__(self) -> None:
+        if self.ready and not sys.is_finalizing():
+            cupy.cuda.runtime.graphExecDestroy(self.ready)
+
+
+def capture(run: Callable[[], None]) -> Graph:
+    """What `run` asks of the current stream, as a graph. It is recorded and not done.
+
+    Raises `NotCaptured` where CUDA refuses to record it; the stream then is as it was before.
+    """
+    runtime, stream = cupy.cuda.runtime, cupy.cuda.get_current_stream().ptr
+    runtime.streamBeginCapture(stream, runtime.streamCaptureModeRelaxed)
+    try:
+        run()
+    except BaseException as reason:
+        with contextlib.suppress(RuntimeError):  # CUDA has given the capture up already
+            runtime.graphDestroy(runtime.streamEndCapture(stream))
+        if isinstance(reason, MemoryError) or not isinstance(reason, Exception):
+            raise
+        raise NotCaptured(said(reason)) from reason
+    try:
+        return Graph(runtime.streamEndCapture(stream))
+    except RuntimeError as reason:
+        raise NotCaptured(said(reason)) from reason
+
+
+def said(reason: Exception) -> str:
+    """The error's own words."""
+    return f"{type(reason).__name__}: {reason}".partition("\n")[0].rstrip(" .")
+
+
+@functools.cache
+def _driver() -> ctypes.CDLL:
+    """CUDA's driver, which CuPy has loaded."""
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
+def _node_types(graph: int) -> list[int]:
+    """The types of a captured graph's nodes."""
+    driver, handle, count, kind = _driver(), ctypes.c_void_p(graph), ctypes.c_size_t(), ctypes.c_int()
+    _driver_check(driver.cuGraphGetNodes(handle, None, ctypes.byref(count)))
+    nodes = (ctypes.c_void_p * count.value)()
+    _driver_check(driver.cuGraphGetNodes(handle, nodes, ctypes.byref(count)))
+    kinds = []
+    for node in nodes:
+        _driver_check(driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)))
+        kinds.append(kind.value)
+    return kinds
+
+
+def _driver_check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"CUDA's driver failed with status {status}")

@@ -1,0 +1,297 @@
+"""A training step on CuPy, captured once as a CUDA graph and then launched for every update.
+
+What shaped this file:
+
+- A graph repeats its kernels with the same addresses and numbers. So whatever changes from step to step lies on the
+  device: the inputs of all steps in one table, a row of bytes for each step. One kernel at the head of the graph copies
+  the row of this step to a fixed place, and one at its end stores the output and counts the step.
+- The memory of the step's intermediate arrays must not be given to anyone else while the graph lives. So they come from
+  a memory pool of the graph's own, from which nothing else is ever taken once the graph has been captured.
+- Only a stream that waits for no other can be captured: one of dlx's own. It begins after what the user's current
+  stream has been given, and that stream goes on after it.
+- The first step with some shapes runs plainly, so that kernels are compiled and the pool is filled; the second is
+  captured. A last batch with fewer rows has shapes of its own, and a graph of its own from the second epoch on.
+- A user's own function may depend on more than its arrays. So a graph that contains one is compared with plain steps.
+- Launches do not wait for the device. So that Ctrl-C is answered soon, only few of them are on their way at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+
+from dlx.backend import Array, each_of, leaves_of, warn
+
+from . import _cupy_blas
+from ._cupy_capture import Graph, NotCaptured, capture, said
+
+WORKSPACE = 32 << 20  # bytes, for cuBLAS; what NVIDIA recommends for Hopper
+GRAPHS = 4  # that are kept for a training
+SECONDS = 0.05  # of the device's time that launches between two yields may take, roughly; twice as much is on its way
+WORD = 8  # bytes that a thread copies; each input begins at a multiple of it
+THREADS = 256
+_THREAD = threading.local()
+
+KERNELS = r"""
+extern "C" __global__ void dlx_fetch(const unsigned long long* table, const int* step, int words,
+                                     unsigned long long* row) {
+    int word = blockIdx.x * blockDim.x + threadIdx.x;
+    if (word < words) row[word] = table[(long long)step[0] * words + word];
+}
+extern "C" __global__ void dlx_store(const unsigned int* output, int words, unsigned int* outputs, int* step) {
+    long long first = (long long)step[0] * words;
+    for (int word = threadIdx.x; word < words; word += blockDim.x) outputs[first + word] = output[word];
+    __syncthreads();
+    if (threadIdx.x == 0) step[0] += 1;
+}
+"""
+
+
+class Loop:
+    """Runs a step over the rows of its inputs; see `Backend.loop`.
+
+    `plain` is the loop that takes over where the step cannot be a graph. `own` says whether all functions in the step
+    are dlx's own, whose graph needs no trial.
+    """
+
+    def __init__(
+        self, step: Callable[..., tuple[Any, Array]], plain: Callable[..., Any], own: bool, tf32: bool
+    ) -> None:
+        self.step, self.plain, self.own, self.tf32 = step, plain, own, tf32
+        self.recordings: dict[Any, Recording] = {}
+        self.at_once = 1
+        self.refusal: str | None = None  # why the step runs plainly
+        self.warned = False
+
+    def __call__(
+        self, carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
+    ) -> Iterator[tuple[Any, Array]]:
+        recording, launched = None, []
+        while first < steps and self.refusal is None:
+            with self.on_own_stream() as stream:
+                if recording is None:
+                    recording = self.recording(carry, constants, inputs, steps)
+                    recording.load(inputs, first)
+                try:
+                    at_once = self.at_once if recording.prepare(first) else 1
+                except NotCaptured as reason:
+                    self.refusal = str(reason)
+                    break
+                last = min(first + min(at_once, most or at_once), steps)
+                begun = stream.record(cupy.cuda.Event())
+                recording.advance(last - first)
+                outputs = recording.outputs[first:last].copy()
+                launched.append((begun, stream.record(cupy.cuda.Event())))
+            first = last
+            yield carry, outputs
+            if len(launched) == 2:
+                self.adapt(*launched.pop(0))
+        if self.refusal is not None:
+            for state, output in self.plain(carry, constants, inputs, steps, first, most):
+                if not self.warned:
+                    self.warned = True
+                    warn(f"this training is slower, for its steps cannot be captured in a CUDA graph: {self.refusal}.")
+                yield state, output[None, ...]
+
+    @contextlib.contextmanager
+    def on_own_stream(self) -> Iterator[Any]:
+        """The context in which dlx's own stream is the current one, between what the caller's did and does."""
+        stream, callers = own_stream(), cupy.cuda.get_current_stream()
+        stream.wait_event(callers.record())
+        with stream:
+            yield stream
+        callers.wait_event(stream.record())
+
+    def recording(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recording:
+        """The recording for arrays with these addresses and shapes. The one unused for longest is dropped."""
+        rows = max((steps, *map(len, leaves_of(inputs))))
+        key = rows, _addresses(carry), _addresses(constants), _shapes(inputs)
+        recording = self.recordings.pop(key, None) or Recording(self, carry, constants, inputs, rows)
+        self.recordings[key] = recording
+        if len(self.recordings) > GRAPHS:
+            del self.recordings[next(iter(self.recordings))]
+        return recording
+
+    def adapt(self, begun: Any, ended: Any) -> None:
+        """Wait until these launches are done, and choose how many may be made at once by the time that they took."""
+        if not ended.done:
+            ended.synchronize()
+        took = cupy.cuda.get_elapsed_time(begun, ended) / 1e3
+        if took < SECONDS:
+            self.at_once *= 2
+        elif took > 2 * SECONDS:
+            self.at_once = max(1, self.at_once // 2)
+
+    @functools.cached_property
+    def workspace(self) -> Array:
+        """Memory in which cuBLAS computes."""
+        return cupy.empty(WORKSPACE, cupy.uint8)
+
+
+class Recording:
+    """A step on arrays with fixed addresses, run plainly or as a graph."""
+
+    def __init__(self, loop: Loop, carry: Any, constants: Any, inputs: Any, rows: int) -> None:
+        self.loop, self.carry, self.constants = loop, carry, constants
+        self.pool = cupy.cuda.MemoryPool()
+        self.places = _places(inputs, leaves_of(carry)[0].dtype)
+        size = _up(max((place.first + place.size for place in self.places), default=0))
+        self.table = cupy.empty((rows, size), cupy.uint8)
+        self.row = cupy.empty(size, cupy.uint8)
+        views = (self.row[p.first : p.first + p.size].view(p.dtype).reshape(p.shape) for p in self.places)
+        self.inputs = each_of(lambda _: next(views), inputs)
+        self.number = cupy.zeros(1, cupy.int32)  # of the next step
+        self.outputs: Any = None
+        self.graph: Graph | None = None
+
+    def load(self, inputs: Any, first: int) -> None:
+        """Bring the inputs of all steps to the device; the next step is the one with the number `first`."""
+        host = np.zeros(self.table.shape, np.uint8)
+        for place, given in zip(self.places, leaves_of(inputs), strict=True):
+            part = host[: len(given), place.first : place.first + place.size].view(place.dtype)
+            part[...] = cupy.asnumpy(given).reshape(len(given), -1)
+        self.table[...] = cupy.asarray(host)
+        self.number.fill(first)
+        _cupy_blas.use_workspace(self.loop.workspace, self.loop.tf32)
+
+    def prepare(self, first: int) -> bool:
+        """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run."""
+        if self.graph is None and not self.loop.own:
+            self.graph = self.tried(first)
+        elif self.graph is None and self.outputs is not None:
+            self.graph = capture(self.run_plainly)
+        return self.graph is not None
+
+    def advance(self, steps: int) -> None:
+        """Run so many steps."""
+        for _ in range(steps):
+            self.run_plainly() if self.graph is None else self.graph.launch()
+
+    def allocate(self, size: int) -> Any:
+        """Memory from the graph's pool. If none is left, CuPy's own pool gives back what it keeps for reuse."""
+        try:
+            return self.pool.malloc(size)
+        except cupy.cuda.memory.OutOfMemoryError:
+            cupy.get_default_memory_pool().free_all_blocks()
+            return self.pool.malloc(size)
+
+    def run_plainly(self) -> None:
+        """Run a step, or within a capture record it."""
+        words = self.row.size // WORD
+        if words:
+            arguments = self.table, self.number, np.int32(words), self.row
+            _kernel("dlx_fetch")((-(-words // THREADS),), (THREADS,), arguments)
+        with cupy.cuda.using_allocator(self.allocate):
+            carry, output = self.loop.step(self.carry, self.constants, self.inputs)
+            for kept, new in _changed(self.carry, carry):
+                _copy()(new, kept)
+            output = cupy.ascontiguousarray(output).reshape(output.shape)
+        if self.outputs is None:
+            self.outputs = cupy.zeros((len(self.table), *output.shape), output.dtype)
+        arguments = output, np.int32(output.nbytes // 4), self.outputs, self.number
+        _kernel("dlx_store")((1,), (THREADS,), arguments)
+
+    def tried(self, first: int) -> Graph:
+        """The step as a graph, after two runs of it gave the same bits as two plain steps. The carry stays as it is."""
+        before, graph = _copies(self.carry), None
+
+        def results(run: Callable[[], None]) -> list[Array]:
+            found = []
+            for _ in range(2):
+                self.number.fill(first)
+                run()
+                found.append(self.outputs[first].copy())
+            return [*found, *_copies(self.carry)]
+
+        def restore() -> None:
+            for kept, copy in zip(leaves_of(self.carry), before, strict=True):
+                kept[...] = copy
+            self.number.fill(first)
+
+        try:
+            plain = results(self.run_plainly)
+            restore()
+            graph = capture(self.run_plainly)
+            replayed = results(graph.launch)
+        except (MemoryError, NotCaptured):
+            raise
+        except Exception as reason:
+            raise NotCaptured(said(reason)) from reason
+        finally:
+            restore()
+        if not all(map(_equal_bits, plain, replayed)):
+            raise NotCaptured("a function of your own depends on more than the arrays that it is given")
+        return graph
+
+
+class Place(NamedTuple):
+    """Where an input of a step lies in its row of bytes: the first byte, the bytes, their dtype and shape."""
+
+    first: int
+    size: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def own_stream() -> Any:
+    """This thread's own stream on the current device; no other stream waits for it."""
+    streams: dict[int, Any] = vars(_THREAD).setdefault("streams", {})
+    device = cupy.cuda.runtime.getDevice()
+    if device not in streams:
+        streams[device] = cupy.cuda.Stream(non_blocking=True)
+    return streams[device]
+
+
+def _places(inputs: Any, working: Any) -> list[Place]:
+    """The places of all inputs: numbers become the working dtype or int32, row numbers keep theirs."""
+    places, first = [], 0
+    for given in leaves_of(inputs):
+        dtype = working if given.dtype.kind == "f" else given.dtype if given.ndim > 1 else np.dtype(np.int32)
+        place = Place(first, dtype.itemsize * int(np.prod(given.shape[1:])), np.dtype(dtype), given.shape[1:])
+        places.append(place)
+        first = _up(first + place.size)
+    return places
+
+
+def _up(size: int) -> int:
+    return -(-size // WORD) * WORD
+
+
+def _addresses(arrays: Any) -> tuple[Any, ...]:
+    return tuple((x.data.ptr, x.shape, x.strides, x.dtype.str) for x in leaves_of(arrays))
+
+
+def _shapes(arrays: Any) -> tuple[Any, ...]:
+    return tuple((x.shape, x.dtype.str) for x in leaves_of(arrays))
+
+
+def _copies(arrays: Any) -> list[Array]:
+    return [x.copy() for x in leaves_of(arrays)]
+
+
+def _changed(kept: Any, new: Any) -> list[tuple[Array, Array]]:
+    """The pairs of a carry before a step and after it that do not share their memory."""
+    pairs = [(a, b) for a, b in zip(leaves_of(kept), leaves_of(new), strict=True) if a.data.ptr != b.data.ptr]
+    taken = {a.data.ptr for a in leaves_of(kept)}
+    return [(a, _copy()(b) if b.data.ptr in taken else b) for a, b in pairs]
+
+
+def _equal_bits(a: Array, b: Array) -> bool:
+    return bool((a.reshape(-1).view(cupy.uint8) == b.reshape(-1).view(cupy.uint8)).all())
+
+
+@functools.cache
+def _copy() -> Any:
+    """A copy by a kernel, as a graph with other copies is refused."""
+    return cupy.ElementwiseKernel("T x", "T y", "y = x", "dlx_copy")
+
+
+@functools.cache
+def _kernel(name: str) -> Any:
+    return cupy.RawKernel(KERNELS, name)
