@@ -1,5 +1,6 @@
 """Stream capture and graphs: what is recorded, what a launch does, what a capture refuses."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import gc
@@ -619,3 +620,31 @@ def test_nothing_is_left_of_graphs(stream, x):
     assert emulate.live()[:5] == before[:5]
     cupy.get_default_memory_pool().free_all_blocks()
     assert emulate.live().bytes <= before.bytes
+
+
+def test_threads_capture_beside_one_another(rng):
+    values = rng.standard_normal((20, 20))
+
+    def powers(_):
+        stream = cupy.cuda.Stream(non_blocking=True)
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.using_allocator(pool.malloc), stream:
+            x, y, cublas = cupy.asarray(values), cupy.eye(20), Cublas(stream)
+            z = cupy.empty_like(y)
+            stream.synchronize()
+
+            def work():
+                cublas.product(x, y, z)
+                cupy.multiply(z, 0.1, y)
+
+            graph = capture(stream, work)
+            for _ in range(30):
+                graph.launch(stream)
+            found = y.get()
+            cublas.destroy()
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(powers, range(12)))
+    for each in found:
+        np.testing.assert_allclose(each, np.linalg.matrix_power(values / 10, 30), rtol=1e-9)

@@ -63,6 +63,14 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
     return target
 
 
+def python_headers() -> str:
+    """The folder of Python.h."""
+    include = sysconfig.get_paths()["include"]
+    if not (Path(include) / "Python.h").exists():
+        raise Failed(f"Python.h is not in {include}. Install Python's development files (python3-dev).")
+    return include
+
+
 # The libraries ---------------------------------------------------------------------------------------------------
 
 
@@ -70,11 +78,8 @@ def runtime_library() -> Path:
     """The CUDA runtime and driver."""
 
     def build(target: Path) -> None:
-        include = sysconfig.get_paths()["include"]
-        if not (Path(include) / "Python.h").exists():
-            raise Failed(f"Python.h is not in {include}. Install Python's development files (python3-dev).")
         sources = [RUNTIME / f"{name}.cpp" for name in LIBRARY]
-        run(["g++", *COMMON, "-O2", f"-I{HEADERS}", f"-I{include}", *sources, "-o", target])
+        run(["g++", *COMMON, "-O2", f"-I{HEADERS}", f"-I{python_headers()}", *sources, "-o", target])
 
     return once(cache("libraries") / "libcupy_on_cpu.so", build)
 
@@ -94,7 +99,7 @@ def cublas_library(extension: Path) -> Path:
     def build(target: Path) -> None:
         folder = target.parent
         ours = folder / "cublas.o"
-        run(["g++", *COMMON, "-c", "-O3", f"-I{HEADERS}", RUNTIME / "cublas.cpp", "-o", ours])
+        run(["g++", *COMMON, "-c", "-O3", f"-I{HEADERS}", f"-I{python_headers()}", RUNTIME / "cublas.cpp", "-o", ours])
         stubs = sorted(symbols(extension, "--undefined-only") - symbols(ours, "--defined-only"))
         # What is missing says so: CuPy's exception does not tell which function it was.
         lines = [f'extern "C" int {stub}() {{ return missing("{stub}"); }}' for stub in stubs]
