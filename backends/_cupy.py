@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Self
 
-from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, namespace_of
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, Staging, namespace_of
 
 from . import importing, no_device, unavailable
 
@@ -19,7 +19,7 @@ with importing(
 ):
     import cupy
 
-    from . import _cupy_blas, _cupy_graph
+    from . import _cupy_blas, _cupy_graph, _cupy_staging
 
 
 class CupyBackend(Backend):
@@ -74,6 +74,10 @@ class CupyBackend(Backend):
         """`x` as a NumPy array, by one copy from the device."""
         host: HostArray = cupy.asnumpy(x)
         return host
+
+    def staging(self) -> Staging:
+        """As in `Backend`, by copies beside the computation; see `_cupy_staging`."""
+        return _cupy_staging.Staging()
 
     def transpose(self, x: Array) -> Array:
         """A view by an attribute, which is faster than a function."""

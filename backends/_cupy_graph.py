@@ -4,7 +4,8 @@ What shaped this file:
 
 - A graph repeats its kernels with the same addresses and numbers. So whatever changes from step to step lies on the
   device: the inputs of all steps in one table, a row of bytes for each step. One kernel at the head of the graph copies
-  the row of this step to a fixed place, and one at its end stores the output and counts the step.
+  the row of this step to a fixed place, and one at its end stores the output and counts the step. Constants that come
+  from another place than before, as a batch from the host does, are copied to a fixed place, too.
 - The memory of the step's intermediate arrays must not be given to anyone else while the graph lives. So they come from
   a memory pool of the graph's own, from which nothing else is ever taken once the graph has been captured.
 - Only a stream that waits for no other can be captured: one of dlx's own. It begins after what the user's current
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -77,7 +79,7 @@ class Loop:
             with self.on_own_stream() as stream:
                 if recording is None:
                     recording = self.recording(carry, constants, inputs, steps)
-                    recording.load(inputs, first)
+                    recording.load(constants, inputs, first)
                 try:
                     at_once = self.at_once if recording.prepare(first) else 1
                 except NotCaptured as reason:
@@ -109,9 +111,9 @@ class Loop:
         callers.wait_event(stream.record())
 
     def recording(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recording:
-        """The recording for arrays with these addresses and shapes. The one unused for longest is dropped."""
+        """The recording for this carry and for arrays of these shapes. The one unused for longest is dropped."""
         rows = max((steps, *map(len, leaves_of(inputs))))
-        key = rows, _addresses(carry), _addresses(constants), _shapes(inputs)
+        key = rows, _addresses(carry), _shapes(constants), _shapes(inputs)
         recording = self.recordings.pop(key, None) or Recording(self, carry, constants, inputs, rows)
         self.recordings[key] = recording
         if len(self.recordings) > GRAPHS:
@@ -138,7 +140,7 @@ class Recording:
     """A step on arrays with fixed addresses, run plainly or as a graph."""
 
     def __init__(self, loop: Loop, carry: Any, constants: Any, inputs: Any, rows: int) -> None:
-        self.loop, self.carry, self.constants = loop, carry, constants
+        self.loop, self.carry, self.constants, self.moved = loop, carry, constants, False
         self.pool = cupy.cuda.MemoryPool()
         self.places = _places(inputs, leaves_of(carry)[0].dtype)
         size = _up(max((place.first + place.size for place in self.places), default=0))
@@ -150,8 +152,18 @@ class Recording:
         self.outputs: Any = None
         self.graph: Graph | None = None
 
-    def load(self, inputs: Any, first: int) -> None:
+    def __del__(self) -> None:
+        self.graph = None
+        if not sys.is_finalizing():  # CuPy's pools do not free by themselves what they keep
+            self.pool.free_all_blocks()
+
+    def load(self, constants: Any, inputs: Any, first: int) -> None:
         """Bring the inputs of all steps to the device; the next step is the one with the number `first`."""
+        if not self.moved and _addresses(constants) != _addresses(self.constants):
+            self.constants, self.moved, self.graph = each_of(cupy.empty_like, constants), True, None
+        if self.moved:
+            for kept, given in zip(leaves_of(self.constants), leaves_of(constants), strict=True):
+                kept[...] = given
         host = np.zeros(self.table.shape, np.uint8)
         for place, given in zip(self.places, leaves_of(inputs), strict=True):
             part = host[: len(given), place.first : place.first + place.size].view(place.dtype)

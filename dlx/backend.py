@@ -30,6 +30,7 @@ Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = Callable[..., Iterator[tuple[Any, Array]]]
+Staging = Callable[[Callable[[HostArray], Any], tuple[int, ...], str], Array]  # Backend.staging
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the type variable `Function`
 
 HOST = "numpy"  # the library of the host; every backend takes its arrays
@@ -148,6 +149,20 @@ class Backend:
     def row_numbers(self, numbers: HostArray, n: int) -> Array:
         """Row numbers below n on the device, in int32 if that holds n, else in int64."""
         return self.asarray(numbers, row_number_dtype(n))
+
+    def staging(self) -> Staging:
+        """A function ``stage(fill, shape, dtype)`` that brings arrays from the host to the device, one after another.
+
+        ``fill(out)`` writes the array to `out`, on the host. A library that copies while it computes may reuse the
+        memory of the array that was returned two calls ago.
+        """
+
+        def stage(fill: Callable[[HostArray], Any], shape: tuple[int, ...], dtype: str) -> Array:
+            host = np.empty(shape, dtype)
+            fill(host)
+            return self.asarray(host)
+
+        return stage
 
     def zeros_like(self, x: Array) -> Array:
         """Zeros with the shape and dtype of `x`."""

@@ -136,12 +136,12 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         job = prepare(X, y, Asked(**bound.arguments), resources)
         task, settings, backend = job.task, job.settings, job.task.backend
         step, carry, _ = steps.make_step(task, settings, job.net.params)
-        run = backend.loop(step)
+        run, stage = backend.loop(step, steps.kind(task, settings)), backend.staging()
         shuffled = settings.shuffle and settings.batch_size < task.size
         batches = _batches(task.size, min(settings.batch_size, task.size), rng if shuffled else None)
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, rng), *steps.numbers(task, settings, t, [rate])
-            rows = features.some_rows(task.rows, batch, backend, task.dtype)
+            rows = features.some_rows(task.rows, batch, backend, task.dtype, stage)
             ((carry, loss),) = run(carry, rows, steps.Inputs(None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import checks
-from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
+from dlx.backend import HOST, Array, Backend, Namespace, Staging, get_backend, host_array, library_of
 from dlx.data import columns, sparse
 from dlx.data.sparse import compressed as compressed
 from dlx.host import HostArray as HostArray
@@ -360,12 +360,25 @@ def _takable(part: Array, backend: Backend, dtype: str | None) -> Array:
     return part
 
 
-def some_rows(samples: Rows, rows: HostArray, backend: Backend, dtype: str | None = None) -> Rows:
-    """A copy of these rows on the backend. Rows from the host get a dtype for computing in `dtype`, if it is named."""
+def some_rows(
+    samples: Rows, rows: HostArray, backend: Backend, dtype: str | None = None, stage: Staging | None = None
+) -> Rows:
+    """A copy of these rows on the backend. Rows from the host get a dtype for computing in `dtype`, if it is named.
+
+    `stage` is the backend's `staging`, which brings one batch after another.
+    """
     X, Y, w, classes = samples
-    X = taken(X, rows, backend)
-    X = _takable(X, backend, dtype)
-    if library_of(X) == HOST != backend.name:
-        X = backend.asarray(X)  # CuPy copies X through pinned memory, without waiting
     Y, w = (None if array is None else backend.take(array, rows) for array in (Y, w))
-    return Rows(X, Y, w, classes)
+    if stage is None or library_of(X) != HOST or X.dtype.hasobject:
+        part = _takable(taken(X, rows, backend), backend, dtype)
+        placed = backend.asarray(part) if library_of(part) == HOST != backend.name else part
+        return Rows(placed, Y, w, classes)
+
+    def fill(out: HostArray) -> None:
+        if out.dtype == X.dtype:
+            X.take(rows, axis=0, out=out, mode="clip")  # with another mode, NumPy copies once more
+        else:
+            out[...] = X.take(rows, axis=0)
+
+    stored = dtype_name(X) if dtype is None else stored_dtype(dtype_name(X), backend, dtype)
+    return Rows(stage(fill, (len(rows), X.shape[1]), stored), Y, w, classes)

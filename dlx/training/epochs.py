@@ -59,6 +59,7 @@ class BatchTraining:
         key = steps.kind(task, settings)
         self.run = task.backend.loop(step, key)
         self.padding = steps.padding(task, settings.batch_size)
+        self.stage = task.backend.staging()
         self.at_zero = zero_loss(task) if self.epoch == 0 else math.nan
         self.losses: list[Array] = []
         self.rates: list[float] = []
@@ -76,7 +77,7 @@ class BatchTraining:
         planned = self.before + settings.epochs * batches
         self.rates = [settings.schedule(self.first + t, planned, watched) for t in range(batches)]
         inputs = steps.Inputs(None, keys, *steps.numbers(task, settings, self.first, self.rates))
-        groups = steps.groups(task, settings, order, inputs, batches, self.padding)
+        groups = steps.groups(task, settings, order, inputs, batches, self.padding, self.stage)
         for carry, loss in steps.chained(self.run, self.carry, groups, self.position, most):
             self.carry = carry
             self.losses.append(loss)

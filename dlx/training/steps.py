@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dlx import network, optimizers
-from dlx.backend import Array, Backend, HostArray, Loop, Namespace, row_number_dtype
+from dlx.backend import Array, Backend, HostArray, Loop, Namespace, Staging, row_number_dtype
 from dlx.data.features import Batch, Rows, gather, some_rows, streams
 from dlx.nesting import each_of
 from dlx.network import Layer, Params
@@ -291,6 +291,7 @@ def groups(
     inputs: Inputs,
     batches: int,
     padding: Padding | None = None,
+    stage: Staging | None = None,
 ) -> Iterator[tuple[Rows, Inputs, int]]:
     """An epoch in groups of equally large batches: the rows that they are taken from, their inputs, and their number.
 
@@ -304,7 +305,8 @@ def groups(
         yield task.rows, inputs, batches
     elif streams(task.rows, task.backend):
         for batch in range(batches):
-            samples = some_rows(task.rows, order[batch * size : (batch + 1) * size], task.backend, task.dtype)
+            numbers = order[batch * size : (batch + 1) * size]
+            samples = some_rows(task.rows, numbers, task.backend, task.dtype, stage)
             yield samples, _part(inputs, batch, batch + 1), 1
     else:
         order, full = task.as_row_numbers(order), task.size // size

@@ -1,0 +1,55 @@
+"""Bring arrays from the host to a CUDA device while it computes.
+
+What shaped this file:
+
+- Only memory that the system keeps in its place ("pinned") is copied while the host and the device go on.
+- The copies have a stream of their own. A computation waits for the copy of its own array, and a copy waits for the
+  computation that used the same memory.
+- Two arrays in turn are enough: one is filled and copied while the device computes with the other.
+- Their addresses do not change, so that a CUDA graph can be repeated on them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import numpy as np
+
+from dlx.backend import Array, HostArray
+
+
+class Slot:
+    """An array on the device, pinned memory of the same size, and the end of the last copy between them."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        self.array = cupy.empty(shape, dtype)
+        self.pinned = cupy.cuda.alloc_pinned_memory(self.array.nbytes)
+        self.host: HostArray = np.frombuffer(self.pinned, self.array.dtype, self.array.size).reshape(shape)
+        self.copied = cupy.cuda.Event(disable_timing=True)
+
+
+class Staging:
+    """Brings arrays to the device, one after another; see `Backend.staging`."""
+
+    def __init__(self) -> None:
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.turns: dict[Any, itertools.cycle[Slot]] = {}
+        self.before: Any = None  # where the computation was at the last call
+
+    def __call__(self, fill: Callable[[HostArray], Any], shape: tuple[int, ...], dtype: str) -> Array:
+        computing = cupy.cuda.get_current_stream()
+        if (shape, dtype) not in self.turns:
+            self.turns[shape, dtype] = itertools.cycle([Slot(shape, dtype), Slot(shape, dtype)])
+            self.before = computing.record(cupy.cuda.Event(disable_timing=True))  # their memory may still be in use
+        slot = next(self.turns[shape, dtype])
+        if not slot.copied.done:
+            slot.copied.synchronize()
+        fill(slot.host)
+        self.stream.wait_event(self.before)  # all that uses this array was asked for before the last call
+        self.before = computing.record(cupy.cuda.Event(disable_timing=True))
+        slot.array.data.copy_from_host_async(slot.pinned.ptr, slot.array.nbytes, self.stream)
+        computing.wait_event(self.stream.record(slot.copied))
+        return slot.array
