@@ -230,6 +230,39 @@ class counting:
 
 
 @contextlib.contextmanager
+def asynchronous() -> Iterator[None]:
+    """Work on a stream is done at the latest moment: when somebody waits for it.
+
+    A result that differs from the usual one shows that a wait or an event is missing, or that memory was used again
+    too early. Errors of kernels come with the wait, as on a GPU, and `kernels` counts them then.
+    """
+    variable = _variable("asynchronous")
+    before = variable.value
+    variable.value = 1
+    try:
+        yield
+    finally:
+        variable.value = before
+        _call("finish")
+
+
+@contextlib.contextmanager
+def replay_order(order: str) -> Iterator[None]:
+    """Graphs launch their nodes "as recorded", or with "forks first" or "forks last".
+
+    A capture that spread to other streams allows several orders. A result that depends on the order shows that an
+    event is missing, or that two streams share memory that they should not share.
+    """
+    variable = _variable("replay_order")
+    before = variable.value
+    variable.value = ("as recorded", "forks first", "forks last").index(order)
+    try:
+        yield
+    finally:
+        variable.value = before
+
+
+@contextlib.contextmanager
 def memory_limit(size: int) -> Iterator[None]:
     """Each device has `size` bytes, of which what is in use is in use; a malloc beyond them fails.
 

@@ -82,14 +82,18 @@ def for_python(function: Callable[..., object], name: str, signature: str) -> Ca
 
 
 def load_driver_library() -> None:
-    """Load our libcuda.so.1 under that name: what asks for it by ctypes finds this one."""
-    ctypes.CDLL(str(toolchain.driver_library()), mode=ctypes.RTLD_GLOBAL)
+    """Load our libcuda.so.1, in which there are only the functions that say what a graph is made of."""
+    ctypes.CDLL(str(toolchain.small_library("libcuda.so.1", toolchain.RUNTIME / "cuda.cpp")), mode=ctypes.RTLD_GLOBAL)
 
 
 def replace_cublas() -> None:
-    """Load our libcublas.so.12, and CuPy's module that asks for one, before CuPy looks for NVIDIA's."""
-    library = toolchain.cublas_library(Path(importlib.util.find_spec(CUBLAS).origin))
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    """Load our libcublas.so.12, and CuPy's module that asks for one, before CuPy looks for NVIDIA's.
+
+    cuda.pathfinder, asked for cublas, first wants cublasLt: an empty one satisfies it.
+    """
+    empty = toolchain.small_library("libcublasLt.so.12", toolchain.RUNTIME / "empty.cpp")
+    for library in (empty, toolchain.cublas_library(Path(importlib.util.find_spec(CUBLAS).origin))):
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     importlib.import_module(CUBLAS)
 
 

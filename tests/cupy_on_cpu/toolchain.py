@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HEADERS, RUNTIME = HERE / "headers", HERE / "runtime"
-LIBRARY = ("devices", "blocks", "captures", "graphs", "runtime", "driver")  # of the CUDA runtime and driver
+LIBRARY = ("devices", "blocks", "captures", "queues", "graphs", "runtime", "driver")  # of the CUDA runtime and driver
 
 # Kernels may not assume more than a GPU gives: integers wrap around, CuPy's headers read bits through casts. No
 # fused multiply-add is asked for: x86-64 has none without -march. Fortified longjmp refuses to change stacks.
@@ -63,6 +63,14 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
     return target
 
 
+def python_headers() -> str:
+    """The folder of Python.h."""
+    include = sysconfig.get_paths()["include"]
+    if not (Path(include) / "Python.h").exists():
+        raise Failed(f"Python.h is not in {include}. Install Python's development files (python3-dev).")
+    return include
+
+
 # The libraries ---------------------------------------------------------------------------------------------------
 
 
@@ -70,22 +78,19 @@ def runtime_library() -> Path:
     """The CUDA runtime and driver."""
 
     def build(target: Path) -> None:
-        include = sysconfig.get_paths()["include"]
-        if not (Path(include) / "Python.h").exists():
-            raise Failed(f"Python.h is not in {include}. Install Python's development files (python3-dev).")
         sources = [RUNTIME / f"{name}.cpp" for name in LIBRARY]
-        run(["g++", *COMMON, "-O2", f"-I{HEADERS}", f"-I{include}", *sources, "-o", target])
+        run(["g++", *COMMON, "-O2", f"-I{HEADERS}", f"-I{python_headers()}", *sources, "-o", target])
 
     return once(cache("libraries") / "libcupy_on_cpu.so", build)
 
 
-def driver_library() -> Path:
-    """libcuda.so.1, of which there are only the functions that say what a graph is made of."""
+def small_library(name: str, *sources: Path) -> Path:
+    """One that is found under the name `name`: by CuPy, by ctypes, by NVIDIA's cuda.pathfinder."""
 
     def build(target: Path) -> None:
-        run(["g++", *COMMON, "-O2", "-Wl,-soname,libcuda.so.1", RUNTIME / "cuda.cpp", "-o", target])
+        run(["g++", *COMMON, "-O2", f"-Wl,-soname,{name}", *sources, "-o", target])
 
-    return once(cache("libraries") / "libcuda.so.1", build)
+    return once(cache("libraries") / name, build)
 
 
 def cublas_library(extension: Path) -> Path:
@@ -94,7 +99,7 @@ def cublas_library(extension: Path) -> Path:
     def build(target: Path) -> None:
         folder = target.parent
         ours = folder / "cublas.o"
-        run(["g++", *COMMON, "-c", "-O3", f"-I{HEADERS}", RUNTIME / "cublas.cpp", "-o", ours])
+        run(["g++", *COMMON, "-c", "-O3", f"-I{HEADERS}", f"-I{python_headers()}", RUNTIME / "cublas.cpp", "-o", ours])
         stubs = sorted(symbols(extension, "--undefined-only") - symbols(ours, "--defined-only"))
         # What is missing says so: CuPy's exception does not tell which function it was.
         lines = [f'extern "C" int {stub}() {{ return missing("{stub}"); }}' for stub in stubs]

@@ -1,19 +1,18 @@
 // Streams and events, and what CUDA makes of them while they capture.
 //
-// Outside a capture all work is done when the call returns, so streams and events are names. A capture that began on
+// Outside a capture all work is done when the call returns, unless devices are asynchronous (queues.cpp). A capture that began on
 // one stream spreads to those that wait for an event of it, and all of them record into one list. That list is in the
 // order of the calls, which is an order in which CUDA may run the graph.
 #include "captures.h"
 #include "devices.h"
 #include "errors.h"
 #include "graphs.h"
+#include "queues.h"
 
 #include <chrono>
 #include <thread>
 
 namespace {
-
-typedef std::map<intptr_t, size_t> Clock;  // of each stream of a capture, how many of its nodes come before
 
 enum Mode { global, thread_local_, relaxed };
 
@@ -29,16 +28,16 @@ struct Stream {
     int device;
     bool blocking;  // it and the legacy default stream wait for each other
     std::shared_ptr<Capture> capture;
-    Clock before;
+    Clock before;  // what of its capture comes before its next node
 };
 struct Event {
     int device;
     std::chrono::steady_clock::time_point recorded;
     bool captured;  // where it was recorded last
     std::weak_ptr<Capture> capture;
-    Clock before;
+    Clock before;  // what of its capture it stands for; outside of one, what of the streams
 };
-std::map<intptr_t, Stream> streams;
+std::map<intptr_t, Stream>& streams = *new std::map<intptr_t, Stream>;  // for as long as the process: see graphs.cpp
 std::map<intptr_t, Event> events;
 
 PyObject* none() { Py_RETURN_NONE; }
@@ -65,6 +64,11 @@ intptr_t new_event() {
     intptr_t handle = new_handle();
     events[handle] = {current_device, {}, false, {}, {}};
     return handle;
+}
+
+bool is_blocking(intptr_t handle) {
+    Stream* stream = find(streams, handle);
+    return !stream || stream->blocking;  // the default streams are
 }
 
 int refuse(Capture& capture, Status status) {
@@ -123,6 +127,12 @@ int event_passed(intptr_t handle) {
     return captured_event;
 }
 
+// Is that done? Not yet, says the first one who asks; then it is.
+PyObject* answer(const Clock& wanted) {
+    int status = is_done(wanted) ? 0 : not_ready;
+    return run_until(wanted) ? PyLong_FromLong(status) : nullptr;
+}
+
 int wait_for_event(intptr_t handle, intptr_t event_handle) {
     Event* event = find(events, event_handle);
     if (!event) return invalid_handle;
@@ -130,9 +140,9 @@ int wait_for_event(intptr_t handle, intptr_t event_handle) {
     std::shared_ptr<Capture> theirs = event->capture.lock();
     if (event->captured && !theirs) return captured_event;
     Stream* stream = find(streams, handle);
-    if (!stream) return theirs ? refuse(*theirs, capture_implicit) : 0;
-    if (stream->capture && !theirs) return refuse(*stream->capture, capture_isolation);
-    if (!theirs) return 0;
+    if (!stream && theirs) return refuse(*theirs, capture_implicit);
+    if (stream && stream->capture && !theirs) return refuse(*stream->capture, capture_isolation);
+    if (!theirs) return wait_in_stream(handle, event->before), 0;
     if (!theirs->valid) return capture_invalidated;
     if (stream->capture && stream->capture != theirs)
         return refuse(*theirs, capture_merge), refuse(*stream->capture, capture_merge);
@@ -185,13 +195,20 @@ bool captures(intptr_t handle) {
     return stream && stream->capture;
 }
 
+bool finish(intptr_t stream) { return run_until(reached(stream, is_blocking(stream))); }
+
+bool held_back(intptr_t stream) { return emulated_asynchronous || captures(stream); }
+
 void record(intptr_t handle, Node node) {
-    Stream& stream = streams.at(handle);
     node.device = current_device;
     for (const void* address : node.memory) {
         const Allocation* found = allocation_at(address);
         node.serials.push_back(found ? found->serial : 0);
     }
+    if (!captures(handle)) return enqueue(handle, is_blocking(handle), std::move(node));
+    Stream& stream = streams.at(handle);
+    node.stream = handle;
+    node.before = stream.before;
     stream.capture->nodes.push_back(std::move(node));
     stream.before[handle] = ++stream.capture->recorded[handle];
 }
@@ -248,9 +265,12 @@ PyObject* runtime_streamDestroy(intptr_t handle, int) {
 PyObject* runtime_streamSynchronize(intptr_t stream, int) {
     if (int status = may_wait(stream)) return capture_error(status);
     emulated_counters.syncs++;
-    return none();
+    return finish(stream) ? none() : nullptr;
 }
-PyObject* runtime_streamQuery(intptr_t stream, int) { return PyLong_FromLong(may_wait(stream)); }  // else all is done
+PyObject* runtime_streamQuery(intptr_t stream, int) {
+    if (int status = may_wait(stream)) return PyLong_FromLong(status);
+    return answer(reached(stream, is_blocking(stream)));
+}
 
 PyObject* runtime_streamWaitEvent(intptr_t stream, intptr_t event, int, void*) {
     int status = wait_for_event(stream, event);
@@ -266,9 +286,12 @@ PyObject* runtime_eventDestroy(intptr_t event, int) { return events.erase(event)
 PyObject* runtime_eventSynchronize(intptr_t event, int) {
     if (int status = event_passed(event)) return capture_error(status);
     emulated_counters.syncs++;
-    return none();
+    return run_until(events[event].before) ? none() : nullptr;
 }
-PyObject* runtime_eventQuery(intptr_t event, int) { return PyLong_FromLong(event_passed(event)); }
+PyObject* runtime_eventQuery(intptr_t event, int) {
+    if (int status = event_passed(event)) return PyLong_FromLong(status);
+    return answer(events[event].before);
+}
 
 PyObject* runtime_eventRecord(intptr_t handle, intptr_t stream_handle, int) {
     Event* event = find(events, handle);
@@ -279,7 +302,8 @@ PyObject* runtime_eventRecord(intptr_t handle, intptr_t stream_handle, int) {
     Stream* stream = find(streams, stream_handle);
     bool captured = stream && stream->capture;
     *event = {event->device, std::chrono::steady_clock::now(), captured, {}, {}};
-    if (captured) event->capture = stream->capture, event->before = stream->before;
+    if (captured) event->capture = stream->capture;
+    event->before = captured ? stream->before : reached(stream_handle, is_blocking(stream_handle));
     return none();
 }
 

@@ -9,6 +9,7 @@ Counters emulated_counters;
 int emulated_device_count = 1;
 int emulated_peer_access = 0;
 size_t emulated_memory_size = size_t(16) << 30;
+int emulated_replay_order = 0;
 int emulated_cublas_handles = 0;
 thread_local int current_device = 0;
 

@@ -14,6 +14,7 @@ extern Counters emulated_counters;
 extern int emulated_device_count;
 extern int emulated_peer_access;     // may a device read the memory of another?
 extern size_t emulated_memory_size;  // of each device, in bytes
+extern int emulated_replay_order;    // of a graph's nodes; see graphs.cpp
 extern int emulated_cublas_handles;  // that live
 }
 

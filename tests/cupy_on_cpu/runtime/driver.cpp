@@ -141,14 +141,14 @@ PyObject* driver_launchKernel(intptr_t address, unsigned grid_x, unsigned grid_y
     std::vector<const void*> pointers = memory(function, values);
     if (!usable(stream) || !reachable(function, pointers)) return nullptr;
     Launch launch = {&function, grid, block, shared_bytes};
-    if (captures(stream)) {
+    if (!captures(stream)) emulated_counters.launches++;
+    if (held_back(stream)) {
         auto run_again = [launch, kept = Arguments(*function.kernel, values)]() mutable {
             return run(launch, kept.pointers().data());
         };
         record(stream, {NodeType::kernel, function.name, pointers, run_again});
-    } else {
-        emulated_counters.launches++;
-        if (!run(launch, values)) return nullptr;
+    } else if (!run(launch, values)) {
+        return nullptr;
     }
     Py_RETURN_NONE;
 }

@@ -12,6 +12,7 @@ enum Status {
     invalid_handle = 400,
     illegal_state = 401,
     not_found = 500,
+    not_ready = 600,
     illegal_address = 700,
     launch_failure = 719,
     capture_unsupported = 900,

@@ -3,15 +3,21 @@
 #include "devices.h"
 #include "errors.h"
 
+#include <algorithm>
+
 namespace {
 
-std::map<intptr_t, Graph> graphs, executables;
+// Those that are never destroyed outlive Python, whose objects host functions are: so they do not end at exit.
+std::map<intptr_t, Graph>&graphs = *new std::map<intptr_t, Graph>, &executables = *new std::map<intptr_t, Graph>;
 
-struct Launched {
-    std::shared_ptr<const Nodes> nodes;
-    long launches;
-};
-std::map<intptr_t, Launched> launched;  // by executable, which may have been destroyed since; handles are not reused
+typedef std::vector<std::string> Names;
+std::map<intptr_t, std::pair<Names, long>> launched;  // nodes and launches of executables, that may be gone by now
+
+Names names(const Nodes& nodes) {
+    Names found;
+    for (const Node& node : nodes) found.push_back(node.name);
+    return found;
+}
 
 intptr_t add(std::map<intptr_t, Graph>& among, Graph graph) {
     static intptr_t last = 1 << 20;
@@ -26,10 +32,40 @@ const Graph* find(const std::map<intptr_t, Graph>& among, intptr_t handle) {
 PyObject* none() { Py_RETURN_NONE; }
 PyObject* no_graph() { return cuda_error(invalid_value, "no such graph: it was destroyed, or never made"); }
 
-PyObject* names(const Nodes& nodes) {
-    PyObject* made = PyList_New(nodes.size());
-    for (size_t i = 0; i < nodes.size(); i++)
-        PyList_SET_ITEM(made, i, PyUnicode_FromString(nodes[i].name.c_str()));
+PyObject* as_list(const Names& names) {
+    PyObject* made = PyList_New(names.size());
+    for (size_t i = 0; i < names.size(); i++) PyList_SET_ITEM(made, i, PyUnicode_FromString(names[i].c_str()));
+    return made;
+}
+
+enum Order { as_recorded, forks_first, forks_last };
+
+// The nodes in another order that the graph allows: the streams that joined its capture as early, or as late, as can
+// be. Where the results differ the graph lacks a dependency.
+std::vector<const Node*> ordered(const Nodes& nodes, int order) {
+    std::vector<const Node*> made;
+    if (order == as_recorded) {
+        for (const Node& node : nodes) made.push_back(&node);
+        return made;
+    }
+    std::map<intptr_t, std::vector<const Node*>> by_stream;
+    std::vector<intptr_t> streams;
+    for (const Node& node : nodes) {
+        if (!by_stream.count(node.stream)) streams.push_back(node.stream);
+        by_stream[node.stream].push_back(&node);
+    }
+    if (order == forks_first) std::reverse(streams.begin(), streams.end());
+    Clock done;
+    auto is_ready = [&](intptr_t stream) {
+        if (done[stream] == by_stream[stream].size()) return false;
+        for (auto& [other, count] : by_stream[stream][done[stream]]->before)
+            if (done[other] < count) return false;
+        return true;
+    };
+    while (made.size() < nodes.size()) {
+        intptr_t next = *std::find_if(streams.begin(), streams.end(), is_ready);
+        made.push_back(by_stream[next][done[next]++]);
+    }
     return made;
 }
 
@@ -80,25 +116,34 @@ PyObject* runtime_graphLaunch(intptr_t executable, intptr_t stream, int) {
     if (captures(stream)) return capture_error(may_wait(stream));  // CUDA would make a node of the whole graph
     std::shared_ptr<const Nodes> nodes = graph->nodes;             // a host function may destroy the graph
     emulated_counters.graph_launches++;
-    launched.emplace(executable, Launched{nodes, 0}).first->second.launches++;
-    for (const Node& node : *nodes) {
-        if (!replay(node)) return nullptr;
-        emulated_counters.nodes++;
-    }
+    if (!launched.count(executable)) launched[executable] = {names(*nodes), 0};
+    launched[executable].second++;
+    int order = emulated_replay_order;
+    auto run = [nodes, order] {
+        for (const Node* node : ordered(*nodes, order)) {
+            if (!replay(*node)) return false;
+            emulated_counters.nodes++;
+        }
+        return true;
+    };
+    if (held_back(stream))
+        record(stream, {NodeType::kernel, "graph", {}, run});
+    else if (!run())
+        return nullptr;
     return none();
 }
 
 PyObject* emulated_nodes(intptr_t handle) {
     const Graph* graph = find(executables, handle);
     if (!graph) graph = find(graphs, handle);
-    return graph ? names(*graph->nodes) : no_graph();
+    return graph ? as_list(names(*graph->nodes)) : no_graph();
 }
 
 // A list of [names of the nodes, number of launches].
 PyObject* emulated_launched_graphs() {
     PyObject* made = PyList_New(0);
     for (auto& [executable, each] : launched) {
-        PyObject* item = Py_BuildValue("(Nl)", names(*each.nodes), each.launches);
+        PyObject* item = Py_BuildValue("(Nl)", as_list(each.first), each.second);
         PyList_Append(made, item);
         Py_DECREF(item);
     }

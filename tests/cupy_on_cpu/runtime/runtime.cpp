@@ -5,6 +5,7 @@
 #include "captures.h"
 #include "devices.h"
 #include "errors.h"
+#include "queues.h"
 
 #include <cstdarg>
 #include <cerrno>
@@ -61,11 +62,19 @@ bool check(intptr_t target, intptr_t source, size_t size, int kind, Copy& found)
     return true;
 }
 
-void run(const Copy& copy) {
+void count(const Copy& copy) {
     if (copy.kind == host_to_device) emulated_counters.host_to_device++;
     if (copy.kind == device_to_host) emulated_counters.device_to_host++;
     if (copy.kind == device_to_device) emulated_counters.device_to_device++;
+}
+
+void move(const Copy& copy) {
     memmove(reinterpret_cast<void*>(copy.target), reinterpret_cast<void*>(copy.source), copy.size);
+}
+
+void run(const Copy& copy) {
+    count(copy);
+    move(copy);
 }
 
 // The same in a graph: the host's memory may be gone by now, which must not end the process.
@@ -80,11 +89,33 @@ bool run_again(const Copy& copy) {
     return true;
 }
 
+bool is_pageable(intptr_t address) { return !allocation_at(reinterpret_cast<void*>(address)); }
+
+// On an asynchronous device. CUDA takes a copy of pageable memory before it returns, and returns from a copy to
+// pageable memory when it is there.
+bool copied_later(const Copy& copy, intptr_t stream) {
+    if (copy.kind == host_to_host || (copy.kind == device_to_host && is_pageable(copy.target)))
+        return finish(stream) && (run(copy), true);
+    count(copy);
+    std::vector<const void*> memory = {reinterpret_cast<void*>(copy.target), reinterpret_cast<void*>(copy.source)};
+    if (copy.kind == device_to_device || !is_pageable(copy.source)) {
+        record(stream, {NodeType::memcpy, "memcpy", memory, [copy] { return move(copy), true; }});
+    } else {
+        const char* source = reinterpret_cast<char*>(copy.source);
+        auto taken = std::make_shared<std::vector<char>>(source, source + copy.size);
+        record(stream, {NodeType::memcpy, "memcpy", {memory[0]}, [copy, taken] {
+            return memcpy(reinterpret_cast<void*>(copy.target), taken->data(), copy.size), true;
+        }});
+    }
+    return true;
+}
+
 // A copy on a stream, now or when the graph is launched.
 PyObject* copied(intptr_t target, intptr_t source, size_t size, int kind, intptr_t stream) {
     Copy copy;
     if (!usable(stream) || !check(target, source, size, kind, copy)) return nullptr;
-    if (!captures(stream)) return run(copy), none();
+    if (!held_back(stream)) return run(copy), none();
+    if (!captures(stream)) return copied_later(copy, stream) ? none() : nullptr;
     static const char* const names[] = {"memcpy_host_to_host", "memcpy_host_to_device", "memcpy_device_to_host",
                                         "memcpy_device_to_device"};
     std::vector<const void*> memory = {reinterpret_cast<void*>(target), reinterpret_cast<void*>(source)};
@@ -95,7 +126,9 @@ PyObject* copied(intptr_t target, intptr_t source, size_t size, int kind, intptr
 // A copy that waits: on the legacy default stream.
 PyObject* copied(intptr_t target, intptr_t source, size_t size, int kind) {
     if (int status = permitted_beside_captures()) return capture_error(status);
-    return copied(target, source, size, kind, 0) ? waited() : nullptr;
+    PyObject* result = copied(target, source, size, kind, 0);
+    Py_XDECREF(result);
+    return result && finish(0) ? waited() : nullptr;
 }
 
 PyObject* filled(intptr_t target, int value, size_t size, intptr_t stream) {
@@ -103,8 +136,27 @@ PyObject* filled(intptr_t target, int value, size_t size, intptr_t stream) {
     if (!usable(stream)) return nullptr;
     if (!holder(target, size, device) || device == on_host) return cuda_error(invalid_value, "memset outside memory");
     auto run = [=] { return memset(reinterpret_cast<void*>(target), value, size), true; };
-    if (captures(stream))
+    if (held_back(stream))
         record(stream, {NodeType::memset, "memset", {reinterpret_cast<void*>(target)}, run});
+    else
+        run();
+    return none();
+}
+
+// A function of the host on a stream; its errors are only shown, as CUDA has nobody to give them to.
+PyObject* called(intptr_t stream, PyObject* function, PyObject* arguments) {
+    std::shared_ptr<PyObject> owned(function, [](PyObject* object) { Py_DECREF(object); });
+    std::shared_ptr<PyObject> given(arguments, [](PyObject* object) { Py_XDECREF(object); });
+    Py_INCREF(function);
+    if (!given || !usable(stream)) return nullptr;
+    auto run = [owned, given] {
+        PyObject* result = PyObject_Call(owned.get(), given.get(), nullptr);
+        if (!result) PyErr_WriteUnraisable(owned.get());
+        Py_XDECREF(result);
+        return true;
+    };
+    if (held_back(stream))
+        record(stream, {NodeType::host, "host", {}, run});
     else
         run();
     return none();
@@ -143,7 +195,8 @@ int runtime_runtimeGetVersion(int) { return 12090; }
 PyObject* runtime__ensure_context() { return none(); }
 PyObject* runtime_deviceSynchronize(int) {
     int status = may_wait_for_device();
-    return status ? capture_error(status) : waited();
+    if (status) return capture_error(status);
+    return run_all() ? waited() : nullptr;
 }
 
 PyObject* runtime_setDevice(int device, int) {
@@ -204,6 +257,7 @@ intptr_t runtime_mallocAsync(size_t size, intptr_t, int) { return runtime_malloc
 
 PyObject* runtime_free(intptr_t begin, int) {
     if (int status = permitted_beside_captures()) return capture_error(status);
+    if (!run_all()) return nullptr;  // cudaFree waits
     if (begin && !release(reinterpret_cast<void*>(begin)))
         return cuda_error(invalid_value, "freed twice, or never allocated");
     return none();
@@ -249,6 +303,21 @@ PyObject* runtime_pointerGetAttributes(intptr_t address, int) {
                                            runtime_pointerGetMemoryType(address, 0));
     Py_DECREF(type);
     return made;
+}
+
+// ---- Functions of the host
+
+PyObject* runtime_launchHostFunc(intptr_t stream, PyObject* function, intptr_t argument, int) {
+    return called(stream, function, Py_BuildValue("(n)", argument));
+}
+PyObject* runtime__launchHostFuncUnmanaged(intptr_t stream, PyObject* function_and_argument, int) {
+    PyObject *function, *argument;
+    if (!PyArg_ParseTuple(function_and_argument, "OO", &function, &argument)) return nullptr;
+    return called(stream, function, Py_BuildValue("(O)", argument));
+}
+PyObject* runtime_streamAddCallback(intptr_t stream, PyObject* function, intptr_t argument, int, void*) {
+    if (captures(stream)) return capture_error(may_wait(stream));  // CUDA refuses these, not those above
+    return called(stream, function, Py_BuildValue("(nin)", stream, 0, argument));
 }
 
 }  // extern "C"

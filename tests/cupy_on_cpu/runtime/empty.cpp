@@ -1,0 +1,1 @@
+// A library that is asked for and never used.
