@@ -1,7 +1,7 @@
 """dlx on a GPU beside PyTorch and JAX: training, predicting, data that stay on the host, TF32, batch sizes.
 
-    python tests/benchmarks/gpu.py [--output gpu.json] [--picture gpu.svg] [--seconds 220] [--only A,C] [--rows N]
-                                   [--parts items,predict,stream,tf32,batches]
+    python tests/benchmarks/gpu.py [--output gpu.json] [--picture gpu.svg] [--seconds 220] [--rounds 7] [--only A,C]
+                                   [--rows N] [--parts items,predict,stream,tf32,batches]
     python tests/benchmarks/gpu.py --picture-from gpu.json [--picture gpu.svg]
 
 All train the same item on the same device in one process, rounds interleaved; the tables hold medians of the epochs
@@ -174,6 +174,7 @@ def main() -> int:
     parser.add_argument("--only", type=comma, default=list(ITEMS), help="letters of work items, as in A,C")
     parser.add_argument("--parts", type=comma, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=220.0, help="when to start no further measurement")
+    parser.add_argument("--rounds", type=int, default=7, help="at most; three at least while there is time")
     parser.add_argument("--rows", type=int, help="fewer rows, for a trial")
     parser.add_argument("--output", type=Path, default=Path("gpu.json"))
     parser.add_argument("--picture", type=Path, help="draw the items there")
@@ -200,7 +201,8 @@ def main() -> int:
         if now > end:
             print(f"{piece.part} {piece.name}: no time was left", flush=True)
             continue
-        row = piece.measure(Times(now + max(LEAST_SECONDS, (end - now) * piece.share / shares), end))
+        share = max(LEAST_SECONDS, (end - now) * piece.share / shares)
+        row = piece.measure(Times(now + share, end, chosen.rounds))
         result.setdefault(piece.part, {})[piece.name] = row
         show(piece, row)
         result["bars"] = bars(result, place)

@@ -38,8 +38,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ]
         ax.bar_label(bars, labels, padding=2, fontsize=7)
         ax.axvline(1.0, color="0.5", linewidth=0.8)
+        low, high = 0.5, 6 * max(ratio for ratio in ratios if ratio == ratio)
         ax.set_xscale("log")
-        ax.set_xlim(0.5, 6 * max(ratio for ratio in ratios if ratio == ratio))
+        ax.set_xlim(low, high)
+        ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
         item = ITEMS[letter]
         ax.set_title(f"{letter}: {'-'.join(map(str, item.dims))}, batch {item.batch}", fontsize=8)
         ax.spines[["top", "right"]].set_visible(False)

@@ -21,10 +21,10 @@ import dlx
 
 Row = dict[str, dict[str, Any]]  # what was found, by contender
 
-ROUNDS = (3, 7)  # at least, while there is time; and at most
+ROUNDS = 3  # at least, while there is time
 ROUND_SECONDS = 0.2  # of one contender in one round; a longer epoch is one all the same
 EPOCHS = 10  # at most, of one contender in one round
-REPEATS = (7, 200)  # of a prediction
+REPEATS = (7, 30)  # of a prediction: at least, and at most for each round
 
 
 class Place(NamedTuple):
@@ -42,10 +42,11 @@ PLACES = {
 
 
 class Times(NamedTuple):
-    """When a piece has had its share, and when all must end."""
+    """When a piece has had its share, when all must end, and after how many rounds it has enough in any case."""
 
     enough: float
     end: float
+    rounds: int
 
     def go_on(self, done: int, least: int, most: int) -> bool:
         """Whether to measure once more after so many times."""
@@ -109,7 +110,7 @@ def trained(title: str, item: Item, rows: int | None, who: dict[str, Start], tf3
                 row[name] = {"error": text(error)}
                 print(f"{title:<10} {name:<16} {row[name]['error']}", flush=True)
         done = 0
-        while sessions and times.go_on(done, *ROUNDS):
+        while sessions and times.go_on(done, min(ROUNDS, times.rounds), times.rounds):
             for name in list(sessions):
                 try:
                     seconds, _ = sessions[name].run(epochs[name])
@@ -137,7 +138,7 @@ def interleaved(calls: dict[str, Callable[[], object]], times: Times, number: in
         except Exception as error:
             row[name] = {"error": text(error)}
     done = 0
-    while seconds and times.go_on(done, *REPEATS):
+    while seconds and times.go_on(done, REPEATS[0], REPEATS[1] * times.rounds):
         for name, found in seconds.items():
             began = time.perf_counter()
             for _ in range(number):

@@ -114,6 +114,8 @@ def torch_captured(step: Callable[[Any], Any], model: Any, optimizer: Any, batch
     """The step for a full batch as one CUDA graph, with the weights and the optimizer's state as they were."""
     import torch
 
+    if torch.device(device).type != "cuda":
+        raise ValueError(f"a CUDA graph needs a CUDA device; got {device}")
     numbers = torch.zeros(batch, dtype=torch.int64, device=device)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for parameter in model.parameters():
