@@ -1,6 +1,6 @@
 """dlx on a GPU beside PyTorch and JAX: training, predicting, data that stay on the host, TF32, batch sizes.
 
-    python tests/benchmarks/gpu.py [--output gpu.json] [--picture gpu.svg] [--seconds 220] [--rounds 7] [--only A,C]
+    python tests/benchmarks/gpu.py [--output gpu.json] [--picture gpu.svg] [--seconds 220] [--rounds 5] [--only A,C]
                                    [--rows N] [--parts items,predict,stream,tf32,batches]
     python tests/benchmarks/gpu.py --picture-from gpu.json [--picture gpu.svg]
 
@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--only", type=comma, default=list(ITEMS), help="letters of work items, as in A,C")
     parser.add_argument("--parts", type=comma, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=220.0, help="when to start no further measurement")
-    parser.add_argument("--rounds", type=int, default=7, help="at most; three at least while there is time")
+    parser.add_argument("--rounds", type=int, default=5, help="at most; three at least while there is time")
     parser.add_argument("--rows", type=int, help="fewer rows, for a trial")
     parser.add_argument("--output", type=Path, default=Path("gpu.json"))
     parser.add_argument("--picture", type=Path, help="draw the items there")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -77,9 +78,13 @@ def everyone(place: Place, tf32: bool = False) -> dict[str, Start]:
     }
 
 
-def text(error: Exception) -> str:
-    """The kind of an error, and the first line of what it says."""
-    return f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:300]}"
+def failure(error: Exception) -> dict[str, Any]:
+    """The kind of an error with the first line of what it says, and where it came from."""
+    first = (str(error).strip() or "?").splitlines()[0][:300]
+    return {
+        "error": f"{type(error).__name__}: {first}",
+        "traceback": "".join(traceback.format_exception(error))[-3000:],
+    }
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def trained(title: str, item: Item, rows: int | None, who: dict[str, Start], tf3
                 epochs[name] = 1  # of the next round
                 print(f"{title:<10} {name:<16} first call {row[name]['first']:8.2f} s, loss {loss}", flush=True)
             except Exception as error:
-                row[name] = {"error": text(error)}
+                row[name] = failure(error)
                 print(f"{title:<10} {name:<16} {row[name]['error']}", flush=True)
         done = 0
         while sessions and times.go_on(done, min(ROUNDS, times.rounds), times.rounds):
@@ -117,7 +122,7 @@ def trained(title: str, item: Item, rows: int | None, who: dict[str, Start], tf3
                     row[name]["seconds"] += seconds
                     epochs[name] = min(max(int(ROUND_SECONDS / min(seconds)), 1), EPOCHS)
                 except Exception as error:
-                    row[name]["error"] = text(error)
+                    row[name] |= failure(error)
                     del sessions[name]
             done += 1
     for found in row.values():
@@ -136,7 +141,7 @@ def interleaved(calls: dict[str, Callable[[], object]], times: Times, number: in
             call()
             row[name], seconds[name] = {"first": time.perf_counter() - began}, []
         except Exception as error:
-            row[name] = {"error": text(error)}
+            row[name] = failure(error)
     done = 0
     while seconds and times.go_on(done, REPEATS[0], REPEATS[1] * times.rounds):
         for name, found in seconds.items():
@@ -158,11 +163,11 @@ def predicted(item: Item, rows: int, place: Place, times: Times) -> Row:
         try:
             calls[f"dlx {selector}"] = dlx_labels(item, X, y, many, selector)
         except Exception as error:
-            failed[f"dlx {selector}"] = {"error": text(error)}
+            failed[f"dlx {selector}"] = failure(error)
     try:
         calls["PyTorch eager"] = torch_labels(item, many, place.torch)
     except Exception as error:
-        failed["PyTorch eager"] = {"error": text(error)}
+        failed["PyTorch eager"] = failure(error)
     with precision(tf32=False):
         return interleaved(calls, times, number=20 if rows == 1 else 1) | failed
 

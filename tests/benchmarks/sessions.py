@@ -127,7 +127,7 @@ def torch_captured(step: Callable[[Any], Any], model: Any, optimizer: Any, batch
             step(numbers)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other libraries' threads may do what they like
         loss = step(numbers)
     model.load_state_dict(weights)
     for slots in optimizer.state.values():
@@ -209,12 +209,14 @@ def jax_session(item: Item, X: np.ndarray, y: np.ndarray, scan: bool = False, pl
 
 @contextlib.contextmanager
 def precision(tf32: bool) -> Iterator[None]:
-    """Products of float32 in PyTorch and JAX with all its digits, or with TF32's. dlx is told by an argument."""
+    """Products of float32 in PyTorch and JAX with all its digits, or with TF32's. dlx is told by an argument.
+
+    PyTorch stays so afterwards.
+    """
     with contextlib.ExitStack() as stack:
         if importlib.util.find_spec("torch"):
             import torch
 
-            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
         if importlib.util.find_spec("jax"):
             import jax
