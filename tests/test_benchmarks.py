@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,58 @@ if importlib.util.find_spec("matplotlib"):
         assert max(losses) - min(losses) < 0.05  # of 0.55 to 0.69 after so few updates
         assert (tmp_path / "peers.png").stat().st_size > 10_000
         assert {"processor", "NumPy's BLAS", "numpy", "date"} <= found["facts"].keys()
+
+    def test_the_script_for_a_gpu_measures_draws_and_notes_who_cannot(tmp_path):
+        """On the CPU, where PyTorch cannot make a graph."""
+        output, picture = tmp_path / "gpu.json", tmp_path / "gpu.svg"
+        options = ["--device", "cpu", "--rows", "300", "--rounds", "1", "--output", output]
+        printed = run("gpu.py", *options, "--only", "C", "--parts", "items,predict", "--picture", picture)
+        found = json.loads(output.read_text())
+        row = found["items"]["C"]
+        present = {"dlx numpy"}
+        present |= {"dlx torch:cpu", "PyTorch eager"} if importlib.util.find_spec("torch") else set()
+        present |= {"dlx jax:cpu"} if importlib.util.find_spec("jax") else set()
+        present |= {"JAX scan", "JAX step"} if importlib.util.find_spec("optax") else set()
+        assert {name for name, figures in row.items() if "median" in figures} == present
+        assert {"PyTorch graph"} <= {name for name, figures in row.items() if "error" in figures}
+        losses = [figures["loss"] for figures in row.values() if "loss" in figures]
+        assert max(losses) - min(losses) < 0.05  # after one epoch from the same weights
+        assert all(figures["first"] > 0 for name, figures in found["predict"]["C, 1 rows"].items() if name in present)
+        assert {"device", "date", "numpy", "torch", "jax", "optax"} <= found["facts"].keys()
+        assert all(name in printed for name in row)
+        ratios = {(bar["who"], bar["beside"]): bar["ratio"] for bar in found["bars"]}
+        assert ratios["dlx numpy", "PyTorch graph"] is None
+        if "JAX scan" in present:
+            assert picture.stat().st_size > 5_000
+            again = tmp_path / "again.svg"
+            run("gpu.py", "--picture-from", output, "--picture", again)
+            assert again.read_bytes() == picture.read_bytes()
+
+    def test_the_script_for_a_gpu_measures_a_stream_and_tf32(tmp_path):
+        """TF32 is refused by dlx where there is none, which is noted. Without time nothing is begun."""
+        output = tmp_path / "gpu.json"
+        options = ["--device", "cpu", "--rows", "300", "--rounds", "1", "--output", output]
+        options += ["--only", "A,B", "--parts", "stream,tf32"]
+        run("gpu.py", *options)
+        found = json.loads(output.read_text())
+        stream = found["stream"]["A, batch 2048"]
+        alone = [stream[f"{what} alone"].get("median", 0.0) for what in ("computing", "gathering", "copying")]
+        assert stream["slowest alone"]["median"] == max(alone) > 0
+        assert "error" in found["tf32"]["B"]["dlx numpy"]
+        assert "no time was left" in run("gpu.py", *options, "--seconds", "0")
+
+
+def test_the_script_for_a_gpu_says_where_there_is_none(tmp_path):
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, FOLDER / "gpu.py", "--output", tmp_path / "none.json"],
+        capture_output=True,
+        text=True,
+        env=hidden,
+    )
+    assert done.returncode == 1
+    assert "CuPy cannot compute here: " in done.stderr
+    assert not (tmp_path / "none.json").exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts memory as Linux does")

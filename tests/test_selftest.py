@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import SELECTORS
+from conftest import ON_EMULATED_CUPY, SELECTORS
 from dlx import activations, network, selftest
 
 
@@ -40,3 +40,16 @@ def test_a_backend_that_differs_is_found(monkeypatch, capsys):
     )
     assert selftest.check("strict") == 1
     assert "FAILED training" in capsys.readouterr().out
+
+
+if ON_EMULATED_CUPY:
+
+    def test_it_asks_little_of_a_gpu():
+        """A kernel costs some 0.2 s when it is first compiled, a launch 10 us: the rest of its seconds are start-up."""
+        from cupy_on_cpu import emulate
+
+        with emulate.counting() as done:
+            selftest.check("cupy")
+        assert len(done.kernels) <= 60
+        assert done.launches <= 1_800
+        assert done.syncs <= 90

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from items import LEARNING_RATE, Item, start  # first, for it prepares the environment of NumPy
+from sessions import Start, jax_session, torch_session
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -97,77 +98,17 @@ def sklearn(item: Item, X: np.ndarray, y: np.ndarray, epochs: int) -> Outcome:
     return Outcome(clock.laps, mlp.predict_proba(X[:JUDGED]))
 
 
-def torch_eager(item: Item, X: np.ndarray, y: np.ndarray, epochs: int, device: str = "cpu") -> Outcome:
-    """nn.Sequential, cross_entropy and Adam(fused=True): one C++ or CUDA kernel for all parameters."""
-    import torch
+def of_session(begin: Start) -> Train:
+    """A training that is begun anew, the first epoch with all that it takes."""
 
-    clock = Clock()
-    model = torch.nn.Sequential()
-    for W, b in start(item):
-        linear = torch.nn.Linear(*W.shape)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(W.T.copy()))
-            linear.bias.copy_(torch.from_numpy(b))
-        model.extend([linear, torch.nn.ReLU()])
-    model = model[:-1].to(device)
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
-    X_d, y_d = torch.from_numpy(X).to(device), torch.from_numpy(y.astype(np.int64)).to(device)
-    for _ in range(epochs):
-        losses = []
-        for numbers in torch.randperm(len(X_d)).to(device).split(item.batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.nn.functional.cross_entropy(model(X_d[numbers]), y_d[numbers])
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        torch.stack(losses).cpu()
-        clock.lap()
-    with torch.no_grad():
-        return Outcome(clock.laps, torch.softmax(model(X_d[:JUDGED]), 1).cpu().numpy())
+    def train(item: Item, X: np.ndarray, y: np.ndarray, epochs: int) -> Outcome:
+        clock, session = Clock(), begin(item, X, y)
+        for _ in range(epochs):
+            session.run(1)
+            clock.lap()
+        return Outcome(clock.laps, session.probabilities(X[:JUDGED]))
 
-
-def jax_optax(item: Item, X: np.ndarray, y: np.ndarray, epochs: int, scan: bool = False) -> Outcome:
-    """jax.value_and_grad and optax.adam in one jitted step; with `scan`, all full batches of an epoch in one."""
-    import jax
-    import jax.numpy as jnp
-    import optax
-
-    clock, rng = Clock(), np.random.default_rng(0)
-    params = [(jnp.asarray(W), jnp.asarray(b)) for W, b in start(item)]
-    adam = optax.adam(LEARNING_RATE)
-    state, X_d, y_d = adam.init(params), jnp.asarray(X), jnp.asarray(y)
-
-    def scores(params: Any, A: Any) -> Any:
-        for W, b in params[:-1]:
-            A = jax.nn.relu(A @ W + b)
-        return A @ params[-1][0] + params[-1][1]
-
-    def loss(params: Any, A: Any, truth: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(scores(params, A), truth).mean()
-
-    def step(carry: Any, numbers: Any, X_d: Any, y_d: Any) -> Any:
-        params, state = carry
-        value, slopes = jax.value_and_grad(loss)(params, X_d[numbers], y_d[numbers])
-        updates, state = adam.update(slopes, state, params)
-        return (optax.apply_updates(params, updates), state), value
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def some(carry: Any, numbers: Any, X_d: Any, y_d: Any) -> Any:
-        return jax.lax.scan(lambda carry, each: step(carry, each, X_d, y_d), carry, numbers)
-
-    one = jax.jit(step, donate_argnums=0)
-    carry, full = (params, state), len(X) // item.batch * item.batch
-    for _ in range(epochs):
-        losses, order = [], rng.permutation(len(X)).astype(np.int32)
-        if scan and full:
-            carry, value = some(carry, order[:full].reshape(-1, item.batch), X_d, y_d)
-            losses.append(value)
-        for first in range(full if scan else 0, len(X), item.batch):
-            carry, value = one(carry, order[first : first + item.batch], X_d, y_d)
-            losses.append(value)
-        jax.device_get(losses)
-        clock.lap()
-    return Outcome(clock.laps, np.asarray(jax.nn.softmax(scores(carry[0], X_d[:JUDGED]))))
+    return train
 
 
 def keras_jax(item: Item, X: np.ndarray, y: np.ndarray, epochs: int) -> Outcome:
@@ -211,9 +152,9 @@ CONTENDERS: dict[str, Train] = {
     "dlx numpy": dlx_on(functools.partial(numpy_that, False)),
     "dlx jax": dlx_on("jax"),
     "dlx torch": dlx_on("torch"),
-    "JAX + optax": jax_optax,
-    "JAX + optax, scan": functools.partial(jax_optax, scan=True),
-    "torch eager": torch_eager,
+    "JAX + optax": of_session(jax_session),
+    "JAX + optax, scan": of_session(functools.partial(jax_session, scan=True)),
+    "torch eager": of_session(torch_session),
     "Keras on JAX": keras_jax,
     "scikit-learn": sklearn,
     "thinc": thinc,
