@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, HostArray, Loop, host_array
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array
 
 from . import importing, no_device, unavailable
 
@@ -36,6 +36,11 @@ class JaxBackend(Backend):
     float64_hint = (
         "Switch it on with jax.config.update('jax_enable_x64', True) before the first array, or pass dtype='float32'."
     )
+    tf32_hint = "choose backend='jax:gpu'"
+
+    def __init__(self, xp: Namespace, device: Any, name: str | None = None) -> None:
+        super().__init__(xp, device, name)
+        self.takes_tf32 = device.platform == "gpu"
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -112,8 +117,12 @@ class JaxBackend(Backend):
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """The context in which new arrays go to this device."""
-        with super().scope(), jax.default_device(self.device):
+        """The context in which new arrays go to this device, and products have this backend's precision.
+
+        JAX's own default is TF32 on recent GPUs and bfloat16 on TPUs, so that full precision has to be asked for.
+        """
+        precision = jax.default_matmul_precision("tensorfloat32" if self.tf32 else "highest")
+        with super().scope(), jax.default_device(self.device), precision:
             yield
 
     def out_of_memory(self, error: Exception) -> bool:
@@ -124,7 +133,7 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
         """The function by jax.jit, which compiles it once for each set of shapes."""
-        compiled: Function = _compiled(None if key is None else (self.selector, key), function)
+        compiled: Function = _compiled(None if key is None else (self, key), function)
         return compiled
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
@@ -138,7 +147,7 @@ class JaxBackend(Backend):
             if key is not None:
                 shapes = [(array.shape, str(array.dtype)) for array in jax.tree.leaves(constants)]
                 shapes += [(array.shape[1:], str(array.dtype)) for array in arrays]
-                many = _compiled((self.selector, "rowwise", key, *shapes), function)
+                many = _compiled((self, "rowwise", key, *shapes), function)
             n = arrays[0].shape[0]
             if n > FEW_ROWS or n in BLOCKS:
                 rows = many(constants, jax.tree.map(self.asarray, X))
@@ -168,9 +177,7 @@ class JaxBackend(Backend):
             inputs = jax.tree.map(lambda x: x.astype(precision) if x.dtype.kind == "f" else x, inputs)
             kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
             size = max([steps, *(x.shape[0] for x in jax.tree.leaves(inputs))])
-            many = alone or _compiled(
-                (self.selector, "loop", key, kinds, size), functools.partial(_steps, step), "size"
-            )
+            many = alone or _compiled((self, "loop", key, kinds, size), functools.partial(_steps, step), "size")
             while first < steps:
                 last = min(first + min(at_once, most or at_once), steps)
                 started = time.perf_counter()
@@ -187,18 +194,18 @@ class JaxBackend(Backend):
         return np.concatenate(outputs)
 
     def describe(self) -> dict[str, str]:
-        """As in `Backend`, with the precision: float32 products are TF32 on recent GPUs unless it says otherwise."""
+        """As in `Backend`, with float64. JAX's own setting for precision has no effect in `scope`."""
         return {
             "version": jax.__version__,
             "devices": ", ".join(f"{_device_name(known)} ({known.device_kind})" for known in jax.local_devices()),
-            "default_matmul_precision": jax.config.jax_default_matmul_precision or "default",
+            "tf32": str(self.tf32),
             "enable_x64": str(jax.config.jax_enable_x64),
         }
 
     def arithmetic(self) -> dict[str, str]:
         """The version, the precision, the device and the number of CPUs, for which XLA compiles."""
         description = self.describe()
-        settings = {name: description[name] for name in ("version", "default_matmul_precision")}
+        settings = {name: description[name] for name in ("version", "tf32")}
         return settings | {"device": self.device.device_kind, "CPUs": str(os.cpu_count())}
 
 
