@@ -35,7 +35,12 @@ GUESTS = {  # what may be imported beside the standard library and dlx; by a roo
     "estimators": {"numpy", "sklearn", "skl2onnx"},  # the latter when it asks
     "plot": {"numpy", "matplotlib"},
 }
-LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}, "_torch_modules": {"torch"}}
+LIBRARIES = {
+    "_strict": {"array_api_strict"},
+    "_numpy": {"threadpoolctl", "numba"},
+    "_torch_modules": {"torch"},
+    "_torch_precision": {"torch"},
+}
 # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")
 MOST_LINES = 300  # of a file, without docstrings
