@@ -161,9 +161,10 @@ def fit(
         is. The bits depend on the backend, its version, the machine and, on a CPU, the threads of the library (for
         NumPy, of its BLAS); a warning names what has changed, if the backend is the same.
         Only these arguments may change: `epochs` may be raised if the learning rate does not depend on it, and
-        `backend`, `tf32`, `callbacks`, `verbose` and `checkpoint_every` are free. Functions of your own cannot be compared;
-        they are assumed to be the same. A generator passed as `rng` goes on as it would have. Ctrl-C and SIGTERM save
-        before they end the training. The last two checkpoints are kept, and `dlx.load` reads each of them as a network.
+        `backend`, `tf32`, `callbacks`, `verbose` and `checkpoint_every` are free. Functions of your own cannot be
+        compared; they are assumed to be the same. A generator passed as `rng` goes on as it would have. Ctrl-C and
+        SIGTERM save before they end the training. The last two checkpoints are kept, and `dlx.load` reads each of them
+        as a network.
     checkpoint_every : "epoch", int >= 1 or datetime.timedelta, default "epoch"
         How often to save: after each epoch, after this many updates, or after this much time. The end is always saved.
     resume : "auto" or "ignore", default "auto"

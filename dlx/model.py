@@ -342,7 +342,8 @@ class Network:
 
     def __repr__(self) -> str:
         dims = " -> ".join(str(d) for d in self.layer_dims)
-        return f"<dlx.Network {dims}, {self.loss.name}, {self.dtype} on {self.backend.selector}{' in TF32' if self.backend.tf32 else ''}>"
+        place = f"{self.backend.selector}{' in TF32' if self.backend.tf32 else ''}"
+        return f"<dlx.Network {dims}, {self.loss.name}, {self.dtype} on {place}>"
 
     def to(self, backend: Any, dtype: Any = None, tf32: bool | None = None) -> Network:
         """A copy of this network on another backend or in another dtype. It goes by way of the host.

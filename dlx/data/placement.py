@@ -52,9 +52,7 @@ def in_precision(backend: Backend, tf32: Any, dtype: str) -> Backend:
         return backend
     chosen = backend.with_tf32(tf32)
     if chosen.tf32 and dtype != "float32":
-        reject(
-            "tf32", f"be False in {dtype}", tf32, "It is a format of float32 products: pass dtype='float32' with it."
-        )
+        reject("tf32", f"be False in {dtype}", tf32, "It is for float32 products: pass dtype='float32' with it.")
     return chosen
 
 
