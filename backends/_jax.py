@@ -21,6 +21,7 @@ with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
 
 
 SECONDS_AT_ONCE = 0.5  # of a compiled loop. A call copies its carry, which Ctrl-C must find whole; so not much less
+PRECISIONS = {False: "highest", True: "tensorfloat32"}  # JAX's names
 MOST_COMPILED = 64  # functions that are cached; each takes a megabyte or two of machine code and compiler data
 FEW_ROWS = 1 << 16  # up to this many rows are extended to one of a few sizes
 SIZES = (1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, FEW_ROWS)  # of the samples to train on
@@ -38,9 +39,9 @@ class JaxBackend(Backend):
     )
     tf32_hint = "choose backend='jax:gpu'"
 
-    def __init__(self, xp: Namespace, device: Any, name: str | None = None) -> None:
+    def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
         super().__init__(xp, device, name)
-        self.takes_tf32 = device.platform == "gpu"
+        self.takes_tf32 = device is not None and device.platform == "gpu"
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -111,6 +112,10 @@ class JaxBackend(Backend):
         """The arrays, fetched side by side and stacked on the host: JAX would compile a stack of hundreds of them."""
         return np.asarray(jax.device_get(list(scalars)))
 
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """The product a b in this backend's precision, outside of `scope` too."""
+        return jax.numpy.matmul(a, b, precision=PRECISIONS[self.tf32])
+
     def synchronize(self) -> None:
         """Wait for all arrays on the platform, as JAX has no barrier."""
         jax.block_until_ready(jax.live_arrays(self.device.platform))
@@ -121,9 +126,23 @@ class JaxBackend(Backend):
 
         JAX's own default is TF32 on recent GPUs and bfloat16 on TPUs, so that full precision has to be asked for.
         """
-        precision = jax.default_matmul_precision("tensorfloat32" if self.tf32 else "highest")
-        with super().scope(), jax.default_device(self.device), precision:
+        with super().scope(), jax.default_device(self.device), self._precision():
             yield
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which products have this backend's precision."""
+        context: contextlib.AbstractContextManager[None] = jax.default_matmul_precision(PRECISIONS[self.tf32])
+        return context
+
+    def _precise(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function in this backend's precision, wherever it is called or traced."""
+
+        @functools.wraps(function)
+        def precise(*arguments: Any, **named: Any) -> Any:
+            with self._precision():
+                return function(*arguments, **named)
+
+        return precise
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether `error` has XLA's status code for too little memory."""
@@ -133,7 +152,7 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
         """The function by jax.jit, which compiles it once for each set of shapes."""
-        compiled: Function = _compiled(None if key is None else (self, key), function)
+        compiled: Function = _compiled(None if key is None else (self, key), self._precise(function))
         return compiled
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
@@ -143,11 +162,11 @@ class JaxBackend(Backend):
         """
 
         def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            many, arrays = function, jax.tree.leaves(X)
+            many, arrays = self._precise(function), jax.tree.leaves(X)
             if key is not None:
                 shapes = [(array.shape, str(array.dtype)) for array in jax.tree.leaves(constants)]
                 shapes += [(array.shape[1:], str(array.dtype)) for array in arrays]
-                many = _compiled((self, "rowwise", key, *shapes), function)
+                many = _compiled((self, "rowwise", key, *shapes), many)
             n = arrays[0].shape[0]
             if n > FEW_ROWS or n in BLOCKS:
                 rows = many(constants, jax.tree.map(self.asarray, X))
@@ -166,6 +185,7 @@ class JaxBackend(Backend):
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """Many steps in one compiled loop, which yields after a second at most, or after one step, for Ctrl-C."""
+        step = self._precise(step)
         alone = _compiled(None, functools.partial(_steps, step), "size") if key is None else None
         at_once = 1
 

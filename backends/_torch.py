@@ -32,9 +32,9 @@ class TorchBackend(Backend):
     float64_hint = "MPS has no float64: pass dtype='float32', or use 'torch:cpu'."
     tf32_hint = "choose backend='torch:cuda'"
 
-    def __init__(self, xp: Namespace, device: Any, name: str | None = None) -> None:
+    def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
         super().__init__(xp, device, name)
-        self.takes_tf32 = device.type == "cuda"
+        self.takes_tf32 = device is not None and device.type == "cuda"
 
     @classmethod
     def open(cls, device: str | None) -> Self:

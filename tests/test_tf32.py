@@ -478,14 +478,33 @@ if "jax" in INSTALLED:
             assert jax.config.jax_default_matmul_precision == users
         assert set(seen) == {"highest"}
 
-    def test_every_product_of_a_compiled_step_has_the_precision():
-        be = dlx.get_backend("jax")
-        for tf32, word in ((False, "HIGHEST"), (True, "HIGH")):
-            chosen = copy.copy(be)
-            chosen.tf32 = tf32
-            with chosen.scope():
-                text = jax.jit(lambda a, b: a @ b).lower(X, X.T).as_text()
-            assert f"precision = [{word}, {word}]" in text
+    @pytest.mark.parametrize(("tf32", "word"), [(False, "HIGHEST"), (True, "HIGH")])
+    def test_what_xla_is_asked_for(tf32, word):
+        """In the scope, in a compiled function outside of it, and by `product` alone."""
+        be = copy.copy(dlx.get_backend("jax"))
+        be.tf32 = tf32
+        with be.scope():
+            texts = [jax.jit(lambda a, b: a @ b).lower(X, X.T).as_text()]
+        texts += [be.compile(lambda a, b: a @ b).lower(X, X.T).as_text(), jax.jit(be.product).lower(X, X.T).as_text()]
+        assert [f"precision = [{word}, {word}]" in text for text in texts] == [True] * 3
+
+    def test_rows_and_loops_have_the_precision_outside_of_the_scope():
+        be, seen = dlx.get_backend("jax"), []
+
+        def of_rows(constants, X):
+            seen.append(jax.config.jax_default_matmul_precision)
+            return X @ constants
+
+        def step(carry, constants, inputs):
+            seen.append(jax.config.jax_default_matmul_precision)
+            return carry @ constants, carry[0, 0]
+
+        square = np.ones((4, 4), "f4")
+        for key in (None, "of this test"):
+            be.rowwise(of_rows, key=key)(square, X)
+            list(be.loop(step, key=key)(be.asarray(square), square, (np.ones(3),), 3))
+        assert len(seen) >= 4
+        assert set(seen) == {"highest"}
 
     def test_the_two_precisions_are_compiled_apart_and_once_each(monkeypatch):
         be = dlx.get_backend("jax")
