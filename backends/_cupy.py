@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Self
 
@@ -31,7 +30,7 @@ class CupyBackend(Backend):
 
     name = "cupy"
     in_place = True
-    tf32 = False
+    takes_tf32 = True  # `product` reads `tf32`
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -146,20 +145,20 @@ class CupyBackend(Backend):
             yield
 
     def describe(self) -> dict[str, str]:
-        """As in `Backend`, with CUPY_TF32: float32 products are TF32 only if it is 1."""
+        """As in `Backend`, with CUDA. CuPy's own setting CUPY_TF32 has no effect on dlx's products."""
         runtime = cupy.cuda.runtime
         names = [runtime.getDeviceProperties(index)["name"].decode() for index in range(runtime.getDeviceCount())]
         return {
             "version": cupy.__version__,
             "devices": ", ".join(f"{index} ({name})" for index, name in enumerate(names)),
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
-            "CUPY_TF32": os.environ.get("CUPY_TF32", "0"),
+            "tf32": str(self.tf32),
         }
 
     def arithmetic(self) -> dict[str, str]:
         """The versions of CuPy and CUDA and the device, which decide the kernels."""
         description, name = self.describe(), cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
-        return {key: description[key] for key in ("version", "CUDA", "CUPY_TF32")} | {"device": name}
+        return {key: description[key] for key in ("version", "CUDA", "tf32")} | {"device": name}
 
 
 def _place(result: Any, arguments: tuple[Any, ...]) -> int | None:

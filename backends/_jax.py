@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, HostArray, Loop, host_array
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array
 
 from . import importing, no_device, unavailable
 
@@ -21,6 +21,7 @@ with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
 
 
 SECONDS_AT_ONCE = 0.5  # of a compiled loop. A call copies its carry, which Ctrl-C must find whole; so not much less
+PRECISIONS = {False: "highest", True: "tensorfloat32"}  # JAX's names
 MOST_COMPILED = 64  # functions that are cached; each takes a megabyte or two of machine code and compiler data
 FEW_ROWS = 1 << 16  # up to this many rows are extended to one of a few sizes
 SIZES = (1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, FEW_ROWS)  # of the samples to train on
@@ -36,6 +37,11 @@ class JaxBackend(Backend):
     float64_hint = (
         "Switch it on with jax.config.update('jax_enable_x64', True) before the first array, or pass dtype='float32'."
     )
+    tf32_hint = "choose backend='jax:gpu'"
+
+    def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
+        super().__init__(xp, device, name)
+        self.takes_tf32 = device is not None and device.platform == "gpu"
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -106,15 +112,37 @@ class JaxBackend(Backend):
         """The arrays, fetched side by side and stacked on the host: JAX would compile a stack of hundreds of them."""
         return np.asarray(jax.device_get(list(scalars)))
 
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """The product a b in this backend's precision, outside of `scope` too."""
+        return jax.numpy.matmul(a, b, precision=PRECISIONS[self.tf32])
+
     def synchronize(self) -> None:
         """Wait for all arrays on the platform, as JAX has no barrier."""
         jax.block_until_ready(jax.live_arrays(self.device.platform))
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """The context in which new arrays go to this device."""
-        with super().scope(), jax.default_device(self.device):
+        """The context in which new arrays go to this device, and products have this backend's precision.
+
+        JAX's own default is TF32 on recent GPUs and bfloat16 on TPUs, so that full precision has to be asked for.
+        """
+        with super().scope(), jax.default_device(self.device), self._precision():
             yield
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which products have this backend's precision."""
+        context: contextlib.AbstractContextManager[None] = jax.default_matmul_precision(PRECISIONS[self.tf32])
+        return context
+
+    def _precise(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function in this backend's precision, wherever it is called or traced."""
+
+        @functools.wraps(function)
+        def precise(*arguments: Any, **named: Any) -> Any:
+            with self._precision():
+                return function(*arguments, **named)
+
+        return precise
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether `error` has XLA's status code for too little memory."""
@@ -124,7 +152,7 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, key: Hashable = None) -> Function:
         """The function by jax.jit, which compiles it once for each set of shapes."""
-        compiled: Function = _compiled(None if key is None else (self.selector, key), function)
+        compiled: Function = _compiled(None if key is None else (self, key), self._precise(function))
         return compiled
 
     def rowwise(self, function: Callable[[Any, Any], Any], key: Hashable = None) -> Callable[..., Any]:
@@ -134,11 +162,11 @@ class JaxBackend(Backend):
         """
 
         def call(constants: Any, X: Any, to_host: bool = False) -> Any:
-            many, arrays = function, jax.tree.leaves(X)
+            many, arrays = self._precise(function), jax.tree.leaves(X)
             if key is not None:
                 shapes = [(array.shape, str(array.dtype)) for array in jax.tree.leaves(constants)]
                 shapes += [(array.shape[1:], str(array.dtype)) for array in arrays]
-                many = _compiled((self.selector, "rowwise", key, *shapes), function)
+                many = _compiled((self, "rowwise", key, *shapes), many)
             n = arrays[0].shape[0]
             if n > FEW_ROWS or n in BLOCKS:
                 rows = many(constants, jax.tree.map(self.asarray, X))
@@ -157,6 +185,7 @@ class JaxBackend(Backend):
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """Many steps in one compiled loop, which yields after a second at most, or after one step, for Ctrl-C."""
+        step = self._precise(step)
         alone = _compiled(None, functools.partial(_steps, step), "size") if key is None else None
         at_once = 1
 
@@ -168,9 +197,7 @@ class JaxBackend(Backend):
             inputs = jax.tree.map(lambda x: x.astype(precision) if x.dtype.kind == "f" else x, inputs)
             kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
             size = max([steps, *(x.shape[0] for x in jax.tree.leaves(inputs))])
-            many = alone or _compiled(
-                (self.selector, "loop", key, kinds, size), functools.partial(_steps, step), "size"
-            )
+            many = alone or _compiled((self, "loop", key, kinds, size), functools.partial(_steps, step), "size")
             while first < steps:
                 last = min(first + min(at_once, most or at_once), steps)
                 started = time.perf_counter()
@@ -187,18 +214,18 @@ class JaxBackend(Backend):
         return np.concatenate(outputs)
 
     def describe(self) -> dict[str, str]:
-        """As in `Backend`, with the precision: float32 products are TF32 on recent GPUs unless it says otherwise."""
+        """As in `Backend`, with float64. JAX's own setting for precision has no effect in `scope`."""
         return {
             "version": jax.__version__,
             "devices": ", ".join(f"{_device_name(known)} ({known.device_kind})" for known in jax.local_devices()),
-            "default_matmul_precision": jax.config.jax_default_matmul_precision or "default",
+            "tf32": str(self.tf32),
             "enable_x64": str(jax.config.jax_enable_x64),
         }
 
     def arithmetic(self) -> dict[str, str]:
         """The version, the precision, the device and the number of CPUs, for which XLA compiles."""
         description = self.describe()
-        settings = {name: description[name] for name in ("version", "default_matmul_precision")}
+        settings = {name: description[name] for name in ("version", "tf32")}
         return settings | {"device": self.device.device_kind, "CPUs": str(os.cpu_count())}
 
 

@@ -10,13 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, HostArray, host_array, library_of, namespace_of
+from dlx.backend import Array, Backend, Function, HostArray, Namespace, host_array, library_of, namespace_of
 
 from . import importing, no_device, unavailable
 from ._blocks import in_blocks
 
 with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'."):
     import torch
+
+    from ._torch_precision import precision
 
 
 BLOCK = 1 << 17  # elements: fewer do not occupy PyTorch's threads
@@ -28,6 +30,11 @@ class TorchBackend(Backend):
     name = "torch"
     in_place = True
     float64_hint = "MPS has no float64: pass dtype='float32', or use 'torch:cpu'."
+    tf32_hint = "choose backend='torch:cuda'"
+
+    def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
+        super().__init__(xp, device, name)
+        self.takes_tf32 = device is not None and device.type == "cuda"
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -117,27 +124,28 @@ class TorchBackend(Backend):
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """The context without a gradient tape, as dlx writes in place, and without autocast, for full precision."""
+        """The context without a gradient tape, as dlx writes in place, and in this backend's precision.
+
+        Autocast is off, and PyTorch's switch for the precision of products is as `tf32` says.
+        """
         known = torch.amp.is_autocast_available(self.device.type)
         autocast = torch.autocast(self.device.type, enabled=False) if known else contextlib.nullcontext()
-        with super().scope(), torch.no_grad(), autocast:
+        with super().scope(), torch.no_grad(), autocast, precision(self.device.type, self.tf32):
             yield
 
     def describe(self) -> dict[str, str]:
-        """As in `Backend`, with threads and precision: float32 products may be TF32 on CUDA."""
+        """As in `Backend`, with threads. PyTorch's own switches for precision have no effect in `scope`."""
         return {
             "version": str(torch.__version__),
             "devices": ", ".join(_devices()),
             "threads": str(torch.get_num_threads()),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "cuda.matmul.allow_tf32": str(torch.backends.cuda.matmul.allow_tf32),
-            "cudnn.allow_tf32": str(torch.backends.cudnn.allow_tf32),
+            "tf32": str(self.tf32),
         }
 
     def arithmetic(self) -> dict[str, str]:
         """The version, the precision and the device; for the CPU the threads that split a sum, and their kernels."""
         description = self.describe()
-        settings = {name: description[name] for name in ("version", "float32_matmul_precision")}
+        settings = {name: description[name] for name in ("version", "tf32")}
         if self.device.type == "cpu":
             kernels = torch.backends.cpu.get_cpu_capability()
             return settings | {"threads": description["threads"], "kernels": kernels}

@@ -12,7 +12,7 @@ import numpy as np
 from dlx import checks, losses, nearest, network, optimizers
 from dlx.backend import Array, Backend
 from dlx.data import features, parameters, samples
-from dlx.data.placement import common_backend
+from dlx.data.placement import common_backend, in_precision
 from dlx.host import HostArray
 from dlx.training import arguments, divergence, ranges
 
@@ -30,6 +30,7 @@ def L_layer_model(
     cost: Any = "squared_error",
     backend: Any = None,
     dtype: Any = None,
+    tf32: Any = None,
     **unknown: Never,
 ) -> tuple[dict[str, Array], list[float]]:
     """The article's L-layer network, trained by gradient descent on all samples at once. Columns are samples.
@@ -57,6 +58,9 @@ def L_layer_model(
         None is the backend of `X`.
     dtype : "float32" or "float64", default None
         None is the dtype of `X` if it is floating, else float64.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, on CUDA devices only; see `Backend.with_tf32`. None is False,
+        or what a Backend that is passed as `backend` says.
 
     Returns
     -------
@@ -108,6 +112,7 @@ def L_layer_model(
     floating = "float" in features.dtype_name(X)  # for integers the article computes in float64
     name = features.working_dtype(dtype or (None if floating else "float64"), X)
     chosen.dtype(name)
+    chosen = in_precision(chosen, tf32, name)
     ranges.require("learning_rate", rate, name)
     for settings in (priced.settings, *(formula.settings for formula in (*hidden, last))):
         ranges.require_all(settings, name, {})

@@ -8,6 +8,7 @@ library that is imported here; ``get_backend("torch")`` imports ``dlx.backends._
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import importlib.metadata
 import itertools
@@ -18,7 +19,7 @@ from typing import Any, Self, TypeVar
 import array_api_compat
 import numpy as np
 
-from dlx.checks import reject
+from dlx.checks import checked_tf32, reject
 from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, way_to_host
@@ -65,10 +66,19 @@ class Backend:
         The library's own device object; None is its default device.
     name : str, default None
         The library's name in selectors; None takes the name of the namespace.
+
+    Attributes
+    ----------
+    tf32 : bool
+        Whether products of float32 arrays may be TF32, a format of CUDA devices with 10 of float32's 23 bits after the
+        point; see `with_tf32`. False is full precision, whatever the library's own settings say.
     """
 
     name: str = ""
+    tf32: bool = False
+    takes_tf32: bool = False  # whether it computes on a CUDA device, where there is the choice
     float64_hint: str = "Use float32."
+    tf32_hint: str = "choose backend='cupy', 'torch:cuda' or 'jax:gpu'"
     in_place: bool = False  # whether slices and reshapes of an array are writable views of its memory
     multiplies_sparse: bool = False  # whether a matrix of SciPy's may be the left factor of a product
     elements_at_once: int = 1 << 20  # of the widest layer, in a block of rows to predict
@@ -100,19 +110,29 @@ class Backend:
         """The text that `get_backend` turns into this backend again: ``name`` or ``name:device``."""
         return f"{self.name}:{self.device_name}" if self.device_name else self.name
 
+    def with_tf32(self, tf32: bool) -> Self:
+        """This backend, with TF32 or without it. Raises for True where there is no CUDA device.
+
+        TF32 rounds the factors of a float32 product to 11 significant bits, and adds up in float32: a relative error of
+        about 1e-3 in place of 1e-6. It takes effect on GPUs since NVIDIA's Ampere (2020).
+        """
+        other = copy.copy(self)
+        other.tf32 = checked_tf32(tf32, self.selector, self.takes_tf32, self.tf32_hint)
+        return other
+
     def __repr__(self) -> str:
-        return f"<dlx backend {self.selector}>"
+        return f"<dlx backend {self.selector}{' in TF32' if self.tf32 else ''}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Backend) and self.selector == other.selector
+        return isinstance(other, Backend) and (self.selector, self.tf32) == (other.selector, other.tf32)
 
     def __hash__(self) -> int:
-        return hash(self.selector)
+        return hash((self.selector, self.tf32))
 
     def __reduce__(self) -> tuple[Any, ...]:
         if type(self) is Backend:  # its library has no name that get_backend knows
             return _reopen, (self.xp.__name__, self.device, self.name)
-        return get_backend, (self.selector,)
+        return get_backend, ((self.selector, True) if self.tf32 else (self.selector,))
 
     def dtype(self, name: str) -> Any:
         """The library's dtype with this name; raises TypeError if it has none."""
@@ -337,7 +357,7 @@ def backend_of(array: Array) -> Backend:
     return (_backend_class(library_of(array) or HOST) or Backend).of(array)
 
 
-def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Backend:
+def get_backend(backend: str | types.ModuleType | Backend | None = None, tf32: bool | None = None) -> Backend:
     """The backend that a selector names. It never falls back to another one.
 
     Parameters
@@ -349,6 +369,9 @@ def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Back
         - A module that follows the Array API standard.
         - A Backend, which is returned as it is.
         - None: NumPy.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, on CUDA devices only; see `Backend.with_tf32`. None is False, or
+        what a Backend says that is passed.
 
     Returns
     -------
@@ -361,9 +384,9 @@ def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Back
     BackendUnavailable
         The library cannot compute here; the text states its reason.
     ValueError
-        There is no backend with this name, or no such device.
+        There is no backend with this name, or no such device; or `tf32` is True and it is no CUDA device.
     TypeError
-        `backend` is of another type, or a module that does not follow the standard.
+        `backend` is of another type, or a module that does not follow the standard; or `tf32` is no bool.
 
     Examples
     --------
@@ -372,6 +395,8 @@ def get_backend(backend: str | types.ModuleType | Backend | None = None) -> Back
     >>> be, be.to_host(be.asarray([1, 2], "float32"))
     (<dlx backend numpy>, array([1., 2.], dtype=float32))
     """
+    if tf32 is not None:
+        return get_backend(backend).with_tf32(tf32)
     if isinstance(backend, Backend):
         return backend
     if isinstance(backend, types.ModuleType):

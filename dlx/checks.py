@@ -72,6 +72,16 @@ def choice(name: str, value: Any, known: Iterable[str], remedy: str) -> str:
     return value
 
 
+def checked_tf32(value: Any, selector: str, possible: bool, hint: str) -> bool:
+    """Check the argument `tf32` for this backend. `hint` says where TF32 is possible if it is not here."""
+    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's bool, too
+        reject("tf32", "be True or False", shown(value), "True is for CUDA devices only.", TypeError)
+    if value and not possible:
+        remedy = f"It is a number format of CUDA devices: {hint}."
+        reject("tf32", f"be False on {selector}", value, remedy)
+    return bool(value)
+
+
 def shown(value: Any) -> str:
     """The text of `value` for an error: the value itself if that is short and plain, else the name of its type."""
     if isinstance(value, str):

@@ -12,7 +12,7 @@ import numpy as np
 from dlx import checks, initializers, losses, nearest, network, scoring
 from dlx.backend import Array
 from dlx.data import features, gaps, parameters, samples, targets
-from dlx.data.placement import common_backend
+from dlx.data.placement import common_backend, in_precision
 from dlx.files import attempts, checkpoints
 from dlx.host import HostArray
 from dlx.model import Network
@@ -75,6 +75,7 @@ def fit(
     verbose: int = 0,
     backend: Any = None,
     dtype: Any = None,
+    tf32: Any = None,
     rng: Any = None,
     **unknown: Never,
 ) -> Network:
@@ -160,9 +161,10 @@ def fit(
         is. The bits depend on the backend, its version, the machine and, on a CPU, the threads of the library (for
         NumPy, of its BLAS); a warning names what has changed, if the backend is the same.
         Only these arguments may change: `epochs` may be raised if the learning rate does not depend on it, and
-        `backend`, `callbacks`, `verbose` and `checkpoint_every` are free. Functions of your own cannot be compared;
-        they are assumed to be the same. A generator passed as `rng` goes on as it would have. Ctrl-C and SIGTERM save
-        before they end the training. The last two checkpoints are kept, and `dlx.load` reads each of them as a network.
+        `backend`, `tf32`, `callbacks`, `verbose` and `checkpoint_every` are free. Functions of your own cannot be
+        compared; they are assumed to be the same. A generator passed as `rng` goes on as it would have. Ctrl-C and
+        SIGTERM save before they end the training. The last two checkpoints are kept, and `dlx.load` reads each of them
+        as a network.
     checkpoint_every : "epoch", int >= 1 or datetime.timedelta, default "epoch"
         How often to save: after each epoch, after this many updates, or after this much time. The end is always saved.
     resume : "auto" or "ignore", default "auto"
@@ -174,6 +176,10 @@ def fit(
         Where to compute, such as "cupy" or "torch:cuda"; see `dlx.get_backend`. None computes where X lies.
     dtype : "float32" or "float64", optional
         The dtype of parameters and computation. By default float64 for float64 data and float32 for all other data.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, which is faster and has three correct digits in place of six.
+        Only for CUDA devices, and on all libraries alike; see `Backend.with_tf32`. None is what a Backend that is
+        passed as `backend` says, else False. The libraries' own settings have no effect.
     rng : None, int, SeedSequence, BitGenerator or Generator, default None
         The source of all random numbers, as for `numpy.random.default_rng` (SPEC 7). The same int gives the same
         network. A Generator is advanced.
@@ -325,6 +331,7 @@ def _plan(
     X = features.real_rows(X, backend, dims[0])
     dtype = features.working_dtype(asked.dtype, X)
     backend.dtype(dtype)
+    backend = in_precision(backend, asked.tf32, dtype)
     backend = backend.expecting(steps.work(X.shape[0], dims, settings))
     resources.enter_context(training_scope(backend, dtype, X, dims, settings))
     y = targets.on_host(y, backend)

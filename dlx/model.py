@@ -17,7 +17,7 @@ from dlx.backend import (
     library_of,
 )
 from dlx.data import features, gaps, labels, parameters, samples, targets
-from dlx.data.placement import common_backend
+from dlx.data.placement import common_backend, in_precision, preferring_tf32
 from dlx.files import container, contents, schema, streams
 from dlx.files.container import FileError
 from dlx.files.streams import Source, Target
@@ -52,6 +52,9 @@ class Network:
         None is the backend of `params`.
     dtype : "float32" or "float64", default None
         None is the dtype of `params`.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, on CUDA devices only; see `Backend.with_tf32`. None is False,
+        or what a Backend that is passed as `backend` says.
 
     Attributes
     ----------
@@ -69,6 +72,9 @@ class Network:
     missing : str
     backend : Backend
     dtype : str
+    tf32 : bool
+        Whether float32 products are TF32 on CUDA devices. Elsewhere the network computes in full precision, and keeps
+        this for the next file or device. `to` changes it.
     facts : Facts or None
         What only the fit knows, for `report`. It is None without a fit, and after reading a file.
 
@@ -87,6 +93,7 @@ class Network:
 
     facts: evidence.Facts | None = None
     missing: str = "raise"
+    _tf32: bool = False  # on a CUDA device, wherever the network is now
 
     def __init__(
         self,
@@ -100,10 +107,12 @@ class Network:
         missing: str = "raise",
         backend: Any = None,
         dtype: str | None = None,
+        tf32: bool | None = None,
     ) -> None:
         pairs = parameters.as_pairs(params, "params")
-        self.backend: Backend = common_backend(backend, parameters.named(pairs, "params"))
+        chosen = common_backend(backend, parameters.named(pairs, "params"))
         self.dtype = features.working_dtype(dtype, pairs[0][0])
+        self.backend: Backend = in_precision(chosen, tf32, self.dtype)
         self.layer_dims = parameters.layer_dims(pairs)
         self.activation = parameters.hidden_activations(activation, len(pairs) - 1)
         self.loss = losses.get(loss)
@@ -127,6 +136,11 @@ class Network:
         elif name == "loss" and isinstance(value, str) and value in losses.LOSSES:
             value = losses.get(value)
         super().__setattr__(name, value)
+
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 products are TF32 on CUDA devices."""
+        return self.backend.tf32 if self.backend.takes_tf32 else self._tf32
 
     @property
     def formulas(self) -> network.Formulas:
@@ -328,9 +342,10 @@ class Network:
 
     def __repr__(self) -> str:
         dims = " -> ".join(str(d) for d in self.layer_dims)
-        return f"<dlx.Network {dims}, {self.loss.name}, {self.dtype} on {self.backend.selector}>"
+        place = f"{self.backend.selector}{' in TF32' if self.backend.tf32 else ''}"
+        return f"<dlx.Network {dims}, {self.loss.name}, {self.dtype} on {place}>"
 
-    def to(self, backend: Any, dtype: Any = None) -> Network:
+    def to(self, backend: Any, dtype: Any = None, tf32: bool | None = None) -> Network:
         """A copy of this network on another backend or in another dtype. It goes by way of the host.
 
         Parameters
@@ -338,6 +353,9 @@ class Network:
         backend : selector
         dtype : "float32" or "float64", default None
             None is the dtype of this network.
+        tf32 : bool, default None
+            Whether products of float32 arrays may be TF32, on CUDA devices only. None keeps what this network has, or
+            takes what a Backend says that is passed as `backend`.
 
         Returns
         -------
@@ -347,11 +365,15 @@ class Network:
         ------
         ValueError, TypeError
             The selector or the dtype is wrong, or the backend cannot compute in this dtype: JAX has float64 only after
-            it is switched on.
+            it is switched on. Or `tf32` is True for another device than one of CUDA, or for float64.
         """
+        chosen = get_backend(backend)
+        if not isinstance(backend, Backend):
+            chosen = preferring_tf32(chosen, self.tf32)
         copy = Network.__new__(Network)
-        copy.__dict__.update(self.__dict__, backend=get_backend(backend))
+        copy.__dict__.update(self.__dict__, _tf32=self.tf32 if tf32 is None else bool(tf32))
         copy.dtype = self.dtype if dtype is None else features.working_dtype(dtype, None)
+        copy.backend = in_precision(chosen, tf32, copy.dtype)
         copy.classes = None if self.classes is None else self.classes.copy()
         copy.feature_names = None if self.feature_names is None else list(self.feature_names)
         copy.history = {name: list(values) for name, values in self.history.items()}
@@ -484,6 +506,7 @@ class Network:
         return {
             **self.__dict__,
             "_bound": None,
+            "_tf32": self.tf32,
             "params": self._host_params(),
             "backend": self.backend.__reduce__(),
             "activation": [schema.described(part) or tuple(part.bind(None)) for part in self.activation],
@@ -552,7 +575,7 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2
 
 
-def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
+def load(path: Source, backend: Any = "numpy", dtype: Any = None, tf32: bool | None = None) -> Network:
     """The network that `Network.save` wrote, on any backend.
 
     Parameters
@@ -562,6 +585,10 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     backend : selector, default "numpy"
     dtype : "float32" or "float64", default None
         None is the dtype of the file.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, on CUDA devices only. None is what the file says, or what a
+        Backend says that is passed as `backend`. A network with TF32 in its file computes in full precision where
+        there is no CUDA device.
 
     Returns
     -------
@@ -583,7 +610,7 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
     ...     dlx.load(os.path.join(folder, "net.safetensors"))
     <dlx.Network 2 -> 2, squared_error, float64 on numpy>
     """
-    chosen = get_backend(backend)
+    chosen = get_backend(backend, tf32)
     description, arrays = container.read(path, schema.layout)
     with container.file_errors(path):
         if None in (*description["activation"], description["loss"]):
@@ -591,10 +618,13 @@ def load(path: Source, backend: Any = "numpy", dtype: Any = None) -> Network:
             got = f"{streams.display_name(path)}, of {schema.OWN}"
             raise FileError(f"`path` must be of dlx's own functions; got {got}. {remedy}")
         net = Network(**schema.arguments_of(description, arrays))
-    return net if chosen == net.backend and dtype is None else net.to(chosen, dtype)
+    net._tf32 = bool(description.get(schema.TF32_KEY, False) if tf32 is None else tf32)
+    return net if chosen == net.backend and dtype is None and not tf32 else net.to(backend, dtype, tf32)
 
 
-def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any = None) -> Network:
+def from_torch(
+    sequential: Any, *, loss: Any, classes: Any = None, backend: Any = None, tf32: bool | None = None
+) -> Network:
     """The network that computes what a ``torch.nn.Sequential`` computes in ``eval()`` mode.
 
     The last Linear gives the scores, to which the loss brings its link: cross_entropy brings softmax, and
@@ -611,6 +641,9 @@ def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any 
         The labels that the class numbers 0..K-1 stand for.
     backend : selector, default None
         None is PyTorch, on the device of the weights.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, on CUDA devices only; see `Backend.with_tf32`. None is False,
+        or what a Backend that is passed as `backend` says.
 
     Returns
     -------
@@ -641,7 +674,7 @@ def from_torch(sequential: Any, *, loss: Any, classes: Any = None, backend: Any 
     """
     pairs, hidden = torch_modules.layers_of(sequential)
     net = Network(pairs, activation=hidden, loss=loss, classes=classes)
-    return net if backend is None else net.to(backend)
+    return net.to(net.backend if backend is None else backend, tf32=tf32)
 
 
 def _one_column(P: Array) -> Array:

@@ -40,6 +40,7 @@ LIBRARIES = {
     "_numpy": {"threadpoolctl", "numba"},
     "_torch_modules": {"torch"},
     **{name: {"cupy"} for name in ("_cupy_blas", "_cupy_capture", "_cupy_graph", "_cupy_staging")},
+    "_torch_precision": {"torch"},
 }
 # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")

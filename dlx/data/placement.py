@@ -1,4 +1,4 @@
-"""Where to compute: the common backend of all arrays that a user passes."""
+"""Where to compute, and how exactly: the common backend of all arrays that a user passes, and its precision."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def common_backend(
             remedy = f"Move it with dlx.get_backend({chosen.selector!r}).asarray({name})."
             reject(name, f"lie on the same device as `{leader}`, {chosen.selector}", place, remedy)
     return chosen
+
+
+def in_precision(backend: Backend, tf32: Any, dtype: str) -> Backend:
+    """The backend with float32 products in TF32 or not, as the argument `tf32` asks. None leaves it as it is."""
+    if tf32 is None:
+        return backend
+    chosen = backend.with_tf32(tf32)
+    if chosen.tf32 and dtype != "float32":
+        reject("tf32", f"be False in {dtype}", tf32, "It is for float32 products: pass dtype='float32' with it.")
+    return chosen
+
+
+def preferring_tf32(backend: Backend, tf32: bool) -> Backend:
+    """The backend with TF32 or not where it has the choice, else as it is."""
+    return backend.with_tf32(tf32) if backend.takes_tf32 else backend

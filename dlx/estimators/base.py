@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from dlx import checks, network, scoring
 from dlx.backend import HOST, Array, backend_of, library_of
 from dlx.data import features, parameters, samples
-from dlx.data.placement import common_backend
+from dlx.data.placement import common_backend, in_precision, preferring_tf32
 from dlx.estimators import conversion, hyperparameters, inputs, pickles
 from dlx.estimators.callbacks import CallbackSupport, Hooks
 from dlx.estimators.onnx_hooks import OnnxHooks
@@ -123,6 +123,14 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         """The targets in a form that scikit-learn's metrics take."""
         return y
 
+    def _labels_to_split(self, Y: HostArray) -> HostArray | None:
+        """The class numbers whose proportions the held-out rows keep, if there are any."""
+        return None
+
+    def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> inputs.Standard | None:
+        """The standard of the targets, over `rows` or over all if that is None, if they are standardised."""
+        return None
+
     def _plan(self, data: CheckedData) -> Plan:
         """The network for these data, and where it is trained: where X lies, unless `backend` says otherwise."""
         sizes = hyperparameters.hidden_sizes(self)
@@ -132,6 +140,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         backend = common_backend(self.backend, {"X": data.X})
         dtype = features.working_dtype(self.dtype, data.X)
         backend.dtype(dtype)
+        backend = in_precision(backend, self.tf32, dtype)
         self._hidden, self._fitted_loss = hidden, loss
         self.n_outputs_, self.n_layers_, self.out_activation_ = dims[-1], len(dims), loss.link.name
         stays = library_of(data.X) == backend.name != HOST
@@ -248,6 +257,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
             inputs.require_same_place(X, W, f"{type(self).__name__}.{method}()")
         X = inputs.checked(self, X, reset=False)
         backend = common_backend(self.backend, {"X": X}) if library_of(W) == HOST else backend_of(W)
+        backend = preferring_tf32(backend, hyperparameters.asks_for_tf32(vars(self)))
         dtype = features.dtype_name(W)
         with backend.scope():
             params = tuple(

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, InvalidParamet
 
 from dlx import activations, checks, initializers, losses, nearest, optimizers, quasi_newton, schedules
 from dlx.activations import Activation
+from dlx.backend import Backend
 from dlx.data.parameters import Pairs
 from dlx.estimators import stopping
 from dlx.model import Network
@@ -60,6 +61,7 @@ CONSTRAINTS: dict[str, Any] = {
     "loss": [str, losses.Loss, tuple],
     "backend": "no_validation",
     "dtype": [StrOptions({"float32", "float64"}), None],
+    "tf32": ["boolean", None],
     "dropout": [Interval(Real, 0, 1, closed="left"), tuple, list],
     "n_layers": [Interval(Integral, 0, None, closed="left"), None],
     "width": [Interval(Integral, 1, None, closed="left"), None],
@@ -160,6 +162,12 @@ def _epsilon_hat(adam: optimizers.Optimizer) -> optimizers.Optimizer:
         return adam.coefficients(t, rate)[0], adam.settings["eps"] / root
 
     return adam._replace(coefficients=coefficients)
+
+
+def asks_for_tf32(parameters: Mapping[str, Any]) -> bool:
+    """Whether these parameters ask for TF32: `tf32`, or if that is None a Backend as `backend`."""
+    backend, tf32 = parameters["backend"], parameters["tf32"]
+    return isinstance(backend, Backend) and backend.tf32 if tf32 is None else bool(tf32)
 
 
 def takes_parts(est: Any) -> bool:

@@ -100,6 +100,10 @@ class MLPClassifier(ClassifierMixin, Base):
         backend, NumPy arrays as inputs give NumPy arrays as results.
     dtype : "float32" or "float64", optional
         The dtype of weights and computation. By default float32 for float32 data, and float64 for all other data.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, which is faster and has three correct digits in place of six, in
+        training and in prediction. Only for CUDA devices; see `dlx.Backend.with_tf32`. None is False, or what a Backend
+        says that is passed as `backend`.
     dropout : float in [0, 1), or a sequence of one for each hidden layer, default 0
         The share of hidden units that is dropped at random in each update: 0.1 drops 10 %. Not for "lbfgs".
     class_weight : "balanced", or dict of label to weight, optional
@@ -188,6 +192,7 @@ class MLPClassifier(ClassifierMixin, Base):
         loss: Any = "log_loss",
         backend: Any = None,
         dtype: str | None = None,
+        tf32: bool | None = None,
         dropout: Any = 0.0,
         class_weight: Any = None,
         n_layers: int | None = None,
@@ -374,10 +379,6 @@ class MLPClassifier(ClassifierMixin, Base):
         """The class numbers whose proportions the held-out rows keep, if there are any."""
         return None if self._multilabel else Y
 
-    def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> inputs.Standard | None:
-        """Labels are not standardised."""
-        return None
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -458,6 +459,10 @@ class MLPRegressor(RegressorMixin, Base):
         backend, NumPy arrays as inputs give NumPy arrays as results.
     dtype : "float32" or "float64", optional
         The dtype of weights and computation. By default float32 for float32 data, and float64 for all other data.
+    tf32 : bool, default None
+        Whether products of float32 arrays may be TF32, which is faster and has three correct digits in place of six, in
+        training and in prediction. Only for CUDA devices; see `dlx.Backend.with_tf32`. None is False, or what a Backend
+        says that is passed as `backend`.
     dropout : float in [0, 1), or a sequence of one for each hidden layer, default 0
         The share of hidden units that is dropped at random in each update: 0.1 drops 10 %. Not for "lbfgs".
     n_layers, width : int, optional
@@ -540,6 +545,7 @@ class MLPRegressor(RegressorMixin, Base):
         loss: Any = "squared_error",
         backend: Any = None,
         dtype: str | None = None,
+        tf32: bool | None = None,
         dropout: Any = 0.0,
         n_layers: int | None = None,
         width: int | None = None,
@@ -659,10 +665,6 @@ class MLPRegressor(RegressorMixin, Base):
     def _outputs(self, Y: HostArray, loss: losses.Loss) -> int:
         """The number of outputs of the network."""
         return hyperparameters.real_outputs(loss, Y.shape[1])
-
-    def _labels_to_split(self, Y: HostArray) -> HostArray | None:
-        """There are no class numbers whose proportions the held-out rows could keep."""
-        return None
 
     def _standard_of_targets(self, Y: HostArray, rows: HostArray | None, plan: Plan) -> inputs.Standard | None:
         """The standard of real targets, over `rows` or over all if that is None. Counts are not standardised."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from dlx import activations, checks, losses
 from dlx.backend import HOST, Backend, BackendNotInstalled, BackendUnavailable, backend_of, get_backend, library_of
+from dlx.estimators import hyperparameters
 from dlx.files import schema
 
 
@@ -21,6 +22,7 @@ def picklable(state: Mapping[str, Any], with_slots: bool) -> dict[str, Any]:
     attributes = dict(state)
     if isinstance(state["backend"], types.ModuleType | Backend):
         attributes["backend"] = get_backend(state["backend"]).selector
+        attributes["tf32"] = hyperparameters.asks_for_tf32(state) or state["tf32"]
     if "coefs_" not in state:
         return attributes
     hidden, loss = state["_hidden"], state["_fitted_loss"]
@@ -38,7 +40,7 @@ def picklable(state: Mapping[str, Any], with_slots: bool) -> dict[str, Any]:
 
 def unpickled(state: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes on the backends that the pickle names, or on NumPy with a warning if one of them is unusable."""
-    attributes = dict(state)
+    attributes = {"tf32": None, **state}  # which older pickles lack
     home = attributes.pop("_home", None)
     if "_hidden" in attributes:
         hidden, loss = attributes["_hidden"], attributes["_fitted_loss"]

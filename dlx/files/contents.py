@@ -29,6 +29,7 @@ class Contents(NamedTuple):
     feature_names: list[str] | None
     dtype: str
     missing: str
+    tf32: bool
 
 
 def of_network(net: Any) -> Contents:
@@ -56,7 +57,7 @@ def of_network(net: Any) -> Contents:
             bad = array[~np.isfinite(array)][0]
             remedy = "Go back to finite ones, or train anew with a lower learning_rate."
             checks.reject("params", "be finite", f"{bad} in {place}", remedy)
-    return Contents(host, dims, hidden, loss, classes, names, dtype, missing)
+    return Contents(host, dims, hidden, loss, classes, names, dtype, missing, net.tf32)
 
 
 def _checked(name: str, value: Any, check: Callable[..., Any], *arguments: Any) -> Any:

@@ -47,7 +47,8 @@ def _facts(description: Mapping[str, Any], arrays: container.NamedArrays) -> Ite
     count = sum(math.prod(array.shape) for pair in layers for array in pair)
     yield "verified", f"format {container.FORMAT}, checksum, names, dtypes, shapes, and that all is finite"
     yield "made by", json.dumps(description["made_by"])
-    yield "network", f"{' -> '.join(map(str, dims))}: {count:,} parameters, {description['dtype']}"
+    dtype = f"{description['dtype']}{', in TF32 on CUDA devices' if schema.TF32_KEY in description else ''}"
+    yield "network", f"{' -> '.join(map(str, dims))}: {count:,} parameters, {dtype}"
     hidden = [_function_text(entry, schema.activation_from) for entry in description["activation"]]
     yield "hidden", ", ".join(hidden) or "no hidden layer"
     yield "loss", _function_text(description["loss"], schema.loss_from)

@@ -20,6 +20,7 @@ from dlx.version import __version__
 
 KEYS = ["activation", "classes", "dtype", "feature_names", "history", "layer_dims", "loss", "made_by"]
 MISSING_KEY = "missing"  # the rule for missing targets, where it is not "raise"
+TF32_KEY = "tf32"  # True, where float32 products are TF32 on CUDA devices
 TRAINING = "training"  # the state of a training, in a checkpoint
 TRAINING_KEYS = ["best_epoch", "drawn_from", "ended", "epoch", "first_drawn_from", "lbfgs", "limit", "position"]
 TRAINING_KEYS += ["seconds", "settings", "slots", "updates"]
@@ -52,6 +53,7 @@ def description_of(net: Any, history: NamedArrays) -> dict[str, Any]:
     """
     return {
         **({} if net.missing == "raise" else {MISSING_KEY: net.missing}),
+        **({TF32_KEY: True} if net.tf32 else {}),
         "activation": [described(activation) for activation in net.activation],
         "classes": None if net.classes is None else net.classes.tolist(),
         "dtype": net.dtype,
@@ -132,10 +134,12 @@ def history_of(description: Mapping[str, Any], arrays: NamedArrays) -> dict[str,
 
 def layout(description: Mapping[str, Any]) -> Layout:
     """Names, dtypes and shapes of the tensors that a description promises. Any error means that the file is bad."""
-    if sorted({*description} - {TRAINING, MISSING_KEY}) != KEYS:
+    if sorted({*description} - {TRAINING, MISSING_KEY, TF32_KEY}) != KEYS:
         raise KeyError(f"description of {sorted(description)}")
     if description.get(MISSING_KEY, "mask") not in ("mask", "keep"):
         raise ValueError(f"missing targets that {description[MISSING_KEY]}")
+    if description.get(TF32_KEY, True) is not True:
+        raise ValueError(f"TF32 that is {description[TF32_KEY]}")
     dims, dtype = description["layer_dims"], description["dtype"]
     if dtype not in ("float32", "float64") or any(type(d) is not int or d < 1 for d in dims):
         raise ValueError(f"layers {dims} of dtype {dtype}")
