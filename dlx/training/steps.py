@@ -154,7 +154,7 @@ def make_step(
             flat.add(flat.views(xp, vector, params), slot)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
-    def in_place(slots: Sequence[Array], samples: Rows, inputs: Inputs) -> tuple[Sequence[Array], Array]:
+    def in_place(carry: Sequence[Array], samples: Rows, inputs: Inputs) -> tuple[Sequence[Array], Array]:
         loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
         g, shrink = slopes.vector, inputs.shrink
         if clips:
@@ -162,16 +162,17 @@ def make_step(
         if shrink is not None:
             weights = own.weights
             weights *= shrink
-        return update(own.vector, g, *slots, *inputs.coefficients)[1:], loss
+        update(own.vector, g, *carry[1:], *inputs.coefficients)
+        return carry, loss
 
-    return in_place, vectors, lambda slots: own.layers
+    return in_place, [own.vector, *vectors], lambda carry: own.layers
 
 
 def optimizer_state_in(carry: Any, task: Task, params: Params) -> optimizers.State:
     """The optimizer's state in a carry of `make_step`; the next step may consume it."""
     if isinstance(carry, Carry):
         return carry.state
-    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in carry], len(params))
+    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in carry[1:]], len(params))
 
 
 def chained(
