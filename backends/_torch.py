@@ -18,20 +18,19 @@ from ._blocks import in_blocks
 with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'."):
     import torch
 
-    from . import _torch_graph
+    from . import _torch_graph, _torch_recorder
 
 
 BLOCK = 1 << 17  # elements: fewer do not occupy PyTorch's threads
 
 
-def _bound(limited: Function, exact: Function) -> Function:
+def _bound(limited: Callable[..., Array], exact: Callable[..., Array]) -> Callable[..., Array]:
     """The function `limited` for a bound that is a number, and `exact` for a bound that is an array."""
 
     def function(x: Array, bound: Array | float) -> Array:
         return exact(x, bound) if torch.is_tensor(bound) else limited(x, bound)
 
-    found: Any = function
-    return found
+    return function
 
 
 def _take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
@@ -136,9 +135,9 @@ class TorchBackend(Backend):
         fused: Any = in_cache
         return function if self.device.type != "cpu" else fused
 
-    def recorder(self) -> _torch_graph.Recorder | None:
+    def recorder(self) -> _torch_recorder.Recorder | None:
         """What records a step so that it can be replayed; None where nothing does."""
-        return _torch_graph.CudaRecorder(self.device) if self.device.type == "cuda" else None
+        return _torch_recorder.CudaRecorder(self.device) if self.device.type == "cuda" else None
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """As in `Backend`; on CUDA by a graph, which is one launch for each step."""

@@ -12,165 +12,24 @@ What shaped it:
 - The host may be hundreds of launches ahead of the device, and Ctrl-C must not wait for them: it is at most two chunks
   of a tenth of a second ahead.
 
-Nothing here depends on CUDA but `CudaRecorder`.
+Nothing here depends on CUDA; the recorder does.
 """
 
 from __future__ import annotations
 
-import gc
-import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlx.backend import Array, HostArray, Loop
-from dlx.checks import warn
-from dlx.nesting import each_of
+from dlx.backend import Array, Loop, each_of, warn
+
+from ._table import Layout
+from ._torch_recorder import Recorder, Refused, Watch, tensors
 
 SECONDS_AT_ONCE = 0.1  # of the launches in a chunk, at most
 MOST_GRAPHS = 4  # of a fit: full batches and the ragged one; more only for a caller who changes his arrays
-WORD = np.dtype(np.int32)  # tables hold words of this type, whatever their columns mean
-
-
-class Recorder(Protocol):
-    """What records the work of a device."""
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Record the work that the function asks for, without doing it. The result does it, each time it is called."""
-
-    def mark(self) -> Callable[[], None]:
-        """A place in the queue of the device. The result waits until the device has reached it."""
-
-
-class CudaRecorder:
-    """CUDA graphs on one device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """As in `Recorder`. Temporary arrays come from a pool of the graph's own, which lives as long as the graph."""
-        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
-        gc.disable()  # a graph that is collected meanwhile would spoil the recording
-        try:
-            with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.Stream(self.device)):
-                graph.capture_begin(capture_error_mode="thread_local")
-                try:
-                    function()
-                finally:
-                    graph.capture_end()
-        finally:
-            if collects:
-                gc.enable()
-        replay: Callable[[], None] = graph.replay
-        return replay
-
-    def mark(self) -> Callable[[], None]:
-        """As in `Recorder`: an event of the current stream."""
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self.device))
-        wait: Callable[[], None] = event.synchronize
-        return wait
-
-
-class Refused(Exception):
-    """Why a step cannot be replayed."""
-
-
-class Watch(TorchDispatchMode):
-    """Raises `Refused` for an operation that waits for the device, copies from or to the host, or draws numbers."""
-
-    TAGS = (torch.Tag.data_dependent_output, torch.Tag.nondeterministic_seeded)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Every operation on tensors inside the context passes here."""
-        kwargs = kwargs or {}
-        if any(tag in function.tags for tag in self.TAGS):
-            random = torch.Tag.nondeterministic_seeded in function.tags
-            raise Refused(f"{function} {'draws random numbers' if random else 'waits for the device'}")
-        result = function(*args, **kwargs)
-        if torch.Tag.dynamic_output_shape in function.tags and not _is_plain_index(function, args):
-            raise Refused(f"{function} waits for the device to know the shape of its result")
-        given = [x.device for x in _tensors((args, kwargs)) if x.ndim]
-        made = [x.device for x in _tensors(result) if x.ndim]
-        if function is torch.ops.aten._to_copy.default or function is torch.ops.aten.copy_.default:
-            given = [x.device for x in _tensors((args, kwargs))]
-            made = [x.device for x in _tensors(result)]
-        if len({*given, *made}) > 1:
-            raise Refused(f"{function} copies between the host and the device")
-        return result
-
-
-def _is_plain_index(function: Any, args: Any) -> bool:
-    """Whether the operation is x[numbers], whose shape is known, and not x[mask]."""
-    if "index" not in str(function):
-        return False
-    return all(x.dtype not in (torch.bool, torch.uint8) for x in _tensors(args[1]))
-
-
-def _tensors(nested: Any) -> Iterator[Any]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(nested, torch.Tensor):
-        yield nested
-    elif isinstance(nested, dict):
-        yield from _tensors(tuple(nested.values()))
-    elif isinstance(nested, tuple | list):
-        for part in nested:
-            yield from _tensors(part)
-
-
-class Layout:
-    """How the rows of nested inputs lie side by side in rows of words: the longest words first, so that all align."""
-
-    def __init__(self, inputs: Any, precision: torch.dtype) -> None:
-        self.inputs = each_of(lambda _: True, inputs)
-        self.precision = torch.empty(0, dtype=precision).numpy().dtype
-        self.kinds = [(self._dtype(x), x.shape[1:]) for x in _leaves(inputs)]
-        places = sorted(range(len(self.kinds)), key=lambda k: -self.kinds[k][0].itemsize)
-        widths = [math.prod(shape) * dtype.itemsize // WORD.itemsize for dtype, shape in self.kinds]
-        ends = dict(zip(places, itertools.accumulate(widths[k] for k in places), strict=True))
-        self.slices = [slice(ends[k] - widths[k], ends[k]) for k in range(len(widths))]
-        self.width = -(-sum(widths) // 2) * 2 or 2
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Layout) and (self.inputs, self.kinds) == (other.inputs, other.kinds)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _dtype(self, x: Any) -> Any:
-        """The dtype of these inputs on the device."""
-        dtype = x.dtype if isinstance(x, np.ndarray) else torch.empty(0, dtype=x.dtype).numpy().dtype
-        return self.precision if dtype.kind == "f" else dtype
-
-    def words(self, inputs: Any, steps: int) -> HostArray:
-        """The table of so many rows, on the host."""
-        table = np.zeros((steps, self.width), WORD)
-        for x, (dtype, _), place in zip(_leaves(inputs), self.kinds, self.slices, strict=True):
-            host = x if isinstance(x, np.ndarray) else x.cpu().numpy()
-            rows = np.ascontiguousarray(host[:steps].reshape(steps, -1), dtype)
-            table[:, place] = rows.view(WORD)
-        return table
-
-    def parts(self, row: Array) -> Any:
-        """The parts of a row of words on the device, as views, nested as the inputs are."""
-        views = []
-        for (dtype, shape), place in zip(self.kinds, self.slices, strict=True):
-            kind = torch.from_numpy(np.empty(0, dtype)).dtype
-            views.append(row[place].view(kind).reshape(shape))
-        found = iter(views)
-        return each_of(lambda _: next(found), self.inputs)
-
-
-def _leaves(nested: Any) -> list[Any]:
-    """All arrays in nested tuples."""
-    arrays: list[Any] = []
-    each_of(arrays.append, nested)
-    return arrays
 
 
 class Recorded:
@@ -185,7 +44,7 @@ class Recorded:
         self.table = torch.zeros((max(steps, 2), layout.width), dtype=torch.int32, device=device)
         self.row = torch.zeros((1, layout.width), dtype=torch.int32, device=device)
         self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self.inputs = layout.parts(self.row[0])
+        self.inputs = layout.parts(self.row[0, :], _view)
         self.outputs: Any = None
         self.replay: Callable[[], None] | None = None
         self.done = False  # whether the step has run plainly
@@ -269,6 +128,21 @@ class Recorded:
         self.replay = replay
 
 
+def _numpy_dtype(x: Array) -> Any:
+    """NumPy's dtype for that of a tensor."""
+    return torch.empty(0, dtype=x.dtype).numpy().dtype
+
+
+def _on_host(x: Any) -> Any:
+    """A table of inputs as an array of NumPy's."""
+    return x.cpu().numpy() if torch.is_tensor(x) else x
+
+
+def _view(words: Array, dtype: Any, shape: tuple[int, ...]) -> Array:
+    """Words of a row as numbers of this dtype of NumPy's."""
+    return words.view(getattr(torch, dtype.name)).reshape(shape)
+
+
 def _bits(x: Array) -> Array:
     """The bits of a float array as integers, which are equal also where both are nan."""
     return x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
@@ -276,7 +150,7 @@ def _bits(x: Array) -> Array:
 
 def _all(nested: Any) -> list[Any]:
     """All tensors in nested tuples and lists."""
-    return list(_tensors(nested))
+    return list(tensors(nested))
 
 
 def _are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
@@ -301,7 +175,7 @@ def loop(step: Callable[..., tuple[Any, Array]], plain: Loop, recorder: Recorder
         warn(f"a training step could not be recorded, so each step is launched piece by piece, which is slower: {text}")
 
     def recorded(carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded:
-        layout = Layout(inputs, next(x.dtype for x in _all(carry) if x.is_floating_point()))
+        layout = Layout(inputs, next(_numpy_dtype(x) for x in _all(carry) if x.is_floating_point()))
         for each in known:
             if each.suits(carry, constants, layout, steps):
                 return each
@@ -316,9 +190,10 @@ def loop(step: Callable[..., tuple[Any, Array]], plain: Loop, recorder: Recorder
         nonlocal latest
         again, latest = _are_same(latest, _all(constants)), _all(constants)
         if first < steps and not refused and _all(carry) and (again or steps - first > 1):
-            steady = recorded(carry, constants, inputs, steps)
+            given = each_of(_on_host, inputs)
+            steady = recorded(carry, constants, given, steps)
             carry = steady.carry
-            steady.begin(inputs, first)
+            steady.begin(given, first)
             if trusted and not steady.done:
                 steady.once()
                 steady.done, first = True, first + 1

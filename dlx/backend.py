@@ -22,7 +22,8 @@ from dlx.checks import reject
 from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, way_to_host
-from dlx.nesting import each_of, rows_of
+from dlx.nesting import each_of as each_of
+from dlx.nesting import rows_of
 
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any

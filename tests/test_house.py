@@ -36,6 +36,7 @@ GUESTS = {  # what may be imported beside the standard library and dlx; by a roo
     "plot": {"numpy", "matplotlib"},
 }
 LIBRARIES = {"_strict": {"array_api_strict"}, "_numpy": {"threadpoolctl", "numba"}, "_torch_modules": {"torch"}}
+LIBRARIES |= {name: {"torch"} for name in ("_torch_graph", "_torch_recorder")}
 # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")
 MOST_LINES = 300  # of a file, without docstrings
