@@ -22,6 +22,7 @@ with importing("jax", "jax", "Run: pip install 'dlx-nn[jax]'."):
 
 SECONDS_AT_ONCE = 0.5  # of a compiled loop. A call copies its carry, which Ctrl-C must find whole; so not much less
 PRECISIONS = {False: "highest", True: "tensorfloat32"}  # JAX's names
+BLOCK = 32  # steps without a wait: a GPU's host waits for the condition of every loop whose length is not known
 MOST_COMPILED = 64  # functions that are cached; each takes a megabyte or two of machine code and compiler data
 FEW_ROWS = 1 << 16  # up to this many rows are extended to one of a few sizes
 SIZES = (1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 13, 1 << 14, 1 << 15, FEW_ROWS)  # of the samples to train on
@@ -185,8 +186,8 @@ class JaxBackend(Backend):
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """Many steps in one compiled loop, which yields after a second at most, or after one step, for Ctrl-C."""
-        step = self._precise(step)
-        alone = _compiled(None, functools.partial(_steps, step), "size") if key is None else None
+        many_steps = functools.partial(_steps, self._precise(step), block=1 if self.device.platform == "cpu" else BLOCK)
+        alone = _compiled(None, many_steps, "size") if key is None else None
         at_once = 1
 
         def run(
@@ -197,7 +198,7 @@ class JaxBackend(Backend):
             inputs = jax.tree.map(lambda x: x.astype(precision) if x.dtype.kind == "f" else x, inputs)
             kinds = tuple((jax.numpy.shape(x), str(x.dtype)) for x in jax.tree.leaves((carry, constants, inputs)))
             size = max([steps, *(x.shape[0] for x in jax.tree.leaves(inputs))])
-            many = alone or _compiled((self, "loop", key, kinds, size), functools.partial(_steps, step), "size")
+            many = alone or _compiled((self, "loop", key, kinds, size), many_steps, "size")
             while first < steps:
                 last = min(first + min(at_once, most or at_once), steps)
                 started = time.perf_counter()
@@ -278,20 +279,38 @@ def _compiled(key: Hashable, function: Callable[..., Any], static: str | None = 
 
 
 def _steps(
-    step: Callable[..., Any], carry: Any, constants: Any, inputs: Any, first: Array, last: Array, size: int
+    step: Callable[..., Any],
+    carry: Any,
+    constants: Any,
+    inputs: Any,
+    first: Array,
+    last: Array,
+    size: int,
+    block: int,
 ) -> Any:
-    """The carry after the steps from `first` to before `last`, and a vector of `size` with their outputs."""
+    """The carry after the steps from `first` to before `last`, and a vector of `size` with their outputs.
 
-    def at(number: Array) -> Any:
-        return jax.tree.map(lambda x: x[number], inputs)
+    As many as possible are made in blocks, whose length XLA knows.
+    """
 
-    def body(number: Array, so_far: Any) -> Any:
+    def one(number: Array, so_far: Any) -> Any:
         carry, outputs = so_far
-        carry, output = step(carry, constants, at(number))
+        carry, output = step(carry, constants, jax.tree.map(lambda x: x[number], inputs))
         return carry, outputs.at[number].set(output)
 
-    _, output = jax.eval_shape(step, carry, constants, at(0))
-    return jax.lax.fori_loop(first, last, body, (carry, jax.numpy.zeros(size, output.dtype)))
+    def some(start: Array, so_far: Any) -> Any:
+        carry, outputs = so_far
+        rows = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block), inputs)
+        carry, new = jax.lax.scan(lambda carry, row: step(carry, constants, row), carry, rows, block)
+        return carry, jax.lax.dynamic_update_slice_in_dim(outputs, new, start, 0)
+
+    _, output = jax.eval_shape(step, carry, constants, jax.tree.map(lambda x: x[0], inputs))
+    so_far = carry, jax.numpy.zeros((size, *output.shape), output.dtype)
+    if 1 < block <= min([size, *(x.shape[0] for x in jax.tree.leaves(inputs))]):
+        blocks = (last - first) // block
+        so_far = jax.lax.fori_loop(0, blocks, lambda k, so_far: some(first + k * block, so_far), so_far)
+        first += blocks * block
+    return jax.lax.fori_loop(first, last, one, so_far)
 
 
 def _device_name(device: Any) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, HostArray, Namespace, host_array, library_of, namespace_of
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array, library_of, namespace_of
 
 from . import importing, no_device, unavailable
 from ._blocks import in_blocks
@@ -18,10 +18,40 @@ from ._blocks import in_blocks
 with importing("torch", "torch", "Run: pip install 'dlx-nn[torch]'."):
     import torch
 
+    from . import _torch_graph, _torch_recorder
     from ._torch_precision import precision
 
 
 BLOCK = 1 << 17  # elements: fewer do not occupy PyTorch's threads
+
+
+def _bound(limited: Callable[..., Array], exact: Callable[..., Array]) -> Callable[..., Array]:
+    """The function `limited` for a bound that is a number, and `exact` for a bound that is an array."""
+
+    def function(x: Array, bound: Array | float) -> Array:
+        return exact(x, bound) if torch.is_tensor(bound) else limited(x, bound)
+
+    return function
+
+
+def _take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
+    """The rows with these numbers, none of which is negative."""
+    return torch.index_select(x, 0 if axis is None else axis, indices)
+
+
+def _namespace() -> Namespace:
+    """The namespace of array_api_compat, whose functions would copy numbers from the host to a device in every step.
+
+    A CUDA graph cannot hold such copies, and without it each of them waits.
+    """
+    compat = namespace_of(torch.empty(0))
+    namespace = types.ModuleType(compat.__name__)
+    own = {"maximum": _bound(torch.clamp_min, compat.maximum), "minimum": _bound(torch.clamp_max, compat.minimum)}
+    vars(namespace).update(vars(compat) | own | {"take": _take})
+    return namespace
+
+
+ON_DEVICES = _namespace()
 
 
 class TorchBackend(Backend):
@@ -33,7 +63,7 @@ class TorchBackend(Backend):
     tf32_hint = "choose backend='torch:cuda'"
 
     def __init__(self, xp: Namespace, device: Any = None, name: str | None = None) -> None:
-        super().__init__(xp, device, name)
+        super().__init__(xp if device is None or device.type == "cpu" else ON_DEVICES, device, name)
         self.takes_tf32 = device is not None and device.type == "cuda"
 
     @classmethod
@@ -102,10 +132,24 @@ class TorchBackend(Backend):
             if len(first.shape) != 1 or first.shape[0] < 2 * BLOCK:
                 return function(first, *rest)
             arguments = first, *rest
-            return in_blocks(function, arguments, list(map(torch.is_tensor, arguments)), BLOCK, partial(_empty, first))
+            sliced = [torch.is_tensor(x) and x.ndim == 1 for x in arguments]
+            return in_blocks(function, arguments, sliced, BLOCK, partial(_empty, first))
 
         fused: Any = in_cache
         return function if self.device.type != "cpu" else fused
+
+    def recorder(self) -> _torch_recorder.Recorder | None:
+        """What records a step so that it can be replayed; None where nothing does."""
+        return _torch_recorder.CudaRecorder(self.device) if self.device.type == "cuda" else None
+
+    def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
+        """As in `Backend`; on CUDA by a graph, which is one launch for each step."""
+        recorder, plain = self.recorder(), super().loop(step, key)
+        return plain if recorder is None else _torch_graph.loop(step, plain, recorder, trusted=key is not None)
+
+    def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
+        """As in `Backend`; outputs of recorded steps have one axis more."""
+        return super().outputs_to_host(outputs) if self.recorder() is None else self.to_host(torch.cat(list(outputs)))
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether `error` is PyTorch's class for devices without memory, or has its text for the CPU."""

@@ -39,13 +39,12 @@ def number(
 
     `above` makes the lower bound strict, and `below` the upper bound.
     """
-    rule = "be a number" + _bounds(low, high, above, below)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        reject(name, rule, shown(value), remedy, TypeError)
+        reject(name, "be a number" + _bounds(low, high, above, below), shown(value), remedy, TypeError)
     result = _as_float(value)
     inside = (low < result if above else low <= result) and (result < high if below else result <= high)
     if not inside:
-        reject(name, rule, value, remedy)
+        reject(name, "be a number" + _bounds(low, high, above, below), value, remedy)
     if math.isinf(result):
         reject(name, "be finite", result, remedy)
     return result

@@ -38,9 +38,8 @@ GUESTS = {  # what may be imported beside the standard library and dlx; by a roo
 LIBRARIES = {
     "_strict": {"array_api_strict"},
     "_numpy": {"threadpoolctl", "numba"},
-    "_torch_modules": {"torch"},
+    **{name: {"torch"} for name in ("_torch_graph", "_torch_modules", "_torch_precision", "_torch_recorder")},
     **{name: {"cupy"} for name in ("_cupy_blas", "_cupy_capture", "_cupy_graph", "_cupy_staging")},
-    "_torch_precision": {"torch"},
 }
 # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")

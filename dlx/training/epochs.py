@@ -74,9 +74,9 @@ class BatchTraining:
         task, settings, batches = self.task, self.settings, len(self.sizes)
         keys = steps.dropout_keys(task, batches, rng)
         order = steps.order(task, settings, rng)
-        planned = self.before + settings.epochs * batches
-        self.rates = [settings.schedule(self.first + t, planned, watched) for t in range(batches)]
-        inputs = steps.Inputs(None, keys, *steps.numbers(task, settings, self.first, self.rates))
+        first, planned = self.first, self.before + settings.epochs * batches
+        self.rates = [settings.schedule(first + t, planned, watched) for t in range(batches)]
+        inputs = steps.Inputs(None, keys, *steps.numbers(task, settings, first, self.rates))
         groups = steps.groups(task, settings, order, inputs, batches, self.padding, self.stage)
         for carry, loss in steps.chained(self.run, self.carry, groups, self.position, most):
             self.carry = carry

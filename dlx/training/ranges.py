@@ -6,6 +6,7 @@ Such a number is refused by its name before any work. It would make the loss non
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ def require(name: str, value: float, dtype: str, public_name: str | None = None)
     return value
 
 
+@functools.cache
 def _limits(dtype: str) -> tuple[float, float]:
     """The smallest normal and the largest number, as Python floats: a NumPy scalar would narrow what it meets."""
     return float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)

@@ -1,0 +1,97 @@
+"""Recording what a CUDA device is asked to do, with PyTorch, and finding what no recording can hold."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Recorder(Protocol):
+    """What records the work of a device."""
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Record the work that the function asks for, without doing it. The result does it, each time it is called."""
+
+    def mark(self) -> Callable[[], None]:
+        """A place in the queue of the device. The result waits until the device has reached it."""
+
+
+class CudaRecorder:
+    """CUDA graphs on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """As in `Recorder`. Temporary arrays come from a pool of the graph's own, which lives as long as the graph."""
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()  # a graph that is collected meanwhile would spoil the recording
+        try:
+            with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.Stream(self.device)):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    function()
+                finally:
+                    graph.capture_end()
+        finally:
+            if collects:
+                gc.enable()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def mark(self) -> Callable[[], None]:
+        """As in `Recorder`: an event of the current stream."""
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        wait: Callable[[], None] = event.synchronize
+        return wait
+
+
+class Refused(Exception):
+    """Why a step cannot be replayed."""
+
+
+class Watch(TorchDispatchMode):  # type: ignore[misc]
+    """Raises `Refused` for an operation that waits for the device, copies from or to the host, or draws numbers."""
+
+    TAGS = (torch.Tag.data_dependent_output, torch.Tag.nondeterministic_seeded)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every operation on tensors inside the context passes here."""
+        kwargs = kwargs or {}
+        if any(tag in function.tags for tag in self.TAGS):
+            random = torch.Tag.nondeterministic_seeded in function.tags
+            raise Refused(f"{function} {'draws random numbers' if random else 'waits for the device'}")
+        result = function(*args, **kwargs)
+        if torch.Tag.dynamic_output_shape in function.tags and not _is_plain_index(function, args):
+            raise Refused(f"{function} waits for the device to know the shape of its result")
+        given = [x.device for x in tensors((args, kwargs)) if x.ndim]
+        made = [x.device for x in tensors(result) if x.ndim]
+        if function is torch.ops.aten._to_copy.default or function is torch.ops.aten.copy_.default:
+            given = [x.device for x in tensors((args, kwargs))]
+            made = [x.device for x in tensors(result)]
+        if len({*given, *made}) > 1:
+            raise Refused(f"{function} copies between the host and the device")
+        return result
+
+
+def _is_plain_index(function: Any, args: Any) -> bool:
+    """Whether the operation is x[numbers], whose shape is known, and not x[mask]."""
+    if "index" not in str(function):
+        return False
+    return all(x.dtype not in (torch.bool, torch.uint8) for x in tensors(args[1]))
+
+
+def tensors(nested: Any) -> Iterator[Any]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(nested, torch.Tensor):
+        yield nested
+    elif isinstance(nested, dict):
+        yield from tensors(tuple(nested.values()))
+    elif isinstance(nested, tuple | list):
+        for part in nested:
+            yield from tensors(part)
