@@ -21,6 +21,8 @@ import dlx
 from conftest import GPUS, INSTALLED, SELECTORS
 from dlx.files import container, schema
 
+pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API settings")  # PyTorch 2.9, of its older switch
+
 X = np.linspace(-1, 1, 96, dtype="f4").reshape(24, 4)
 Y = X[:, :2] * 2
 DIMS = (4, 3, 2)
