@@ -69,6 +69,11 @@ class JaxBackend(Backend):
         """The device as in a selector: "gpu:1"."""
         return _device_name(self.device)
 
+    @property
+    def block(self) -> int:
+        """The steps in a loop whose length XLA knows. The CPU waits for no condition, and compiles one step less."""
+        return 1 if self.device.platform == "cpu" else BLOCK
+
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """As in `Backend`. Few rows are converted on the host, as jax.numpy would compile for each shape."""
         if isinstance(x, jax.core.Tracer) or not _is_few(x):
@@ -158,7 +163,7 @@ class JaxBackend(Backend):
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """Many steps in one compiled loop, which yields after a second at most, or after one step, for Ctrl-C."""
-        many_steps = functools.partial(_steps, step, block=1 if self.device.platform == "cpu" else BLOCK)
+        many_steps = functools.partial(_steps, step, block=self.block)
         alone = _compiled(None, many_steps, "size") if key is None else None
         at_once = 1
 
