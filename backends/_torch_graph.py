@@ -144,8 +144,8 @@ def _view(words: Array, dtype: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _bits(x: Array) -> Array:
-    """The bits of a float array as integers, which are equal also where both are nan."""
-    return x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
+    """The bytes of an array, which are equal also where both are nan."""
+    return x.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _all(nested: Any) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -20,6 +22,15 @@ class Recorder(Protocol):
         """A place in the queue of the device. The result waits until the device has reached it."""
 
 
+SPOILT: list[Any] = []  # graphs whose recording CUDA has ended; PyTorch's allocator of host memory still asks them
+
+
+@functools.cache
+def _stream(device: torch.device) -> Any:
+    """The stream on which graphs are recorded: one for each device, as cuBLAS keeps a workspace for each stream."""
+    return torch.cuda.Stream(device)
+
+
 class CudaRecorder:
     """CUDA graphs on one device."""
 
@@ -28,20 +39,38 @@ class CudaRecorder:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """As in `Recorder`. Temporary arrays come from a pool of the graph's own, which lives as long as the graph."""
-        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        graph, stream, collects = torch.cuda.CUDAGraph(), _stream(self.device), gc.isenabled()
         gc.disable()  # a graph that is collected meanwhile would spoil the recording
         try:
-            with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.Stream(self.device)):
-                graph.capture_begin(capture_error_mode="thread_local")
+            with torch.cuda.device(self.device), torch.cuda.stream(stream):
+                one = torch.ones((8, 8), device=self.device)
+                one @ one  # cuBLAS takes its workspace for this stream from the pool of all, as it keeps it for ever
+                pool = torch.cuda.graph_pool_handle()
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     function()
                 finally:
-                    graph.capture_end()
+                    self._end(graph, pool)
         finally:
             if collects:
                 gc.enable()
         replay: Callable[[], None] = graph.replay
         return replay
+
+    def _end(self, graph: Any, pool: Any) -> None:
+        """End the recording. If CUDA has ended it before, PyTorch forgets to end three things; they are ended here."""
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            SPOILT.append(graph)
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            with contextlib.suppress(AttributeError, RuntimeError):  # no memory goes to its pool any more
+                torch._C._cuda_endAllocateToPool(index, pool)
+            with contextlib.suppress(AttributeError, RuntimeError):  # the generator of random numbers leaves it
+                graph.reset()
+                generator: Any = torch.cuda.default_generators[index]
+                generator.graphsafe_set_state(generator.clone_state())
+            raise
 
     def mark(self) -> Callable[[], None]:
         """As in `Recorder`: an event of the current stream."""

@@ -183,6 +183,48 @@ def test_few_sizes():
     assert dlx.get_backend("numpy").padded(17) is None
 
 
+@pytest.mark.parametrize("block", [2, 3, 32])
+def test_steps_in_blocks_are_the_same_steps(block, monkeypatch):
+    """A loop of known length in one whose length is given, as on a GPU."""
+    from dlx.backends._jax import JaxBackend
+
+    how = {"backend": "jax", "batch_size": 16, "dropout": 0.2, "rng": 3, "optimizer": dlx.nadam(1e-2)}
+    plain = dlx.fit(X, TARGETS, (6, 7, 2), epochs=12, **how)
+    monkeypatch.setattr(JaxBackend, "block", block)
+    monkeypatch.setattr("dlx.backends._jax._COMPILED", {})
+    found = dlx.fit(X, TARGETS, (6, 7, 2), epochs=12, **how)
+    np.testing.assert_allclose(vector(found), vector(plain), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.history["loss"], plain.history["loss"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "steps", "most"), [(0, 75, None), (5, 75, 7), (40, 41, None), (0, 3, 2), (74, 75, 1)]
+)
+def test_a_loop_in_blocks_makes_each_step_once(first, steps, most, monkeypatch):
+    from dlx.backends._jax import JaxBackend
+
+    be = dlx.get_backend("jax")
+    monkeypatch.setattr(JaxBackend, "block", 4)
+
+    def step(carry, constants, inputs):
+        number, row = inputs
+        return (carry[0] * constants + number, carry[1] + 1), number * 2.0 + row[0]
+
+    inputs = np.arange(80) * 0.5, be.asarray(np.arange(160).reshape(80, 2), "int32")
+    with be.scope():
+        carry, outputs = (be.asarray(1.0, "float64"), be.asarray(0, "int32")), []
+        for done in be.loop(step)(carry, be.asarray(0.9, "float64"), inputs, steps, first, most):
+            carry, new = done
+            assert len(new) <= (most or 80)
+            outputs.extend(new.tolist())
+    expected = 1.0
+    for number in np.arange(first, steps) * 0.5:
+        expected = expected * 0.9 + number
+    assert outputs == [k * 3.0 for k in range(first, steps)]
+    assert int(carry[1]) == steps - first
+    np.testing.assert_allclose(float(carry[0]), expected, rtol=1e-14)
+
+
 def test_reports_and_activations_of_any_number_of_rows():
     """36 compilations for each number of rows, and 5."""
     net = dlx.fit(X, LABELS, (6, 21, 3), backend="jax", epochs=1, rng=0)

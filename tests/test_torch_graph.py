@@ -386,6 +386,20 @@ if "torch:cuda" in GPUS:
         fitted("torch:cuda")
 
     @pytest.mark.gpu
+    def test_a_recording_that_cuda_ends_leaves_all_whole(monkeypatch):
+        """A wait that nobody has noticed before."""
+        import torch
+
+        from dlx.backends import _torch_graph
+
+        monkeypatch.setattr(_torch_graph, "Watch", contextlib.nullcontext)
+        with pytest.warns(UserWarning, match="could not be recorded"):
+            fitted("torch:cuda", activation=(waits, slope), learning_rate=1e-3)
+        assert torch.rand(3, device="cuda").isfinite().all()
+        torch.cuda.empty_cache()
+        assert_same_as_plain(monkeypatch, "torch:cuda")
+
+    @pytest.mark.gpu
     def test_a_graph_on_a_stream_of_the_users_own(monkeypatch):
         import torch
 
