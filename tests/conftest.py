@@ -35,6 +35,7 @@ if ON_EMULATED_CUPY:
 # What `pytest -m gpu` runs: the same tests, where there is a device.
 GPUS = [] if ON_EMULATED_CUPY else ["cupy", "torch:cuda"]
 GPUS = [selector for selector in GPUS if isinstance(dlx.backend.try_backend(selector), dlx.Backend)]
+EVERYWHERE = [*SELECTORS, *(pytest.param(selector, marks=pytest.mark.gpu) for selector in GPUS)]
 
 
 def pytest_addoption(parser):
@@ -52,7 +53,7 @@ def pytest_report_header(config):
     return f"dlx on: {', '.join([*SELECTORS, *GPUS])}{' (CuPy emulated)' if ON_EMULATED_CUPY else ''}"
 
 
-@pytest.fixture(params=[*SELECTORS, *(pytest.param(each, marks=pytest.mark.gpu) for each in GPUS)])
+@pytest.fixture(params=EVERYWHERE)
 def be(request):
     """A backend; what the test does runs inside its scope."""
     backend = dlx.get_backend(request.param)

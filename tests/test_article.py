@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlx
-from conftest import SELECTORS
+from conftest import EVERYWHERE, SELECTORS
 from oracles import AUTODIFF
 
 RNG = np.random.default_rng(6)
@@ -124,7 +124,7 @@ def test_one_update_is_the_automatic_derivative(library, hidden, last):
     assert costs == [pytest.approx(float(value), rel=1e-14)]
 
 
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", EVERYWHERE)
 def test_every_library_agrees_with_numpy(selector):
     be = dlx.get_backend(selector)
     how = {"learning_rate": 0.5, "num_iterations": 30, "activation": ("tanh", "relu", "sigmoid")}

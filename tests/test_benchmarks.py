@@ -66,7 +66,7 @@ if importlib.util.find_spec("matplotlib"):
         """TF32 is refused by dlx where there is none, which is noted. Without time nothing is begun."""
         output = tmp_path / "gpu.json"
         options = ["--device", "cpu", "--rows", "300", "--rounds", "1", "--output", output]
-        options += ["--only", "A,B", "--parts", "stream,tf32"]
+        options += ["--only", "A,B", "--parts", "stream,tf32", "--who", "numpy,PyTorch eager"]
         run("gpu.py", *options)
         found = json.loads(output.read_text())
         stream = found["stream"]["A, batch 2048"]

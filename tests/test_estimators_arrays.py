@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler, scale
 from sklearn.utils import estimator_checks
 
 import dlx
-from conftest import SELECTORS
+from conftest import EVERYWHERE, SELECTORS
 from dlx import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -97,7 +97,7 @@ def test_arrays_stay_where_they_are_under_dispatch(selector):
                 est.predict(X)
 
 
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", EVERYWHERE)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_dtype_is_what_is_asked_for(selector, dtype):
     be = dlx.get_backend(selector)
@@ -111,7 +111,7 @@ def test_the_dtype_is_what_is_asked_for(selector, dtype):
     assert reg.predict(X.astype(other)).dtype.name == dtype
 
 
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", EVERYWHERE)
 def test_partial_fit_and_warm_start_go_on_on_every_library(selector):
     plain = {**PLAIN, "batch_size": 50, "tol": 0.0, "backend": selector}
     whole = MLPClassifier(**plain | {"max_iter": 4}).fit(X, Y)

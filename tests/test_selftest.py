@@ -2,11 +2,11 @@
 
 import pytest
 
-from conftest import ON_EMULATED_CUPY, SELECTORS
+from conftest import EVERYWHERE, ON_EMULATED_CUPY
 from dlx import activations, network, selftest
 
 
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", EVERYWHERE)
 def test_passes(selector, capsys):
     assert selftest.check(selector) == 0
     lines = capsys.readouterr().out.splitlines()

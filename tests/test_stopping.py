@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlx
-from conftest import SELECTORS
+from conftest import EVERYWHERE
 from dlx import network, schedules
 from dlx.data.targets import check, place
 from dlx.estimators import stopping
@@ -45,7 +45,7 @@ def test_a_loss_is_flat_in_units_of_its_size():
     assert not stopping.flat([-1.0, -1.2], 0.1)
 
 
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", EVERYWHERE)
 @pytest.mark.parametrize("optimizer", [dlx.adam(), dlx.nesterov(), dlx.gradient_descent()], ids=lambda each: each.name)
 def test_a_training_goes_on_where_another_ended(selector, optimizer):
     """Three epochs and three more, from parameters, slots and updates, are six."""

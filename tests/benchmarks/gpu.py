@@ -1,7 +1,7 @@
 """dlx on a GPU beside PyTorch and JAX: training, predicting, data that stay on the host, TF32, batch sizes.
 
     python tests/benchmarks/gpu.py [--output gpu.json] [--picture gpu.svg] [--seconds 220] [--rounds 5] [--only A,C]
-                                   [--rows N] [--parts items,predict,stream,tf32,batches]
+                                   [--who cupy,scan] [--rows N] [--parts items,predict,stream,tf32,batches]
     python tests/benchmarks/gpu.py --picture-from gpu.json [--picture gpu.svg]
 
 All train the same item on the same device in one process, rounds interleaved; the tables hold medians of the epochs
@@ -30,6 +30,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read by JAX a
 
 from items import ITEMS  # before what follows, for it prepares the environment of NumPy
 from gpu_pieces import PLACES, Place, Row, Times, everyone, predicted, streamed, trained
+from sessions import Start
 
 import dlx
 
@@ -47,32 +48,33 @@ class Piece(NamedTuple):
     measure: Callable[[Times], Row]
 
 
-def pieces(parts: list[str], items: list[str], rows: int | None, place: Place) -> Iterator[Piece]:
-    """All that was asked for, the most important first."""
-    peers = everyone(place)
-    first = next(iter(peers))
+def pieces(items: list[str], who: list[str], rows: int | None, place: Place) -> Iterator[Piece]:
+    """All that can be asked for, the most important first."""
+
+    def asked(peers: dict[str, Start]) -> dict[str, Start]:
+        return {name: begin for name, begin in peers.items() if any(part in name for part in who)}
+
+    peers = asked(everyone(place))
     for letter in items:
-        measure = functools.partial(trained, letter, ITEMS[letter], rows, peers, False)
-        yield Piece("items", letter, 12, measure)
+        yield Piece("items", letter, 12, functools.partial(trained, letter, ITEMS[letter], rows, peers, False))
     for letter, many in (("C", 1_000_000), ("A", 200_000), ("D", 100_000), ("C", 1), ("A", 1)):
         if letter in items:
             fewer = min(many, rows or many)
-            yield Piece(
-                "predict", f"{letter}, {fewer} rows", 1, functools.partial(predicted, ITEMS[letter], fewer, place)
-            )
+            measure = functools.partial(predicted, ITEMS[letter], fewer, place)
+            yield Piece("predict", f"{letter}, {fewer} rows", 1, measure)
     if "A" in items:
         large = ITEMS["A"]._replace(batch=2048)
         yield Piece("stream", "A, batch 2048", 3, functools.partial(streamed, large, rows, place))
+    fast = asked(everyone(place, tf32=True))
+    fast.pop("JAX step", None)
     for letter in sorted({"B", "D"} & set(items)):
-        who = {name: start for name, start in everyone(place, tf32=True).items() if name != "JAX step"}
-        yield Piece("tf32", letter, 5, functools.partial(trained, f"{letter} tf32", ITEMS[letter], rows, who, True))
-    if "A" in items:
-        for batch in (128, 512, 2048, 8192):
-            item = ITEMS["A"]._replace(batch=batch)
-            who = {name: peers[name] for name in (first, "JAX scan", "PyTorch graph")}
-            yield Piece(
-                "batches", f"A, batch {batch}", 3, functools.partial(trained, f"A {batch}", item, rows, who, False)
-            )
+        yield Piece("tf32", letter, 5, functools.partial(trained, f"{letter} tf32", ITEMS[letter], rows, fast, True))
+    three = {name: peers[name] for name in (f"dlx {place.selectors[0]}", "JAX scan", "PyTorch graph") if name in peers}
+    for batch in (128, 512, 2048, 8192) if "A" in items else ():
+        item = ITEMS["A"]._replace(batch=batch)
+        yield Piece(
+            "batches", f"A, batch {batch}", 3, functools.partial(trained, f"A {batch}", item, rows, three, False)
+        )
 
 
 def bars(tables: dict[str, dict[str, Row]], place: Place) -> list[dict[str, Any]]:
@@ -172,6 +174,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=comma, default=list(ITEMS), help="letters of work items, as in A,C")
+    parser.add_argument("--who", type=comma, default=[""], help="parts of names of those who train, as in cupy,scan")
     parser.add_argument("--parts", type=comma, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=220.0, help="when to start no further measurement")
     parser.add_argument("--rounds", type=int, default=5, help="at most; three at least while there is time")
@@ -194,7 +197,7 @@ def main() -> int:
         return 1
     result: dict[str, Any] = {"facts": facts(backend) | {"rows": str(chosen.rows or "all")}, "unit": "seconds"}
     print(json.dumps(result["facts"], indent=1), flush=True)
-    left = [piece for piece in pieces(chosen.parts, chosen.only, chosen.rows, place) if piece.part in chosen.parts]
+    left = [piece for piece in pieces(chosen.only, chosen.who, chosen.rows, place) if piece.part in chosen.parts]
     while left:
         now, shares = time.perf_counter(), sum(piece.share for piece in left)
         piece = left.pop(0)
