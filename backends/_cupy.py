@@ -18,7 +18,7 @@ with importing(
 ):
     import cupy
 
-    from . import _cupy_blas, _cupy_graph, _cupy_staging
+    from . import _cupy_blas, _cupy_capture, _cupy_graph, _cupy_staging
 
 
 class CupyBackend(Backend):
@@ -84,11 +84,17 @@ class CupyBackend(Backend):
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The product a b by cuBLAS, written directly to `out`."""
-        return _cupy_blas.product(a, b, out, self.tf32)
+        with _cupy_capture.beside(a, b) if out is not None else _cupy_capture.NOTHING:
+            return _cupy_blas.product(a, b, out, self.tf32)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
         """The sum over rows by one reduction, written directly to `out`."""
-        return cupy.sum(x, axis=-2, keepdims=True, out=out)
+        with _cupy_capture.beside(x) if out is not None else _cupy_capture.NOTHING:
+            return cupy.sum(x, axis=-2, keepdims=True, out=out)
+
+    def aside(self) -> contextlib.AbstractContextManager[Any]:
+        """As in `Backend`: on a second stream, while a graph is captured."""
+        return _cupy_capture.fork()
 
     def fuse(self, function: Function, name: str) -> Function:
         """The formula as one kernel of cupy.fuse, compiled at the first call for each combination of dtypes.

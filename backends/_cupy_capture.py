@@ -7,6 +7,8 @@ What shaped this file:
 - CUDA captures a copy from or to the host without a word, and repeats it with whatever then lies at that address. So a
   graph with a copy, or with a call of the host, is refused here. Its nodes are known to CUDA's driver only.
 - CuPy destroys no graph that its runtime module has made. So a graph has an owner.
+- A small network leaves most of a GPU idle. So what is not needed at once is captured as a second branch of the graph,
+  by a second stream. Arrays that this branch reads are kept until the branches join, or their memory would be written.
 """
 
 from __future__ import annotations
@@ -15,11 +17,17 @@ import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import cupy
 
+from dlx.backend import Array
+
 REFUSED = {1: "copies arrays", 3: "calls the host"}  # types of nodes, CUgraphNodeType
+NOTHING = contextlib.nullcontext()
+_THREAD = threading.local()
 
 
 class NotCaptured(Exception):
@@ -55,6 +63,7 @@ def capture(run: Callable[[], None]) -> Graph:
     """
     runtime, stream = cupy.cuda.runtime, cupy.cuda.get_current_stream().ptr
     runtime.streamBeginCapture(stream, runtime.streamCaptureModeRelaxed)
+    _THREAD.captures = True
     try:
         run()
     except BaseException as reason:
@@ -63,10 +72,55 @@ def capture(run: Callable[[], None]) -> Graph:
         if isinstance(reason, MemoryError) or not isinstance(reason, Exception):
             raise
         raise NotCaptured(said(reason)) from reason
+    finally:
+        _THREAD.captures = False
     try:
         return Graph(runtime.streamEndCapture(stream))
     except RuntimeError as reason:
         raise NotCaptured(said(reason)) from reason
+
+
+@contextlib.contextmanager
+def fork() -> Iterator[None]:
+    """The context in which `beside` makes a second branch of the graph that is captured; its end joins the branches."""
+    if not vars(_THREAD).get("captures"):
+        yield
+        return
+    main = cupy.cuda.get_current_stream()
+    _THREAD.branch = branch = Branch(main, own_stream("branch"), [])
+    try:
+        yield
+    finally:
+        _THREAD.branch = None
+        if branch.read:
+            main.wait_event(branch.stream.record())
+
+
+def beside(*read: Array) -> contextlib.AbstractContextManager[Any]:
+    """The context whose work goes to the second branch if there is one; it reads these arrays."""
+    branch: Branch | None = vars(_THREAD).get("branch")
+    if branch is None:
+        return NOTHING
+    branch.read.extend(read)
+    branch.stream.wait_event(branch.main.record())
+    return branch.stream  # type: ignore[no-any-return]
+
+
+class Branch(NamedTuple):
+    """The second branch of a graph: the streams of both, and the arrays that it reads."""
+
+    main: Any
+    stream: Any
+    read: list[Array]
+
+
+def own_stream(name: str = "main") -> Any:
+    """This thread's own stream of that name on the current device. No other stream waits for it."""
+    streams: dict[tuple[str, int], Any] = vars(_THREAD).setdefault("streams", {})
+    key = name, cupy.cuda.runtime.getDevice()
+    if key not in streams:
+        streams[key] = cupy.cuda.Stream(non_blocking=True)
+    return streams[key]
 
 
 def said(reason: Exception) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -31,14 +30,14 @@ import numpy as np
 from dlx.backend import Array, each_of, leaves_of, warn
 
 from . import _cupy_blas
-from ._cupy_capture import Graph, NotCaptured, capture, said
+from ._cupy_capture import Graph, NotCaptured, capture, own_stream, said
 
-WORKSPACE = 32 << 20  # bytes, for cuBLAS; what NVIDIA recommends for Hopper
+WORKSPACE = {9: 32 << 20}  # bytes for cuBLAS, by the device's compute capability; what NVIDIA recommends for Hopper
+ELSE, LEAST = 4 << 20, 16 << 10  # for all others; and where memory is short
 GRAPHS = 4  # that are kept for a training
 SECONDS = 0.05  # of the device's time that launches between two yields may take, roughly; twice as much is on its way
 WORD = 8  # bytes that a thread copies; each input begins at a multiple of it
 THREADS = 256
-_THREAD = threading.local()
 
 KERNELS = r"""
 extern "C" __global__ void dlx_fetch(const unsigned long long* table, const int* step, int words,
@@ -131,9 +130,16 @@ class Loop:
             self.at_once = max(1, self.at_once // 2)
 
     @functools.cached_property
-    def workspace(self) -> Array:
-        """Memory in which cuBLAS computes."""
-        return cupy.empty(WORKSPACE, cupy.uint8)
+    def workspaces(self) -> list[Array]:
+        """Memory in which cuBLAS computes, for both branches of a graph."""
+        size = WORKSPACE.get(int(cupy.cuda.Device().compute_capability) // 10, ELSE)
+        while True:
+            try:
+                return [cupy.empty(size, cupy.uint8) for _ in range(2)]
+            except cupy.cuda.memory.OutOfMemoryError:  # cuBLAS can do with less, if need be
+                size //= 4
+                if size < LEAST:
+                    raise
 
 
 class Recording:
@@ -168,7 +174,9 @@ class Recording:
             part[...] = cupy.asnumpy(given).reshape(len(given), -1)
         self.table[...] = cupy.asarray(host)
         self.number.fill(first)
-        _cupy_blas.use_workspace(self.loop.workspace, self.loop.tf32)
+        for stream, workspace in zip((own_stream(), own_stream("branch")), self.loop.workspaces, strict=True):
+            with stream:
+                _cupy_blas.use_workspace(workspace, self.loop.tf32)
 
     def prepare(self, first: int) -> bool:
         """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run."""
@@ -247,15 +255,6 @@ class Place(NamedTuple):
     size: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-
-
-def own_stream() -> Any:
-    """This thread's own stream on the current device; no other stream waits for it."""
-    streams: dict[int, Any] = vars(_THREAD).setdefault("streams", {})
-    device = cupy.cuda.runtime.getDevice()
-    if device not in streams:
-        streams[device] = cupy.cuda.Stream(non_blocking=True)
-    return streams[device]
 
 
 def _places(inputs: Any, working: Any) -> list[Place]:

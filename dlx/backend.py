@@ -39,6 +39,9 @@ KNOWN = ("cupy", "jax", HOST, "strict", "torch")
 ENTRY_POINTS = "dlx.backends"
 
 
+_NOTHING = contextlib.nullcontext()
+
+
 class BackendNotInstalled(ImportError):
     """The requested array library is not installed."""
 
@@ -220,6 +223,10 @@ class Backend:
     def sum_squares(self, x: Array) -> Array:
         """The sum of squares over the last two axes, Σ x²: from (..., n, K) to (...,)."""
         return self.xp.sum(x * x, axis=(-2, -1))
+
+    def aside(self) -> contextlib.AbstractContextManager[Any]:
+        """A context whose products and sums with an `out` may be computed beside all else; they are done at its end."""
+        return _NOTHING
 
     def synchronize(self) -> None:
         """Wait until the device has finished all its work."""

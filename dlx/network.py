@@ -8,6 +8,7 @@ independent models.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,8 +42,8 @@ class Hidden(NamedTuple):
 class Formulas(NamedTuple):
     """The formulas and constants of one network, bound to one array library.
 
-    `transpose`, `product`, `sum_rows` and `sum_squares` are those of the backend, `hidden` has an entry for each hidden
-    layer, `dropout_mask` is the formula of masks, and `dropout` holds the rates.
+    `transpose`, `product`, `sum_rows`, `sum_squares` and `aside` are those of the backend, `hidden` has an entry for
+    each hidden layer, `dropout_mask` is the formula of masks, and `dropout` holds the rates.
     """
 
     xp: Namespace
@@ -51,6 +52,7 @@ class Formulas(NamedTuple):
     product: Callable[..., Array]
     sum_rows: Callable[..., Array]
     sum_squares: Callable[[Array], Array]
+    aside: Callable[[], AbstractContextManager[Any]]
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
@@ -165,10 +167,11 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Pa
     Source: Rumelhart, Hinton and Williams 1986.
     """
     gradients: list[Layer] = []
-    for l, layer_delta in deltas(net, params, trace, delta):
-        W, b = (None, None) if into is None else into[l]
-        dW, db = net.product(net.transpose(trace.As[l]), layer_delta, W), net.sum_rows(layer_delta, b)
-        gradients.append(Layer(dW, db))
+    with net.aside():
+        for l, layer_delta in deltas(net, params, trace, delta):
+            W, b = (None, None) if into is None else into[l]
+            dW, db = net.product(net.transpose(trace.As[l]), layer_delta, W), net.sum_rows(layer_delta, b)
+            gradients.append(Layer(dW, db))
     return tuple(reversed(gradients))
 
 
@@ -400,6 +403,7 @@ def bind(
         backend.product,
         backend.sum_rows,
         backend.sum_squares,
+        backend.aside,
         tuple(bind_hidden(activation, backend) for activation in hidden),
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),

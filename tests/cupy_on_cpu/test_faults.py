@@ -59,6 +59,7 @@ def test_data_that_the_device_does_not_hold_are_streamed():
         net = dlx.fit(X, y, **how, stream=True)
     assert np.isfinite(net.history["loss"]).all()
     assert done.syncs < 40  # none waits for a batch: there are 120 of them
+    assert done.graph_launches > 100
 
 
 def test_a_network_trained_on_cupy_loads_where_cupy_is_not_installed(tmp_path):
