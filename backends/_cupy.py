@@ -64,6 +64,21 @@ class CupyBackend(Backend):
         with self.scope():
             return super().asarray(x, dtype)
 
+    def holds(self, x: Array) -> bool:
+        """Whether `x` lies on this device."""
+        return bool(x.device.id == self.device.id)
+
+    @property
+    def elements_at_once(self) -> int:  # type: ignore[override]
+        """As many as a quarter of the free memory holds, with the inputs and outputs of a layer in float64."""
+        free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+        return max(super().elements_at_once, min(int(free) // 4 // 24, 1 << 28))
+
+    @property
+    def most_elements(self) -> int:  # type: ignore[override]
+        """The same: no row is too wide for a device."""
+        return max(super().most_elements, self.elements_at_once)
+
     def copy(self, x: Array) -> Array:
         """A copy of `x` in its own memory."""
         with self.scope():

@@ -3,7 +3,7 @@
 What shaped this file:
 
 - A graph repeats its kernels with the same addresses and numbers. So whatever changes from step to step lies on the
-  device: the inputs of all steps in one table, a row of bytes for each step. One kernel at the head of the graph copies
+  device: the inputs of all steps in one table, a row for each step. One kernel at the head of the graph copies
   the row of this step to a fixed place, and one at its end stores the output and counts the step. Constants that come
   from another place than before, as a batch from the host does, are copied to a fixed place, too.
 - The memory of the step's intermediate arrays must not be given to anyone else while the graph lives. So they come from
@@ -22,7 +22,7 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import cupy
 import numpy as np
@@ -31,17 +31,16 @@ from dlx.backend import Array, each_of, leaves_of, warn
 
 from . import _cupy_blas
 from ._cupy_capture import Graph, NotCaptured, capture, own_stream, said
+from ._table import Layout
 
 WORKSPACE = {9: 32 << 20}  # bytes for cuBLAS, by the device's compute capability; what NVIDIA recommends for Hopper
 ELSE, LEAST = 4 << 20, 16 << 10  # for all others; and where memory is short
 GRAPHS = 4  # that are kept for a training
 SECONDS = 0.05  # of the device's time that launches between two yields may take, roughly; twice as much is on its way
-WORD = 8  # bytes that a thread copies; each input begins at a multiple of it
 THREADS = 256
 
 KERNELS = r"""
-extern "C" __global__ void dlx_fetch(const unsigned long long* table, const int* step, int words,
-                                     unsigned long long* row) {
+extern "C" __global__ void dlx_fetch(const long long* table, const int* step, int words, long long* row) {
     int word = blockIdx.x * blockDim.x + threadIdx.x;
     if (word < words) row[word] = table[(long long)step[0] * words + word];
 }
@@ -151,12 +150,10 @@ class Recording:
         # CuPy's pools do not free by themselves what they keep. The finalizer holds the pool, for one that is found in
         # a cycle of garbage can no longer free it.
         weakref.finalize(self, self.pool.free_all_blocks).atexit = False
-        self.places = _places(inputs, leaves_of(carry)[0].dtype)
-        size = _up(max((place.first + place.size for place in self.places), default=0))
-        self.table = cupy.empty((rows, size), cupy.uint8)
-        self.row = cupy.empty(size, cupy.uint8)
-        views = (self.row[p.first : p.first + p.size].view(p.dtype).reshape(p.shape) for p in self.places)
-        self.inputs = each_of(lambda _: next(views), inputs)
+        self.layout = Layout(inputs, leaves_of(carry)[0].dtype)
+        self.table = cupy.empty((rows, self.layout.width), cupy.int32)
+        self.row = cupy.empty(self.layout.width, cupy.int32)
+        self.inputs = self.layout.parts(self.row, lambda words, dtype, shape: words.view(dtype).reshape(shape))
         self.number = cupy.zeros(1, cupy.int32)  # of the next step
         self.outputs: Any = None
         self.graph: Graph | None = None
@@ -168,11 +165,8 @@ class Recording:
         if self.moved:
             for kept, given in zip(leaves_of(self.constants), leaves_of(constants), strict=True):
                 kept[...] = given
-        host = np.zeros(self.table.shape, np.uint8)
-        for place, given in zip(self.places, leaves_of(inputs), strict=True):
-            part = host[: len(given), place.first : place.first + place.size].view(place.dtype)
-            part[...] = cupy.asnumpy(given).reshape(len(given), -1)
-        self.table[...] = cupy.asarray(host)
+        host = each_of(cupy.asnumpy, inputs)
+        self.table[...] = cupy.asarray(self.layout.words(host, len(self.table)))
         self.number.fill(first)
         for stream, workspace in zip((own_stream(), own_stream("branch")), self.loop.workspaces, strict=True):
             with stream:
@@ -201,10 +195,9 @@ class Recording:
 
     def run_plainly(self) -> None:
         """Run a step, or within a capture record it."""
-        words = self.row.size // WORD
-        if words:
-            arguments = self.table, self.number, np.int32(words), self.row
-            _kernel("dlx_fetch")((-(-words // THREADS),), (THREADS,), arguments)
+        pairs = self.row.size // 2
+        arguments = self.table, self.number, np.int32(pairs), self.row
+        _kernel("dlx_fetch")((-(-pairs // THREADS),), (THREADS,), arguments)
         with cupy.cuda.using_allocator(self.allocate):
             carry, output = self.loop.step(self.carry, self.constants, self.inputs)
             for kept, new in _changed(self.carry, carry):
@@ -246,30 +239,6 @@ class Recording:
         if not all(map(_equal_bits, plain, replayed)):
             raise NotCaptured("a function of your own depends on more than the arrays that it is given")
         return graph
-
-
-class Place(NamedTuple):
-    """Where an input of a step lies in its row of bytes: the first byte, the bytes, their dtype and shape."""
-
-    first: int
-    size: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-
-def _places(inputs: Any, working: Any) -> list[Place]:
-    """The places of all inputs: numbers become the working dtype or int32, row numbers keep theirs."""
-    places, first = [], 0
-    for given in leaves_of(inputs):
-        dtype = working if given.dtype.kind == "f" else given.dtype if given.ndim > 1 else np.dtype(np.int32)
-        place = Place(first, dtype.itemsize * int(np.prod(given.shape[1:])), np.dtype(dtype), given.shape[1:])
-        places.append(place)
-        first = _up(first + place.size)
-    return places
-
-
-def _up(size: int) -> int:
-    return -(-size // WORD) * WORD
 
 
 def _addresses(arrays: Any) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import copy
 import importlib
 import importlib.metadata
 import itertools
+import math
 import types
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Self, TypeVar
@@ -154,6 +155,10 @@ class Backend:
         own = x if library_of(x) == self.name else host_array(x)
         return self.xp.asarray(own, dtype=None if dtype is None else self.dtype(dtype), device=self.device)
 
+    def holds(self, x: Array) -> bool:
+        """Whether `x`, an array of this library, lies on this device as it is computed with. False is no promise."""
+        return self.device is None
+
     def copy(self, x: Array) -> Array:
         """A copy of `x` in its own memory."""
         return self.xp.asarray(x, copy=True)
@@ -197,7 +202,7 @@ class Backend:
 
     def seems_finite(self, x: Array) -> bool:
         """`all_finite` by the sum of all values, in one pass. False also where the sum of finite values overflows."""
-        return bool(self.xp.isfinite(self.xp.sum(x)))
+        return math.isfinite(float(self.xp.sum(x)))
 
     def to_host(self, x: Array) -> HostArray:
         """`x` as a NumPy array, which may share its memory. Waits for the device. This is the only way out."""

@@ -550,11 +550,11 @@ class Network:
         return predictor.of_rows(samples.inputs_of(self, X), of_scores, name, stays=library_of(X) == self.backend.name)
 
     def _is_ready(self, X: Any) -> bool:
-        """Whether `X` holds a few rows that need no conversion, in a library that has only one device."""
+        """Whether `X` holds a few rows that need no conversion and lie on the network's device."""
         W = self.params[0].W
         return (
             type(X) is type(W)
-            and self.backend.device is None
+            and self.backend.holds(X)
             and X.dtype == W.dtype
             and X.ndim == 2
             and X.shape[1] == W.shape[0]
