@@ -157,8 +157,9 @@ class TorchBackend(Backend):
         return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
     def release_memory(self) -> None:
-        """Empty the cache of CUDA or MPS. The CPU has none."""
+        """Empty the cache of CUDA or MPS, and with it the memory of graphs that are gone. The CPU has none."""
         if self.device.type in ("cuda", "mps"):
+            _torch_recorder.release_pools()
             getattr(torch, self.device.type).empty_cache()
 
     def synchronize(self) -> None:

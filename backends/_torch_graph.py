@@ -225,10 +225,11 @@ def _replayed(
         mark, outputs = recorder.mark(), steady.got(first, last)
         if before is not None:
             before()
-            seconds, since = time.perf_counter() - since, time.perf_counter()
+            seconds = time.perf_counter() - since
             if seconds > SECONDS_AT_ONCE:
                 steady.chunk = max(1, steady.chunk // 2)
             elif seconds < SECONDS_AT_ONCE / 2 and last - first == steady.chunk:
                 steady.chunk *= 2
         before, first = mark, last
         yield steady.carry, outputs
+        since = time.perf_counter()

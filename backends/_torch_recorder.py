@@ -31,6 +31,58 @@ def _stream(device: torch.device) -> Any:
     return torch.cuda.Stream(device)
 
 
+@functools.cache
+def _pool(device: torch.device, stream: int) -> tuple[Any, Any]:
+    """The memory of temporary arrays in graphs that are replayed on one stream, and so one after the other.
+
+    PyTorch gives the pool of a graph back only when memory is short, so that each fit would leave one. The graph that
+    is returned beside the pool does nothing of use: it keeps the pool.
+    """
+    handle, one = torch.cuda.graph_pool_handle(), torch.zeros(1, device=device)
+    return handle, _graph(one.zero_, device, handle)
+
+
+def release_pools() -> None:
+    """Leave each pool to the graphs that use it, if any."""
+    _pool.cache_clear()
+
+
+def _graph(function: Callable[[], Any], device: torch.device, pool: Any) -> Any:
+    """The work that the function asks for as a graph with temporary arrays from the pool."""
+    graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+    gc.disable()  # a graph that is collected meanwhile would spoil the recording
+    try:
+        with torch.cuda.stream(_stream(device)):
+            square = torch.zeros((8, 8), device=device)
+            square @ square  # makes cuBLAS's workspace for this stream, which no pool of graphs should hold
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                function()
+            finally:
+                _end(graph, pool)
+    finally:
+        if collects:
+            gc.enable()
+    return graph
+
+
+def _end(graph: Any, pool: Any) -> None:
+    """End the recording. If CUDA has ended it before, PyTorch forgets to end three things; they are ended here."""
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        SPOILT.append(graph)
+        index = torch.cuda.current_device()
+        with contextlib.suppress(AttributeError, RuntimeError):  # no memory comes from its pool any more
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
+        with contextlib.suppress(AttributeError, RuntimeError):  # the generator of random numbers leaves it
+            graph.reset()
+            generator: Any = torch.cuda.default_generators[index]
+            generator.graphsafe_set_state(generator.clone_state())
+        raise
+
+
 class CudaRecorder:
     """CUDA graphs on one device."""
 
@@ -38,39 +90,11 @@ class CudaRecorder:
         self.device = device
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """As in `Recorder`. Temporary arrays come from a pool of the graph's own, which lives as long as the graph."""
-        graph, stream, collects = torch.cuda.CUDAGraph(), _stream(self.device), gc.isenabled()
-        gc.disable()  # a graph that is collected meanwhile would spoil the recording
-        try:
-            with torch.cuda.device(self.device), torch.cuda.stream(stream):
-                one = torch.ones((8, 8), device=self.device)
-                one @ one  # cuBLAS takes its workspace for this stream from the pool of all, as it keeps it for ever
-                pool = torch.cuda.graph_pool_handle()
-                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-                try:
-                    function()
-                finally:
-                    self._end(graph, pool)
-        finally:
-            if collects:
-                gc.enable()
-        replay: Callable[[], None] = graph.replay
+        """As in `Recorder`."""
+        with torch.cuda.device(self.device):
+            pool, _ = _pool(self.device, torch.cuda.current_stream().cuda_stream)
+            replay: Callable[[], None] = _graph(function, self.device, pool).replay
         return replay
-
-    def _end(self, graph: Any, pool: Any) -> None:
-        """End the recording. If CUDA has ended it before, PyTorch forgets to end three things; they are ended here."""
-        try:
-            graph.capture_end()
-        except RuntimeError:
-            SPOILT.append(graph)
-            index = torch.cuda.current_device() if self.device.index is None else self.device.index
-            with contextlib.suppress(AttributeError, RuntimeError):  # no memory goes to its pool any more
-                torch._C._cuda_endAllocateToPool(index, pool)
-            with contextlib.suppress(AttributeError, RuntimeError):  # the generator of random numbers leaves it
-                graph.reset()
-                generator: Any = torch.cuda.default_generators[index]
-                generator.graphsafe_set_state(generator.clone_state())
-            raise
 
     def mark(self) -> Callable[[], None]:
         """As in `Recorder`: an event of the current stream."""
@@ -91,12 +115,12 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Every operation on tensors inside the context passes here."""
-        kwargs = kwargs or {}
-        if any(tag in function.tags for tag in self.TAGS):
-            random = torch.Tag.nondeterministic_seeded in function.tags
+        kwargs, tags = kwargs or {}, getattr(function, "tags", ())
+        if any(tag in tags for tag in self.TAGS):
+            random = torch.Tag.nondeterministic_seeded in tags
             raise Refused(f"{function} {'draws random numbers' if random else 'waits for the device'}")
         result = function(*args, **kwargs)
-        if torch.Tag.dynamic_output_shape in function.tags and not _is_plain_index(function, args):
+        if torch.Tag.dynamic_output_shape in tags and not _is_plain_index(function, args):
             raise Refused(f"{function} waits for the device to know the shape of its result")
         given = [x.device for x in tensors((args, kwargs)) if x.ndim]
         made = [x.device for x in tensors(result) if x.ndim]

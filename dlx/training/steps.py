@@ -235,12 +235,13 @@ class Padding(NamedTuple):
     """The few sizes that are used on a library which compiles for each shape. Rows that fill them up weigh nothing.
 
     `samples` are the rows, filled up with copies of the first; `batch` is the number of rows in a batch, and `batches`
-    the number of batches in an epoch.
+    the number of batches in an epoch. `shares` are those of all batches, on the device; None if rows are streamed.
     """
 
     samples: Rows
     batch: int
     batches: int
+    shares: Array | None = None
 
 
 def padding(task: Task, batch_size: int) -> Padding | None:
@@ -254,7 +255,9 @@ def padding(task: Task, batch_size: int) -> Padding | None:
         return Padding(samples, batch, -(-n // batch))
     X, Y, w, classes = samples
     X, Y, w = (None if x is None else _filled(x, rows, backend) for x in (X, Y, w))
-    return Padding(Rows(X, Y, w, classes), batch, -(-trained // batch))
+    batches = -(-trained // batch)
+    shares = backend.asarray(_shares(n, batch, 0, batches), task.dtype)
+    return Padding(Rows(X, Y, w, classes), batch, batches, shares)
 
 
 def _filled(x: Array, n: int, backend: Backend) -> Array:
@@ -331,9 +334,8 @@ def _padded_groups(
             shares = _shares(task.size, padding.batch, batch, batch + 1)
             yield samples, _part(inputs, batch, batch + 1)._replace(shares=shares), 1
     else:
-        shares = task.backend.asarray(_shares(task.size, padding.batch, 0, padding.batches), task.dtype)
         row_numbers = None if table is None else task.to_device(table)
-        yield padding.samples, inputs._replace(row_numbers=row_numbers, shares=shares), batches
+        yield padding.samples, inputs._replace(row_numbers=row_numbers, shares=padding.shares), batches
 
 
 def all_rows(task: Task) -> tuple[Callable[[Any], Batch], Any]:
@@ -358,9 +360,9 @@ def _batch(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | 
 
 def _table(order: HostArray, padding: Padding) -> HostArray:
     """An epoch's row numbers, a batch in each row; the last real one fills what is left."""
-    table = np.full((padding.batches, padding.batch), order[-1])
-    table.flat[: len(order)] = order
-    return table
+    table = np.full(padding.batches * padding.batch, order[-1])
+    table[: len(order)] = order
+    return table.reshape(padding.batches, padding.batch)
 
 
 def _extended(inputs: Inputs, n: int) -> Inputs:
