@@ -11,22 +11,24 @@ import contextlib
 import copy
 import importlib
 import importlib.metadata
-import itertools
 import math
 import types
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import array_api_compat
 import numpy as np
 
+from dlx.checks import BackendNotInstalled as BackendNotInstalled
+from dlx.checks import BackendUnavailable as BackendUnavailable
 from dlx.checks import checked_tf32, reject
 from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
-from dlx.host import as_numpy, way_to_host
+from dlx.host import as_numpy, row_number_dtype, staged, way_to_host
 from dlx.nesting import each_of as each_of
 from dlx.nesting import leaves_of as leaves_of
-from dlx.nesting import rows_of
+from dlx.nesting import one_by_one
 
 Array = Any  # no static type describes the arrays of every library
 Namespace = Any
@@ -38,17 +40,6 @@ Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the ty
 HOST = "numpy"  # the library of the host; every backend takes its arrays
 KNOWN = ("cupy", "jax", HOST, "strict", "torch")
 ENTRY_POINTS = "dlx.backends"
-
-
-_NOTHING = contextlib.nullcontext()
-
-
-class BackendNotInstalled(ImportError):
-    """The requested array library is not installed."""
-
-
-class BackendUnavailable(RuntimeError):
-    """The array library is installed but cannot compute here; the text states its own reason."""
 
 
 def unfused(function: Function, name: str) -> Function:
@@ -185,12 +176,7 @@ class Backend:
         memory of the array that was returned two calls ago.
         """
 
-        def stage(fill: Callable[[HostArray], Any], shape: tuple[int, ...], dtype: str) -> Array:
-            host = np.empty(shape, dtype)
-            fill(host)
-            return self.asarray(host)
-
-        return stage
+        return partial(staged, self.asarray)
 
     def zeros_like(self, x: Array) -> Array:
         """Zeros with the shape and dtype of `x`."""
@@ -231,7 +217,7 @@ class Backend:
 
     def aside(self) -> contextlib.AbstractContextManager[Any]:
         """A context whose products and sums with an `out` may be computed beside all else; they are done at its end."""
-        return _NOTHING
+        return contextlib.nullcontext()
 
     def synchronize(self) -> None:
         """Wait until the device has finished all its work."""
@@ -288,20 +274,7 @@ class Backend:
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`.
         """
-        compiled = self.compile(step)
-
-        def run(
-            carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
-        ) -> Iterator[tuple[Any, Array]]:
-            for row in itertools.islice(rows_of(each_of(self._matrix_on_device, inputs)), first, steps):
-                carry, output = compiled(carry, constants, row)
-                yield carry, output
-
-        return run
-
-    def _matrix_on_device(self, x: Any) -> Any:
-        """A matrix on the device; a vector stays where it is."""
-        return self.asarray(x) if x.ndim == 2 else x
+        return one_by_one(self.compile(step), self.asarray)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs that a `loop` has yielded, as one NumPy vector, in one transfer."""
@@ -327,11 +300,6 @@ class Backend:
     def arithmetic(self) -> dict[str, str]:
         """What the last bits of a result depend on beside its inputs: library version, kernels, threads, device."""
         return {"version": self.describe()["version"]}
-
-
-def row_number_dtype(n: int) -> str:
-    """The dtype of row numbers below n."""
-    return "int32" if n < 2**31 else "int64"
 
 
 def namespace_of(array: Array) -> Namespace:

@@ -12,6 +12,14 @@ from typing import Any, NoReturn
 BETWEEN = ("dlx", "contextlib", "sklearn", "joblib")  # whose calls may lie between the user's and a warning
 
 
+class BackendNotInstalled(ImportError):
+    """The requested array library is not installed."""
+
+
+class BackendUnavailable(RuntimeError):
+    """The array library is installed but cannot compute here; the text states its own reason."""
+
+
 def reject(name: str, rule: str, got: object, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
     """Raise an error in the one form that all errors of dlx have; `kind` is its type."""
     raise kind(f"`{name}` must {rule}; got {got}. {remedy}")

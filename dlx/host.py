@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,3 +62,17 @@ def require_rows(x: Any, name: str) -> None:
         remedy = f"Put together what it holds: numpy.stack([row[0] for row in {name}]) for pairs (x, y)."
     got = shown(x) if x is None or isinstance(x, str) else a_kind_of(x)
     reject(name, "be an array, a data frame, a SciPy matrix or a list of rows", got, remedy, TypeError)
+
+
+def staged(
+    place: Callable[[HostArray], Any], fill: Callable[[HostArray], Any], shape: tuple[int, ...], dtype: str
+) -> Any:
+    """An array that ``fill(out)`` writes on the host, in its place."""
+    host = np.empty(shape, dtype)
+    fill(host)
+    return place(host)
+
+
+def row_number_dtype(n: int) -> str:
+    """The dtype of row numbers below n."""
+    return "int32" if n < 2**31 else "int64"

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlx import checks, nearest, optimizers
 from dlx.backend import HOST, library_of
-from dlx.data import features
+from dlx.data import features, streaming
 from dlx.fitting import Asked, fit, prepare
 from dlx.host import HostArray
 from dlx.training import arguments, steps
@@ -141,7 +141,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
         batches = _batches(task.size, min(settings.batch_size, task.size), rng if shuffled else None)
         for t, (rate, batch) in enumerate(zip(rates.tolist(), batches, strict=False)):
             tables = steps.dropout_keys(task, 1, rng), *steps.numbers(task, settings, t, [rate])
-            rows = features.some_rows(task.rows, batch, backend, task.dtype, stage)
+            rows = streaming.some_rows(task.rows, batch, backend, task.dtype, stage)
             ((carry, loss),) = run(carry, rows, steps.Inputs(None, *tables), 1)
             yield float(backend.outputs_to_host([loss])[0])
 

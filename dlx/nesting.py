@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,20 @@ def rows_of(inputs: Any) -> Iterable[Any]:
         numbers: list[float] = inputs.tolist()
         return numbers
     return (inputs[row, :] for row in range(inputs.shape[0]))
+
+
+def one_by_one(step: Callable[..., tuple[Any, Any]], place: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The loop of `dlx.Backend.loop` that runs one step after another. `place` brings a matrix to the device."""
+
+    def run(
+        carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        placed = each_of(lambda x: place(x) if x.ndim == 2 else x, inputs)
+        for row in itertools.islice(rows_of(placed), first, steps):
+            carry, output = step(carry, constants, row)
+            yield carry, output
+
+    return run
 
 
 def _maker(parts: tuple[Any, ...]) -> Callable[[Iterable[Any]], Any]:

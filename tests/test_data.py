@@ -8,7 +8,7 @@ import pytest
 import dlx
 from conftest import INSTALLED
 from dlx import losses
-from dlx.data import features, targets
+from dlx.data import features, streaming, targets
 from dlx.data.features import Rows
 
 NUMPY = dlx.get_backend("numpy")
@@ -151,7 +151,7 @@ def test_class_numbers_become_rows_of_probabilities_in_the_batch(be):
     if be.name == "numpy":
         same = features.gather(be.xp, rows._replace(X=np.ones((4, 2), "f4")), None, np.float32)
         assert features.gather(be.xp, rows._replace(X=same.X), None, np.float32).X is same.X
-    some = features.some_rows(rows, np.array([1, 3]), be)
+    some = streaming.some_rows(rows, np.array([1, 3]), be)
     np.testing.assert_array_equal(be.to_host(some.X), [[2, 3], [6, 7]])
     np.testing.assert_array_equal(be.to_host(some.Y), [[0], [1]])
     assert isinstance(some, Rows)

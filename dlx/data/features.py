@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import checks
-from dlx.backend import HOST, Array, Backend, Namespace, Staging, get_backend, host_array, library_of
+from dlx.backend import HOST, Array, Backend, Namespace, get_backend, host_array, library_of
 from dlx.data import columns, sparse
 from dlx.data.sparse import compressed as compressed
 from dlx.host import HostArray as HostArray
@@ -312,11 +312,6 @@ def batch(rows: Rows, numbers: HostArray, backend: Backend, dtype: str) -> Batch
     return Batch(backend.xp.astype(X, working, copy=False), truth(backend.xp, Y, rows.classes, working), w)
 
 
-def streams(samples: Rows, backend: Backend) -> bool:
-    """Whether X goes to the backend batch by batch: it lies on the host, or is sparse."""
-    return compressed(samples.X) or library_of(samples.X) == HOST != backend.name
-
-
 def taken(X: Array, numbers: HostArray, backend: Backend) -> Array:
     """The rows with these numbers, where X lies."""
     if compressed(X):
@@ -331,7 +326,7 @@ def block(X: Array, first: int, last: int, numbers: HostArray | None, backend: B
     backend's library has.
     """
     part = X[first:last, ...] if numbers is None else taken(X, numbers[first:last], backend)
-    return _takable(part, backend, dtype)
+    return takable(part, backend, dtype)
 
 
 def beside(
@@ -348,7 +343,7 @@ def beside(
     return parts[0], parts[1]
 
 
-def _takable(part: Array, backend: Backend, dtype: str | None) -> Array:
+def takable(part: Array, backend: Backend, dtype: str | None) -> Array:
     """Rows in a form that the backend can take: not sparse if it has no such products, in a dtype that it has.
 
     The dtype of rows on the host is only changed if `dtype`, the working dtype, is named.
@@ -358,27 +353,3 @@ def _takable(part: Array, backend: Backend, dtype: str | None) -> Array:
     if dtype is not None and library_of(part) == HOST != backend.name:
         part = part.astype(stored_dtype(dtype_name(part), backend, dtype), copy=False)
     return part
-
-
-def some_rows(
-    samples: Rows, rows: HostArray, backend: Backend, dtype: str | None = None, stage: Staging | None = None
-) -> Rows:
-    """A copy of these rows on the backend. Rows from the host get a dtype for computing in `dtype`, if it is named.
-
-    `stage` is the backend's `staging`, which brings one batch after another.
-    """
-    X, Y, w, classes = samples
-    Y, w = (None if array is None else backend.take(array, rows) for array in (Y, w))
-    if stage is None or library_of(X) != HOST or X.dtype.hasobject:
-        part = _takable(taken(X, rows, backend), backend, dtype)
-        placed = backend.asarray(part) if library_of(part) == HOST != backend.name else part
-        return Rows(placed, Y, w, classes)
-
-    def fill(out: HostArray) -> None:
-        if out.dtype == X.dtype:
-            X.take(rows, axis=0, out=out, mode="clip")  # with another mode, NumPy copies once more
-        else:
-            out[...] = X.take(rows, axis=0)
-
-    stored = dtype_name(X) if dtype is None else stored_dtype(dtype_name(X), backend, dtype)
-    return Rows(stage(fill, (len(rows), X.shape[1]), stored), Y, w, classes)

@@ -14,7 +14,7 @@ from dlx import network, quasi_newton
 from dlx.backend import Array
 from dlx.network import Params
 from dlx.schedules import Losses, Named, Schedule
-from dlx.training import flat, interrupts, steps
+from dlx.training import batches, flat, interrupts, steps
 from dlx.training.divergence import DIVERGENCE_REMEDY, DivergenceError, epoch_loss, highest_loss, zero_loss
 from dlx.training.state import Saver, TrainingState
 from dlx.training.steps import Settings, Task
@@ -58,7 +58,7 @@ class BatchTraining:
         step, self.carry, self.params_in = steps.make_step(task, settings, start.params, start.optimizer_state)
         key = steps.kind(task, settings)
         self.run = task.backend.loop(step, key)
-        self.padding = steps.padding(task, settings.batch_size)
+        self.padding = batches.padding(task, settings.batch_size)
         self.stage = task.backend.staging()
         self.at_zero = zero_loss(task) if self.epoch == 0 else math.nan
         self.losses: list[Array] = []
@@ -71,13 +71,13 @@ class BatchTraining:
 
     def advance(self, rng: steps.Draws, watched: Losses, most: int | None) -> Iterator[None]:
         """Draw the epoch's random numbers and train to its end. Yields whenever the caller may stop the training."""
-        task, settings, batches = self.task, self.settings, len(self.sizes)
-        keys = steps.dropout_keys(task, batches, rng)
-        order = steps.order(task, settings, rng)
-        first, planned = self.first, self.before + settings.epochs * batches
-        self.rates = _rates(settings.schedule, range(first, first + batches), planned, watched)
+        task, settings, n = self.task, self.settings, len(self.sizes)
+        keys = steps.dropout_keys(task, n, rng)
+        order = batches.order(task, settings, rng)
+        first, planned = self.first, self.before + settings.epochs * n
+        self.rates = _rates(settings.schedule, range(first, first + n), planned, watched)
         inputs = steps.Inputs(None, keys, *steps.numbers(task, settings, first, self.rates))
-        groups = steps.groups(task, settings, order, inputs, batches, self.padding, self.stage)
+        groups = batches.groups(task, settings, order, inputs, n, self.padding, self.stage)
         for carry, loss in steps.chained(self.run, self.carry, groups, self.position, most):
             self.carry = carry
             self.losses.append(loss)
@@ -153,8 +153,8 @@ def _ends_within(training: BatchTraining, saving: Saving) -> bool:
     It does within an epoch. When all batches are done, SIGTERM still does, which leaves no time, but Ctrl-C waits for
     the figures. If the epoch is a single batch, both wait: its loss judges the weights before it.
     """
-    within, batches = training.position < len(training.sizes), len(training.sizes)
-    return bool(saving.received) and (within or (batches > 1 and signal.SIGTERM in saving.received))
+    within, n = training.position < len(training.sizes), len(training.sizes)
+    return bool(saving.received) and (within or (n > 1 and signal.SIGTERM in saving.received))
 
 
 def _save_if_due(training: BatchTraining, saving: Saving, drawn: Any) -> None:
@@ -173,7 +173,7 @@ def by_full_batch(task: Task, settings: Settings, start: TrainingState) -> Itera
     assert settings.optimizer.full_batch
     ravel = backend.compile(partial(flat.ravel, xp), "ravel")
     unravel = backend.compile(partial(flat.unravel, xp), "unravel")
-    as_batch, rows = steps.all_rows(task)
+    as_batch, rows = batches.all_rows(task)
 
     def objective(x: Array, like: Params, rows: Any, l2: Any, l1: Any) -> tuple[Array, Array]:
         at, batch, penalised = flat.unravel(xp, x, like), as_batch(rows), net._replace(l2=l2, l1=l1)

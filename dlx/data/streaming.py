@@ -1,0 +1,36 @@
+"""Rows that go to the backend batch by batch."""
+
+from __future__ import annotations
+
+from dlx.backend import HOST, Backend, Staging, library_of
+from dlx.data.features import Rows, compressed, dtype_name, stored_dtype, takable, taken
+from dlx.host import HostArray
+
+
+def streams(samples: Rows, backend: Backend) -> bool:
+    """Whether X goes to the backend batch by batch: it lies on the host, or is sparse."""
+    return compressed(samples.X) or library_of(samples.X) == HOST != backend.name
+
+
+def some_rows(
+    samples: Rows, rows: HostArray, backend: Backend, dtype: str | None = None, stage: Staging | None = None
+) -> Rows:
+    """A copy of these rows on the backend. Rows from the host get a dtype for computing in `dtype`, if it is named.
+
+    `stage` is the backend's `staging`, which brings one batch after another.
+    """
+    X, Y, w, classes = samples
+    Y, w = (None if array is None else backend.take(array, rows) for array in (Y, w))
+    if stage is None or library_of(X) != HOST or X.dtype.hasobject:
+        part = takable(taken(X, rows, backend), backend, dtype)
+        placed = backend.asarray(part) if library_of(part) == HOST != backend.name else part
+        return Rows(placed, Y, w, classes)
+
+    def fill(out: HostArray) -> None:
+        if out.dtype == X.dtype:
+            X.take(rows, axis=0, out=out, mode="clip")  # with another mode, NumPy copies once more
+        else:
+            out[...] = X.take(rows, axis=0)
+
+    stored = dtype_name(X) if dtype is None else stored_dtype(dtype_name(X), backend, dtype)
+    return Rows(stage(fill, (len(rows), X.shape[1]), stored), Y, w, classes)
