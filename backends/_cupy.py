@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, Staging, namespace_of
 
 from . import importing, no_device, unavailable
@@ -19,6 +21,9 @@ with importing(
     import cupy
 
     from . import _cupy_blas, _cupy_capture, _cupy_graph, _cupy_staging
+
+
+FEW_BYTES = 1 << 14
 
 
 class CupyBackend(Backend):
@@ -78,6 +83,10 @@ class CupyBackend(Backend):
     def most_elements(self) -> int:  # type: ignore[override]
         """The same: no row is too wide for a device."""
         return max(super().most_elements, self.elements_at_once)
+
+    def seems_finite(self, x: Array) -> bool:
+        """As in `Backend`. A few numbers are looked at on the host, which needs no kernels."""
+        return bool(np.isfinite(x.get()).all()) if x.nbytes <= FEW_BYTES else super().seems_finite(x)
 
     def copy(self, x: Array) -> Array:
         """A copy of `x` in its own memory."""

@@ -6,19 +6,26 @@ What shaped this file:
 - The copies have a stream of their own. A computation waits for the copy of its own array, and a copy waits for the
   computation that used the same memory.
 - Two arrays in turn are enough: one is filled and copied while the device computes with the other.
+- One core gathers rows more slowly than a device takes them. So a large array is filled by a few threads.
 - Their addresses do not change, so that a CUDA graph can be repeated on them.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cupy
 import numpy as np
 
 from dlx.backend import Array, HostArray
+
+THREADS = min(4, os.cpu_count() or 1)
+SHARED = 1 << 20  # bytes: fewer are filled by one thread
 
 
 class Slot:
@@ -36,10 +43,11 @@ class Staging:
 
     def __init__(self) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.threads = ThreadPoolExecutor(THREADS)  # they are started when they are first needed
         self.turns: dict[Any, itertools.cycle[Slot]] = {}
         self.before: Any = None  # where the computation was at the last call
 
-    def __call__(self, fill: Callable[[HostArray], Any], shape: tuple[int, ...], dtype: str) -> Array:
+    def __call__(self, fill: Callable[[HostArray, slice], Any], shape: tuple[int, ...], dtype: str) -> Array:
         computing = cupy.cuda.get_current_stream()
         if (shape, dtype) not in self.turns:
             self.turns[shape, dtype] = itertools.cycle([Slot(shape, dtype), Slot(shape, dtype)])
@@ -47,9 +55,18 @@ class Staging:
         slot = next(self.turns[shape, dtype])
         if not slot.copied.done:
             slot.copied.synchronize()
-        fill(slot.host)
+        self.fill(slot.host, fill)
         self.stream.wait_event(self.before)  # all that uses this array was asked for before the last call
         self.before = computing.record(cupy.cuda.Event(disable_timing=True))
         slot.array.data.copy_from_host_async(slot.pinned.ptr, slot.array.nbytes, self.stream)
         computing.wait_event(self.stream.record(slot.copied))
         return slot.array
+
+    def fill(self, host: HostArray, fill: Callable[[HostArray, slice], Any]) -> None:
+        """Fill the array, shared out among threads if it is large."""
+        if host.nbytes < SHARED:
+            fill(host, slice(None))
+            return
+        at_once = -(-len(host) // THREADS)
+        parts = [slice(first, first + at_once) for first in range(0, len(host), at_once)]
+        list(self.threads.map(functools.partial(fill, host), parts))

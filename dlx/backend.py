@@ -34,7 +34,7 @@ Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = Callable[..., Iterator[tuple[Any, Array]]]
-Staging = Callable[[Callable[[HostArray], Any], tuple[int, ...], str], Array]  # Backend.staging
+Staging = Callable[[Callable[[HostArray, slice], Any], tuple[int, ...], str], Array]  # Backend.staging
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the type variable `Function`
 
 HOST = "numpy"  # the library of the host; every backend takes its arrays
@@ -172,8 +172,8 @@ class Backend:
     def staging(self) -> Staging:
         """A function ``stage(fill, shape, dtype)`` that brings arrays from the host to the device, one after another.
 
-        ``fill(out)`` writes the array to `out`, on the host. A library that copies while it computes may reuse the
-        memory of the array that was returned two calls ago.
+        ``fill(out, rows)`` writes these rows of the array to `out`, on the host; threads may share them out. A library
+        that copies while it computes may reuse the memory of the array that was returned two calls ago.
         """
 
         return partial(staged, self.asarray)

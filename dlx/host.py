@@ -65,11 +65,11 @@ def require_rows(x: Any, name: str) -> None:
 
 
 def staged(
-    place: Callable[[HostArray], Any], fill: Callable[[HostArray], Any], shape: tuple[int, ...], dtype: str
+    place: Callable[[HostArray], Any], fill: Callable[[HostArray, slice], Any], shape: tuple[int, ...], dtype: str
 ) -> Any:
-    """An array that ``fill(out)`` writes on the host, in its place."""
+    """An array that ``fill(out, rows)`` writes on the host, in its place."""
     host = np.empty(shape, dtype)
-    fill(host)
+    fill(host, slice(None))
     return place(host)
 
 

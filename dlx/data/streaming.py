@@ -26,11 +26,11 @@ def some_rows(
         placed = backend.asarray(part) if library_of(part) == HOST != backend.name else part
         return Rows(placed, Y, w, classes)
 
-    def fill(out: HostArray) -> None:
+    def fill(out: HostArray, part: slice) -> None:
         if out.dtype == X.dtype:
-            X.take(rows, axis=0, out=out, mode="clip")  # with another mode, NumPy copies once more
+            X.take(rows[part], axis=0, out=out[part], mode="clip")  # with another mode, NumPy copies once more
         else:
-            out[...] = X.take(rows, axis=0)
+            out[part] = X.take(rows[part], axis=0)
 
     stored = dtype_name(X) if dtype is None else stored_dtype(dtype_name(X), backend, dtype)
     return Rows(stage(fill, (len(rows), X.shape[1]), stored), Y, w, classes)
