@@ -439,12 +439,11 @@ if "torch:cuda" in GPUS:
     @pytest.mark.parametrize(
         "how",
         [
-            *({"optimizer": each, "learning_rate": 1e-2} for each in OPTIMIZERS),
-            *({"activation": each} for each in sorted(activations.ACTIVATIONS)),
-            *({"loss": loss, "y": y} for loss, y in LOSSES.values()),
-            *HOW.values(),
+            *(pytest.param({"optimizer": each, "learning_rate": 1e-2}, id=each) for each in OPTIMIZERS),
+            *(pytest.param({"activation": each}, id=each) for each in sorted(activations.ACTIVATIONS)),
+            *(pytest.param({"loss": loss, "y": y}, id=name) for name, (loss, y) in LOSSES.items()),
+            *(pytest.param(how, id=name) for name, how in HOW.items()),
         ],
-        ids=str,
     )
     def test_a_graph_trains_as_its_step(how, monkeypatch):
         assert_same_as_plain(monkeypatch, "torch:cuda", **how)
