@@ -72,6 +72,8 @@ def _end(graph: Any, pool: Any) -> None:
         graph.capture_end()
     except RuntimeError:
         SPOILT.append(graph)
+        _pool.cache_clear()  # PyTorch takes the recording into this pool for one that goes on
+        _stream.cache_clear()
         index = torch.cuda.current_device()
         with contextlib.suppress(AttributeError, RuntimeError):  # no memory comes from its pool any more
             torch._C._cuda_endAllocateToPool(index, pool)

@@ -548,7 +548,7 @@ if GPUS:
         """An error of about 3e-4 of the largest number in the product, where float32 has 3e-7."""
         environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # beside other tests
-        command = [sys.executable, "-c", ERRORS, selector]
+        command = [sys.executable, "-P", "-c", ERRORS, selector]
         found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert found.returncode == 0, found.stderr
         plain, fast, again = map(float, found.stdout.split())
