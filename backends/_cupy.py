@@ -86,7 +86,8 @@ class CupyBackend(Backend):
 
     def seems_finite(self, x: Array) -> bool:
         """As in `Backend`. A few numbers are looked at on the host, which needs no kernels."""
-        return bool(np.isfinite(x.get()).all()) if x.nbytes <= FEW_BYTES else super().seems_finite(x)
+        few = x.nbytes <= FEW_BYTES
+        return bool(np.isfinite(x.get() if few else cupy.sum(x).get()).all())
 
     def copy(self, x: Array) -> Array:
         """A copy of `x` in its own memory."""
@@ -108,17 +109,21 @@ class CupyBackend(Backend):
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The product a b by cuBLAS, written directly to `out`."""
-        with _cupy_capture.beside(a, b) if out is not None else _cupy_capture.NOTHING:
+        with self.beside(a, b) if out is not None else contextlib.nullcontext():
             return _cupy_blas.product(a, b, out, self.tf32)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
         """The sum over rows by one reduction, written directly to `out`."""
-        with _cupy_capture.beside(x) if out is not None else _cupy_capture.NOTHING:
+        with self.beside(x) if out is not None else contextlib.nullcontext():
             return cupy.sum(x, axis=-2, keepdims=True, out=out)
 
-    def aside(self) -> contextlib.AbstractContextManager[Any]:
-        """As in `Backend`: on a second stream, while a graph is captured."""
+    def fork(self) -> contextlib.AbstractContextManager[Any]:
+        """As in `Backend`, while a graph is captured, of which `beside` makes a second branch."""
         return _cupy_capture.fork()
+
+    def beside(self, *read: Array) -> contextlib.AbstractContextManager[Any]:
+        """As in `Backend`: on a second stream."""
+        return _cupy_capture.beside(*read)
 
     def fuse(self, function: Function, name: str) -> Function:
         """The formula as one kernel of cupy.fuse, compiled at the first call for each combination of dtypes.

@@ -26,7 +26,6 @@ import cupy
 from dlx.backend import Array
 
 REFUSED = {1: "copies arrays", 3: "calls the host"}  # types of nodes, CUgraphNodeType
-NOTHING = contextlib.nullcontext()
 _THREAD = threading.local()
 
 
@@ -100,7 +99,7 @@ def beside(*read: Array) -> contextlib.AbstractContextManager[Any]:
     """The context whose work goes to the second branch if there is one; it reads these arrays."""
     branch: Branch | None = vars(_THREAD).get("branch")
     if branch is None:
-        return NOTHING
+        return contextlib.nullcontext()
     branch.read.extend(read)
     branch.stream.wait_event(branch.main.record())
     return branch.stream  # type: ignore[no-any-return]

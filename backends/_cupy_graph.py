@@ -27,11 +27,11 @@ from typing import Any
 import cupy
 import numpy as np
 
-from dlx.backend import Array, each_of, leaves_of, warn
+from dlx.backend import Array, each_of, warn
 
 from . import _cupy_blas
 from ._cupy_capture import Graph, NotCaptured, capture, own_stream, said
-from ._table import Layout
+from ._table import Layout, leaves_of
 
 WORKSPACE = {9: 32 << 20}  # bytes for cuBLAS, by the device's compute capability; what NVIDIA recommends for Hopper
 ELSE, LEAST = 4 << 20, 16 << 10  # for all others; and where memory is short

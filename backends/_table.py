@@ -22,7 +22,7 @@ class Layout:
 
     def __init__(self, inputs: Any, precision: Any) -> None:
         self.inputs = each_of(lambda _: True, inputs)
-        self.kinds = [(precision if x.dtype.kind == "f" else x.dtype, x.shape[1:]) for x in _leaves(inputs)]
+        self.kinds = [(precision if x.dtype.kind == "f" else x.dtype, x.shape[1:]) for x in leaves_of(inputs)]
         widths = [math.prod(shape) * dtype.itemsize // WORD.itemsize for dtype, shape in self.kinds]
         places = sorted(range(len(widths)), key=lambda k: -self.kinds[k][0].itemsize)
         ends = dict(zip(places, itertools.accumulate(widths[k] for k in places), strict=True))
@@ -37,7 +37,7 @@ class Layout:
     def words(self, inputs: Any, steps: int) -> HostArray:
         """The table of the first steps, on the host."""
         table = np.zeros((steps, self.width), WORD)
-        for x, (dtype, _), columns in zip(_leaves(inputs), self.kinds, self.columns, strict=True):
+        for x, (dtype, _), columns in zip(leaves_of(inputs), self.kinds, self.columns, strict=True):
             table[:, columns] = np.ascontiguousarray(x[:steps].reshape(steps, -1), dtype).view(WORD)
         return table
 
@@ -47,8 +47,8 @@ class Layout:
         return each_of(lambda _: next(parts), self.inputs)
 
 
-def _leaves(nested: Any) -> list[HostArray]:
+def leaves_of(nested: Any) -> list[Array]:
     """All arrays in nested tuples."""
-    arrays: list[HostArray] = []
+    arrays: list[Array] = []
     each_of(arrays.append, nested)
     return arrays

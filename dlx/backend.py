@@ -11,10 +11,8 @@ import contextlib
 import copy
 import importlib
 import importlib.metadata
-import math
 import types
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import partial
 from typing import Any, Self, TypeVar
 
 import array_api_compat
@@ -27,7 +25,6 @@ from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, row_number_dtype, staged, way_to_host
 from dlx.nesting import each_of as each_of
-from dlx.nesting import leaves_of as leaves_of
 from dlx.nesting import one_by_one
 
 Array = Any  # no static type describes the arrays of every library
@@ -176,7 +173,7 @@ class Backend:
         that copies while it computes may reuse the memory of the array that was returned two calls ago.
         """
 
-        return partial(staged, self.asarray)
+        return lambda *array: staged(self.asarray, *array)
 
     def zeros_like(self, x: Array) -> Array:
         """Zeros with the shape and dtype of `x`."""
@@ -188,7 +185,7 @@ class Backend:
 
     def seems_finite(self, x: Array) -> bool:
         """`all_finite` by the sum of all values, in one pass. False also where the sum of finite values overflows."""
-        return math.isfinite(float(self.xp.sum(x)))
+        return bool(self.xp.isfinite(self.xp.sum(x)))
 
     def to_host(self, x: Array) -> HostArray:
         """`x` as a NumPy array, which may share its memory. Waits for the device. This is the only way out."""
@@ -215,8 +212,15 @@ class Backend:
         """The sum of squares over the last two axes, Σ x²: from (..., n, K) to (...,)."""
         return self.xp.sum(x * x, axis=(-2, -1))
 
-    def aside(self) -> contextlib.AbstractContextManager[Any]:
-        """A context whose products and sums with an `out` may be computed beside all else; they are done at its end."""
+    def fork(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which the work of `beside`, and products and sums with an `out`, may be done beside the rest.
+
+        At its end they are done.
+        """
+        return contextlib.nullcontext()
+
+    def beside(self, *read: Array) -> contextlib.AbstractContextManager[Any]:
+        """The context of work that reads these arrays, and whose results nothing needs before the end of `fork`."""
         return contextlib.nullcontext()
 
     def synchronize(self) -> None:
@@ -294,8 +298,8 @@ class Backend:
     def describe(self) -> dict[str, str]:
         """What ``python -m dlx`` prints: the version, the devices, and settings that affect precision and speed."""
         root = importlib.import_module(self.xp.__name__.removeprefix("array_api_compat.").partition(".")[0])
-        devices = map(str, self.xp.__array_namespace_info__().devices())
-        return {"version": getattr(root, "__version__", "unknown"), "devices": ", ".join(devices)}
+        devices = ", ".join(map(str, self.xp.__array_namespace_info__().devices()))
+        return {"version": getattr(root, "__version__", "unknown"), "devices": devices}
 
     def arithmetic(self) -> dict[str, str]:
         """What the last bits of a result depend on beside its inputs: library version, kernels, threads, device."""

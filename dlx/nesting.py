@@ -16,13 +16,6 @@ def each_of(function: Callable[[Any], Any], arrays: Any) -> Any:
     return None if arrays is None else function(arrays)
 
 
-def leaves_of(arrays: Any) -> list[Any]:
-    """All arrays in nested tuples, in order, without None."""
-    if isinstance(arrays, tuple):
-        return [array for part in arrays for array in leaves_of(part)]
-    return [] if arrays is None else [arrays]
-
-
 def rows_of(inputs: Any) -> Iterable[Any]:
     """The rows of all arrays in nested tuples, one after another, in nested tuples of the same types.
 

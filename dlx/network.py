@@ -42,8 +42,8 @@ class Hidden(NamedTuple):
 class Formulas(NamedTuple):
     """The formulas and constants of one network, bound to one array library.
 
-    `transpose`, `product`, `sum_rows`, `sum_squares` and `aside` are those of the backend, `hidden` has an entry for
-    each hidden layer, `dropout_mask` is the formula of masks, and `dropout` holds the rates.
+    `transpose`, `product`, `sum_rows`, `sum_squares`, `fork` and `beside` are those of the backend, `hidden` has an
+    entry for each hidden layer, `dropout_mask` is the formula of masks, and `dropout` holds the rates.
     """
 
     xp: Namespace
@@ -52,7 +52,8 @@ class Formulas(NamedTuple):
     product: Callable[..., Array]
     sum_rows: Callable[..., Array]
     sum_squares: Callable[[Array], Array]
-    aside: Callable[[], AbstractContextManager[Any]]
+    fork: Callable[[], AbstractContextManager[Any]]
+    beside: Callable[..., AbstractContextManager[Any]]
     hidden: tuple[Hidden, ...]
     loss: losses.Formulas
     loss_and_delta: losses.Both
@@ -167,11 +168,10 @@ def backward(net: Formulas, params: Params, trace: Trace, delta: Array, into: Pa
     Source: Rumelhart, Hinton and Williams 1986.
     """
     gradients: list[Layer] = []
-    with net.aside():
-        for l, layer_delta in deltas(net, params, trace, delta):
-            W, b = (None, None) if into is None else into[l]
-            dW, db = net.product(net.transpose(trace.As[l]), layer_delta, W), net.sum_rows(layer_delta, b)
-            gradients.append(Layer(dW, db))
+    for l, layer_delta in deltas(net, params, trace, delta):
+        W, b = (None, None) if into is None else into[l]
+        dW, db = net.product(net.transpose(trace.As[l]), layer_delta, W), net.sum_rows(layer_delta, b)
+        gradients.append(Layer(dW, db))
     return tuple(reversed(gradients))
 
 
@@ -282,12 +282,14 @@ def loss_and_gradients(
     gradients : tuple of Layer
     """
     trace = forward(net, params, X, keys)
-    if weighs_targets(weights):
-        loss, delta = loss_at(net, trace.Zs[-1], Y, weights), net.loss.delta(trace.Zs[-1], Y)
-    else:
-        values, delta = net.loss_and_delta(trace.Zs[-1], Y)
-        loss = mean_loss(net.xp, values, weights)
-    gradients = backward(net, params, trace, mean_delta(delta, weights), into)
+    with net.fork():
+        if weighs_targets(weights):
+            loss, delta = loss_at(net, trace.Zs[-1], Y, weights), net.loss.delta(trace.Zs[-1], Y)
+        else:
+            values, delta = net.loss_and_delta(trace.Zs[-1], Y)
+            with net.beside(values):  # no gradient needs the loss itself
+                loss = mean_loss(net.xp, values, weights)
+        gradients = backward(net, params, trace, mean_delta(delta, weights), into)
     if net.l2 is not None or net.l1 is not None:
         loss = loss + penalty(net, params)
         gradients = tuple(map(partial(with_penalty, net), gradients, params))
@@ -403,7 +405,8 @@ def bind(
         backend.product,
         backend.sum_rows,
         backend.sum_squares,
-        backend.aside,
+        backend.fork,
+        backend.beside,
         tuple(bind_hidden(activation, backend) for activation in hidden),
         *bind_loss(loss, backend, dtype),
         bind_dropout(backend, dtype),

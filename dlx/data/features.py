@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -291,16 +291,31 @@ def _moments(backend: Backend, X: Array) -> tuple[Array, ...]:
 
 def truth(xp: Namespace, Y: Array, classes: Array | None, dtype: Any) -> Array:
     """Targets (n, K) in this dtype: class numbers (n, 1) become one-hot rows."""
-    return Y if classes is None else xp.astype(classes == Y, dtype)
+    return Y if classes is None else one_hot(xp, dtype)(classes, Y)
 
 
-def gather(xp: Namespace, samples: Rows, rows: Array | None, dtype: Any) -> Batch:
-    """The batch of the rows with these numbers (None: all rows), all on the backend. It may be compiled."""
+def one_hot(xp: Namespace, dtype: Any) -> Callable[[Array, Array], Array]:
+    """The elementwise formula of one-hot rows (n, K) from the numbers of all classes (1, K) and of the rows' (n, 1)."""
+
+    def formula(classes: Array, Y: Array) -> Array:
+        return xp.astype(classes == Y, dtype)
+
+    return formula
+
+
+def gather(
+    xp: Namespace, samples: Rows, rows: Array | None, dtype: Any, fused: Callable[..., Array] | None = None
+) -> Batch:
+    """The batch of the rows with these numbers (None: all rows), all on the backend. It may be compiled.
+
+    `fused` is the formula of `one_hot`, if the library has fused it.
+    """
     X, Y, w, classes = samples
     if rows is not None:
         X, Y = X[rows] if compressed(X) else xp.take(X, rows, axis=0), xp.take(Y, rows, axis=0)
         w = None if w is None else xp.take(w, rows, axis=0)
-    return Batch(X if X.dtype == dtype else xp.astype(X, dtype), truth(xp, Y, classes, dtype), w)
+    Y = truth(xp, Y, classes, dtype) if fused is None or classes is None else fused(classes, Y)
+    return Batch(X if X.dtype == dtype else xp.astype(X, dtype), Y, w)
 
 
 def batch(rows: Rows, numbers: HostArray, backend: Backend, dtype: str) -> Batch:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlx import network, optimizers
 from dlx.backend import Array, Backend, HostArray, Loop, Namespace
-from dlx.data.features import Batch, Rows, gather
+from dlx.data.features import Batch, Rows, gather, one_hot
 from dlx.host import row_number_dtype
 from dlx.network import Layer, Params
 from dlx.schedules import Schedule
@@ -128,11 +128,12 @@ def make_step(
     assert not optimizer.full_batch
     update = optimizers.bind(optimizer, task.backend)
     dtype = task.backend.dtype(task.dtype)
+    fused = task.backend.fuse(one_hot(xp, dtype), "one_hot")
 
     def gradients_of(params: Params, samples: Rows, inputs: Inputs, into: Params | None) -> tuple[Array, Params]:
         shares = inputs.shares
         formulas = net if shares is None else net._replace(l2=inputs.l2, l1=inputs.l1)
-        X, Y, weights = batch_of(xp, samples, inputs.row_numbers, shares, dtype)
+        X, Y, weights = batch_of(xp, samples, inputs.row_numbers, shares, dtype, fused)
         return network.loss_and_gradients(formulas, params, X, Y, weights, inputs.dropout_keys, into)
 
     def clipped(gradients: Params) -> Params:
@@ -211,9 +212,19 @@ def kind(task: Task, settings: Settings) -> Hashable:
     return known, optimizer.name, tuple(optimizer.settings.items()), settings.clip_norm, settings.clip_value
 
 
-def batch_of(xp: Namespace, samples: Rows, numbers: Array | None, shares: Array | None, dtype: Any) -> Batch:
-    """The rows of those numbers (all, if None), their weights multiplied by their shares, if there are any."""
-    batch = gather(xp, samples, numbers, dtype)
+def batch_of(
+    xp: Namespace,
+    samples: Rows,
+    numbers: Array | None,
+    shares: Array | None,
+    dtype: Any,
+    fused: Callable[..., Array] | None = None,
+) -> Batch:
+    """The rows of those numbers (all, if None), their weights multiplied by their shares, if there are any.
+
+    `fused` is as in `gather`.
+    """
+    batch = gather(xp, samples, numbers, dtype, fused)
     if shares is None:
         return batch
     shares = xp.reshape(shares, (-1, 1))

@@ -103,6 +103,13 @@ def test_every_option(plainly, options):
     require_same(both(plainly, **options))
 
 
+@pytest.mark.parametrize("order", ["forks first", "forks last"])
+def test_the_branches_of_a_graph_may_run_in_any_order(plainly, order):
+    """The loss and the gradients of weights are on a branch of their own."""
+    with emulate.replay_order(order):
+        require_same(both(plainly, layers=(5, 4, 7), dropout=0.1, l2=1e-3, clip_norm=1.0, epochs=6))
+
+
 def test_many_networks_side_by_side():
     """A leading axis of three networks: each is the one that trains alone."""
     be, B = dlx.get_backend("cupy"), 3
