@@ -135,7 +135,7 @@ def _losses(X: Any, y: Any, layer_dims: Sequence[int], rates: HostArray, given: 
     with contextlib.ExitStack() as resources:
         job = prepare(X, y, Asked(**bound.arguments), resources)
         task, settings, backend = job.task, job.settings, job.task.backend
-        step, carry, _ = steps.make_step(task, settings, job.net.params)
+        step, carry = steps.make_step(task, settings, job.net.params)
         run, stage = backend.loop(step, steps.kind(task, settings)), backend.staging()
         shuffled = settings.shuffle and settings.batch_size < task.size
         batches = _batches(task.size, min(settings.batch_size, task.size), rng if shuffled else None)

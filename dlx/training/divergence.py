@@ -70,7 +70,8 @@ def highest_loss(at_zero: float, *at_start: float) -> float:
 def epoch_loss(losses: HostArray, sizes: Sequence[int], epoch: int, limit: float) -> float:
     """The mean of the batches' losses over all of their rows; raises if it is not finite, or is above `limit`."""
     with np.errstate(all="ignore"):
-        mean = float(np.average(losses.astype(np.float64), weights=sizes[: len(losses)]))
+        rows = np.asarray(sizes[: len(losses)], np.float64)
+        mean = float((losses.astype(np.float64) * rows).sum() / rows.sum())
     if not (math.isfinite(mean) and mean <= limit):
         bad = ~(np.isfinite(losses) & (losses <= limit))
         batch = int(np.flatnonzero(bad)[0]) if bad.any() else len(losses) - 1

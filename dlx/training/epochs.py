@@ -55,7 +55,7 @@ class BatchTraining:
         n = task.size
         self.sizes = [min(settings.batch_size, n - first) for first in range(0, n, settings.batch_size)]
         self.before = start.updates - self.epoch * len(self.sizes) - self.position
-        step, self.carry, self.params_in = steps.make_step(task, settings, start.params, start.optimizer_state)
+        step, self.carry = steps.make_step(task, settings, start.params, start.optimizer_state)
         key = steps.kind(task, settings)
         self.run = task.backend.loop(step, key)
         self.padding = batches.padding(task, settings.batch_size)
@@ -90,8 +90,7 @@ class BatchTraining:
         losses = np.concatenate([self.earlier, new]) if len(self.earlier) else new
         if self.epoch == 0:
             self.limit = highest_loss(self.at_zero, *map(float, losses[:1]))
-        params = self.params_in(self.carry)
-        optimizer_state, updates = steps.optimizer_state_in(self.carry, self.task, params), self.first + self.position
+        (params, optimizer_state), updates = self.carry, self.first + self.position
         return TrainingState(params, optimizer_state, updates, self.epoch, self.position, losses, self.limit)
 
     def close(self) -> Epoch:

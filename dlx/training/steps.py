@@ -82,13 +82,10 @@ def work(n: int, dims: Sequence[int], settings: Settings) -> float:
 
 
 class Carry(NamedTuple):
-    """What one step passes to the next on a backend that writes nothing in place."""
+    """What one step passes to the next, which may consume it."""
 
     params: Params
     state: optimizers.State
-
-
-Vectors = tuple[Array, ...]  # the same on a backend that writes in place: all parameters, then the optimizer's slots
 
 
 class Inputs(NamedTuple):
@@ -117,12 +114,12 @@ class Inputs(NamedTuple):
 
 def make_step(
     task: Task, settings: Settings, params: Params, optimizer_state: optimizers.State | None = None
-) -> tuple[Callable[[Any, Rows, Inputs], tuple[Any, Array]], Any, Callable[[Any], Params]]:
+) -> tuple[Callable[[Carry, Rows, Inputs], tuple[Carry, Array]], Carry]:
     """One update as a function of arrays and numbers, which never branches on values or waits for the device.
 
-    Returns ``step(carry, samples, inputs) -> (carry, loss)``, the first carry, and the function that gives the
-    parameters in a carry. On a backend that writes in place the step has buffers of its own, and `params` are copied.
-    The optimizer starts with `optimizer_state`, or with zeros if that is None.
+    Returns ``step(carry, samples, inputs) -> (carry, loss)`` and the first carry. On a backend that writes in place the
+    arrays of the carry stay the same: they are views of a few vectors, to which `params` are copied. The optimizer
+    starts with `optimizer_state`, or with zeros if that is None.
     """
     net, xp, optimizer = task.net, task.net.xp, settings.optimizer
     assert not optimizer.full_batch
@@ -152,17 +149,18 @@ def make_step(
     if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
         if optimizer_state is None:
             optimizer_state = optimizers.start(task.backend, optimizer, params)
-        return pure, Carry(params, optimizer_state), lambda carry: carry.params
+        return pure, Carry(params, optimizer_state)
 
     own, slopes = flat.together(task.backend, params), flat.together(task.backend, params)
     flat.add(own.layers, params)
     slots = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
+    views = [flat.views(xp, vector, params) for vector in slots]
     if optimizer_state is not None:
-        for vector, slot in zip(slots, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
-            flat.add(flat.views(xp, vector, params), slot)
+        for view, slot in zip(views, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
+            flat.add(view, slot)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
-    def in_place(vectors: Vectors, samples: Rows, inputs: Inputs) -> tuple[Vectors, Array]:
+    def in_place(carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
         loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
         g, shrink = slopes.vector, inputs.shrink
         if clips:
@@ -170,18 +168,10 @@ def make_step(
         if shrink is not None:
             weights = own.weights
             weights *= shrink
-        vector, *slots = vectors
-        return update(vector, g, *slots, *inputs.coefficients), loss
+        update(own.vector, g, *slots, *inputs.coefficients)
+        return carry, loss
 
-    return in_place, (own.vector, *slots), lambda vectors: own.layers
-
-
-def optimizer_state_in(carry: Any, task: Task, params: Params) -> optimizers.State:
-    """The optimizer's state in a carry of `make_step`; the next step may consume it."""
-    if isinstance(carry, Carry):
-        return carry.state
-    _, *slots = carry
-    return optimizers.by_layer([flat.views(task.net.xp, vector, params) for vector in slots], len(params))
+    return in_place, Carry(own.layers, optimizers.by_layer(views, len(params)))
 
 
 def chained(

@@ -72,7 +72,7 @@ def test_step(item, be, benchmark):
     task = steps.Task(be, network.bind(be, "float32", hidden, loss), "float32", samples, None)
     settings = steps.Settings(optimizer, schedules.constant(1e-3), item.batch, 1, True, None, None, None)
     params = tuple(network.Layer(W, b[None, :]) for W, b in start(item))
-    step, carry, _ = steps.make_step(task, settings, params)
+    step, carry = steps.make_step(task, settings, params)
     order = np.random.default_rng(0).permutation(len(y)).astype(np.int32)[: item.batch]
     benchmark(lambda: step(carry, samples, steps.Inputs(order, None, optimizer.coefficients(1000, 1e-3), None)))
 

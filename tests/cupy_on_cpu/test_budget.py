@@ -34,7 +34,7 @@ def one_step(layers, **options):
     optimizer = dlx.adam()
     task = steps.Task(be, net, "float32", rows, None)
     settings = steps.Settings(optimizer, schedules.constant(1e-3), BATCH, 1, True, None, None, None)
-    step, carry, _ = steps.make_step(task, settings, params)
+    step, carry = steps.make_step(task, settings, params)
     numbers = be.row_numbers(np.arange(300), 300)[:BATCH]
     keys = (-7,) * (layers - 1) if options.get("dropout") else None
     return lambda: step(carry, rows, steps.Inputs(numbers, keys, optimizer.coefficients(1, 1e-3), None))
