@@ -35,12 +35,12 @@ class Optimizer(NamedTuple):
     ``coefficients(t, rate)`` is called on the host before each epoch, for each of its updates. Its properties are those
     that `dlx.LBFGS` has too: a training asks for these, and not which of the two it has.
 
-    The update of a user's own gets the coefficients as numbers, or as arrays of shape () in the dtype of w: so on CUDA
-    devices and everywhere on JAX, where a step is recorded or compiled once and then repeated. There the update is
-    called only a few times. So it must depend on its arguments alone, and not on global state, random numbers or the
-    number of calls; what changes with t belongs to the coefficients. On CuPy and PyTorch, an update that waits for the
-    device, as float(rate) does, or copies from or to the host trains more slowly, after a warning. JAX refuses one that
-    waits.
+    The update of a user's own gets the coefficients as numbers. On CUDA devices, and everywhere on JAX, a step is
+    recorded or compiled once and then repeated: there the update is called only a few times, and the coefficients are
+    arrays of shape () in the dtype of w. So it must depend on its arguments alone, and not on global state, random
+    numbers or the number of calls; what changes with t belongs to the coefficients. On CuPy and PyTorch, an update that
+    waits for the device, as float(rate) does, or copies from or to the host makes the training slower, after a warning.
+    JAX refuses one that waits.
     """
 
     name: str
