@@ -3,8 +3,9 @@
 identity (alias "none"), relu, leaky_relu, elu, selu, gelu, silu, mish, softplus, sigmoid (alias "logistic"), tanh.
 
 ``relu()`` describes an activation, and ``relu().bind(xp)`` gives its two formulas on one array library. They take
-arrays of any shape, and keep shape and dtype. An activation of your own is the pair ``(f, df)`` itself. Pass an
-activation, or its name, as ``activation``; hidden layers start with the initialiser that it names.
+arrays of any shape, and keep shape and dtype. An activation of your own is the pair ``(f, df)`` itself; `get` says
+what it may depend on. Pass an activation, or its name, as ``activation``; hidden layers start with the initialiser that
+it names.
 """
 
 from __future__ import annotations
@@ -425,7 +426,37 @@ ACTIVATIONS: Mapping[str, Callable[..., Activation]] = {
 
 
 def get(activation: Any, name: str = "activation") -> Activation:
-    """The `Activation` for a name, for an `Activation` itself, or for a pair ``(f, df)``; errors call it `name`."""
+    """The `Activation` that is meant.
+
+    Parameters
+    ----------
+    activation : name, Activation, or pair of functions (f, df)
+        A user's own functions are elementwise: f(z), and its derivative df(z, a) with a = f(z). They must depend on
+        their arrays alone, and not on global state, random numbers or the number of calls. The reason is that a
+        training step is recorded or compiled once and then repeated, on CUDA devices and everywhere on JAX, so that the
+        functions are called only a few times. On CuPy and PyTorch, functions that wait for the device, or copy from or
+        to the host, cannot be recorded: the training is then slower, and a warning says so. JAX refuses functions that
+        wait.
+    name : str, default "activation"
+        What errors call the argument.
+
+    Returns
+    -------
+    Activation
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no activation of that name, or `activation` is none of these.
+
+    Examples
+    --------
+    >>> import dlx, numpy as np
+    >>> f, df = dlx.activations.get((lambda z: z * z, lambda z, a: 2.0 * z)).bind(np)
+    >>> z = np.array([1.0, 3.0])
+    >>> f(z), df(z, f(z))
+    (array([1., 9.]), array([2., 6.]))
+    """
     if isinstance(activation, Activation):
         return activation
     if isinstance(activation, tuple) and len(activation) == 2 and all(callable(function) for function in activation):

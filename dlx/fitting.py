@@ -102,14 +102,16 @@ def fit(
         The widths of all layers, (d0, ..., K): input, hidden layers and output. (d0, K) is a linear model.
     activation : str, Activation, pair of functions (f, df), or a sequence of one for each hidden layer, default "relu"
         The function after each hidden layer; see `dlx.activations`. Functions of your own get arrays (n, d) of the
-        backend's library: f(z), and its derivative df(z, a) with a = f(z).
+        backend's library: f(z), and its derivative df(z, a) with a = f(z). They must depend on their arrays alone, as
+        on a GPU or on JAX they are called only a few times, and what they did is repeated; see `dlx.activations.get`.
     loss : str, Loss, or functions (value, delta) or (value, delta, predict), default "auto"
         What is minimised; see `dlx.losses`. "auto" is cross-entropy for labels (binary for one output) and squared
         error for real targets. Name the loss where targets may be either: one-hot rows, integers in two dimensions
-        and, for one output, floats that are all 0 or 1.
+        and, for one output, floats that are all 0 or 1. Functions of your own must depend on their arrays alone, like
+        those of an activation.
     optimizer : str or object such as ``dlx.adam(1e-3)``, default "adam"
         How the parameters are updated; see `dlx.optimizers`. "lbfgs" uses all rows at once, and an epoch is one of its
-        iterations.
+        iterations. For one of your own see `dlx.optimizers.Optimizer`.
     learning_rate : float > 0 or schedule, default 1e-3
         The factor of each update's step, or a schedule that changes it from update to update; see `dlx.schedules`.
         Leave it out if the optimizer object has a rate of its own. L-BFGS needs none.
@@ -151,6 +153,7 @@ def fit(
         Whether the rows are put in a new random order for each epoch, so that batches differ.
     stream : bool, default False
         Whether `X` stays on the host and is sent to the device batch by batch, for data that do not fit on the device.
+        On CuPy the next batch is gathered and copied while the device computes.
     callbacks : function or object, or a sequence of them, default ()
         A function is called after each epoch with the network so far. An object may have any of ``on_start(net)``,
         ``on_epoch_end(net)`` and ``on_end(net)``. The training stops when one of them returns True after an epoch. The
@@ -207,7 +210,8 @@ def fit(
     -----
     UserWarning
         Ctrl-C ended the training, and the weights so far are returned. Or a checkpoint goes on, but the bits may
-        differ from those of a training that was not interrupted.
+        differ from those of a training that was not interrupted. Or the steps of a training on a CUDA device cannot be
+        recorded and repeated because of a function of your own, so that it is slower.
 
     Source: Rumelhart, Hinton and Williams 1986.
 

@@ -444,7 +444,9 @@ def get(loss: Any) -> Loss:
     Parameters
     ----------
     loss : name, Loss, or tuple of functions (value, delta) or (value, delta, predict)
-        A user's own functions are of arrays Z, Y (n, K) as above; without `predict` the prediction is Z.
+        A user's own functions are of arrays Z, Y (n, K) as above; without `predict` the prediction is Z. They must
+        depend on their arrays alone, and should neither wait for the device nor copy from or to the host, as a training
+        step may be recorded once and then repeated; see `dlx.activations.get`.
 
     Returns
     -------

@@ -7,7 +7,8 @@ Each is two functions. ``coefficients(t, rate)`` turns the update's number t = 1
 Python floats on the host, in double precision, so that no array library computes 1 - b2^t in float32. ``bind(xp)``
 gives the elementwise formula ``update(w, g, *slots, *coefficients) -> (w, *slots)`` for one parameter array, its
 gradient and its slots, arrays of the same shape that start at zero. It may consume its arguments: augmented
-assignment writes in place where the library allows it and rebinds where not. A user's own is an `Optimizer` too.
+assignment writes in place where the library allows it and rebinds where not. A user's own is an `Optimizer` too;
+there it is said what its functions are given.
 """
 
 from __future__ import annotations
@@ -31,7 +32,15 @@ class Optimizer(NamedTuple):
 
     `learning_rate` is a number, a schedule, or None for fit's own; `slots` counts the arrays of state for each
     parameter; `weight_decay` is decoupled: W becomes W (1 - rate · weight_decay) before the update, biases are free.
-    Its properties are those that `dlx.LBFGS` has too: a training asks for these, and not which of the two it has.
+    ``coefficients(t, rate)`` is called on the host before each epoch, for each of its updates. Its properties are those
+    that `dlx.LBFGS` has too: a training asks for these, and not which of the two it has.
+
+    The update of a user's own gets the coefficients as numbers. On CUDA devices, and everywhere on JAX, a step is
+    recorded or compiled once and then repeated: there the update is called only a few times, and the coefficients are
+    arrays of shape () in the dtype of w. So it must depend on its arguments alone, and not on global state, random
+    numbers or the number of calls; what changes with t belongs to the coefficients. On CuPy and PyTorch, an update that
+    waits for the device, as float(rate) does, or copies from or to the host makes the training slower, after a warning.
+    JAX refuses one that waits.
     """
 
     name: str

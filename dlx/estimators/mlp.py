@@ -39,7 +39,7 @@ class MLPClassifier(ClassifierMixin, Base):
         The number of units in each hidden layer. () is a linear model.
     activation : name, pair of functions (f, df), or a sequence of one for each hidden layer, default "relu"
         The function after each hidden layer: scikit-learn's "identity", "logistic", "tanh" and "relu", or any other of
-        `dlx.activations`.
+        `dlx.activations`. For functions of your own see `dlx.fit`.
     solver : name or object such as ``dlx.adamw()``, default "adam"
         How the weights are updated: scikit-learn's "lbfgs", "sgd" and "adam", or any other of `dlx.optimizers`.
         "lbfgs" uses all rows at once.
@@ -397,7 +397,7 @@ class MLPRegressor(RegressorMixin, Base):
         The number of units in each hidden layer. () is a linear model.
     activation : name, pair of functions (f, df), or a sequence of one for each hidden layer, default "relu"
         The function after each hidden layer: scikit-learn's "identity", "logistic", "tanh" and "relu", or any other of
-        `dlx.activations`.
+        `dlx.activations`. For functions of your own see `dlx.fit`.
     solver : name or object such as ``dlx.adamw()``, default "adam"
         How the weights are updated: scikit-learn's "lbfgs", "sgd" and "adam", or any other of `dlx.optimizers`.
         "lbfgs" uses all rows at once.
