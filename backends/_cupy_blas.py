@@ -25,7 +25,7 @@ import cupy
 
 from dlx.backend import Array
 
-HANDLES = 4  # for each thread; each has up to 32 MiB of device memory, which cuBLAS allocates
+HANDLES = 8  # for each thread; each has up to 32 MiB of device memory, which cuBLAS allocates
 TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 _SIZE, _STRIDE, _ADDRESS, _NUMBER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p, ctypes.POINTER
 _OPERAND = [_ADDRESS, _SIZE]

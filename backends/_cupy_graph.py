@@ -104,9 +104,11 @@ class Loop:
         """The context in which dlx's own stream is the current one, between what the caller's did and does."""
         stream, callers = own_stream(), cupy.cuda.get_current_stream()
         stream.wait_event(callers.record())
-        with stream:
-            yield stream
-        callers.wait_event(stream.record())
+        try:
+            with stream:
+                yield stream
+        finally:
+            callers.wait_event(stream.record())
 
     def recording(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recording:
         """The recording for this carry and for arrays of these shapes. The one unused for longest is dropped."""
@@ -168,9 +170,6 @@ class Recording:
         host = each_of(cupy.asnumpy, inputs)
         self.table[...] = cupy.asarray(self.layout.words(host, len(self.table)))
         self.number.fill(first)
-        for stream, workspace in zip((own_stream(), own_stream("branch")), self.loop.workspaces, strict=True):
-            with stream:
-                _cupy_blas.use_workspace(workspace, self.loop.tf32)
 
     def prepare(self, first: int) -> bool:
         """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run."""
@@ -195,6 +194,9 @@ class Recording:
 
     def run_plainly(self) -> None:
         """Run a step, or within a capture record it."""
+        for stream, workspace in zip((own_stream(), own_stream("branch")), self.loop.workspaces, strict=True):
+            with stream:
+                _cupy_blas.use_workspace(workspace, self.loop.tf32)
         pairs = self.row.size // 2
         arguments = self.table, self.number, np.int32(pairs), self.row
         _kernel("dlx_fetch")((-(-pairs // THREADS),), (THREADS,), arguments)

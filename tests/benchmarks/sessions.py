@@ -186,7 +186,8 @@ def jax_session(item: Item, X: np.ndarray, y: np.ndarray, scan: bool = False, pl
 
     device, rng = jax.devices(platform)[0], np.random.default_rng(0)
     params = [(jax.device_put(W, device), jax.device_put(b, device)) for W, b in start(item)]
-    carry = params, optax.adam(LEARNING_RATE).init(params)
+    state = jax.device_put(optax.adam(LEARNING_RATE).init(params), device)  # or the second call would compile anew
+    carry = params, state
     X_d, y_d = jax.device_put(X, device), jax.device_put(y, device)
     full = len(X) // item.batch * item.batch
 

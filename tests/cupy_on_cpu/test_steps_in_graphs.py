@@ -194,19 +194,25 @@ def test_nothing_leaks():
 # -- functions of a user's own --
 
 
-def own_relu(extra):
-    """ReLU with something else done in its first call for each step."""
+def own_relu(extra, in_slope=False):
+    """ReLU with something else done in it, or in its slope."""
 
     def f(z):
-        extra(z)
+        if not in_slope:
+            extra(z)
         return cupy.maximum(z, 0.0)
 
-    return f, lambda z, a: (z > 0).astype(z.dtype)
+    def df(z, a):
+        if in_slope:
+            extra(z)
+        return (z > 0).astype(z.dtype)
+
+    return f, df
 
 
-def own(extra, **options):
+def own(extra, in_slope=False, **options):
     options = {"batch_size": 50, "epochs": 3, "rng": 0, "backend": "cupy"} | options
-    return dlx.fit(X, LABELS, (6, 5, 3), activation=own_relu(extra), **options)
+    return dlx.fit(X, LABELS, (6, 5, 3), activation=own_relu(extra, in_slope), **options)
 
 
 def reference():
@@ -237,10 +243,11 @@ CANNOT = {
 }
 
 
+@pytest.mark.parametrize("in_slope", [False, True])
 @pytest.mark.parametrize("name", CANNOT)
-def test_what_cannot_be_captured_trains_plainly_after_one_warning(name):
+def test_what_cannot_be_captured_trains_plainly_after_one_warning(name, in_slope):
     with emulate.counting() as done, pytest.warns(UserWarning, match="CUDA graph") as warned:
-        net = own(CANNOT[name])
+        net = own(CANNOT[name], in_slope)
     (text,) = {str(warning.message) for warning in warned}
     assert len(warned) == 1
     assert text.startswith("this training is slower, for its steps cannot be captured in a CUDA graph: ")
