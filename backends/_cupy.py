@@ -109,7 +109,7 @@ class CupyBackend(Backend):
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The product a b by cuBLAS, written directly to `out`."""
-        with self.beside(a, b) if out is not None else contextlib.nullcontext():
+        with _cupy_capture.beside("products", a, b) if out is not None else contextlib.nullcontext():
             return _cupy_blas.product(a, b, out, self.tf32)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
@@ -118,12 +118,12 @@ class CupyBackend(Backend):
             return cupy.sum(x, axis=-2, keepdims=True, out=out)
 
     def fork(self) -> contextlib.AbstractContextManager[Any]:
-        """As in `Backend`, while a graph is captured, of which `beside` makes a second branch."""
+        """As in `Backend`, while a graph is captured, of which `beside` makes other branches."""
         return _cupy_capture.fork()
 
     def beside(self, *read: Array) -> contextlib.AbstractContextManager[Any]:
-        """As in `Backend`: on a second stream."""
-        return _cupy_capture.beside(*read)
+        """As in `Backend`: on a branch for all that are no products."""
+        return _cupy_capture.beside("sums", *read)
 
     def fuse(self, function: Function, name: str) -> Function:
         """The formula as one kernel of cupy.fuse, compiled at the first call for each combination of dtypes.

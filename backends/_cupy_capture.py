@@ -7,8 +7,8 @@ What shaped this file:
 - CUDA captures a copy from or to the host without a word, and repeats it with whatever then lies at that address. So a
   graph with a copy, or with a call of the host, is refused here. Its nodes are known to CUDA's driver only.
 - CuPy destroys no graph that its runtime module has made. So a graph has an owner.
-- A small network leaves most of a GPU idle. So what is not needed at once is captured as a second branch of the graph,
-  by a second stream. Arrays that this branch reads are kept until the branches join, or their memory would be written.
+- A small network leaves most of a GPU idle. So what is not needed at once is captured as branches of the graph, by
+  other streams. Arrays that these read are kept until all branches join, or their memory would be written.
 """
 
 from __future__ import annotations
@@ -81,35 +81,35 @@ def capture(run: Callable[[], None]) -> Graph:
 
 @contextlib.contextmanager
 def fork() -> Iterator[None]:
-    """The context in which `beside` makes a second branch of the graph that is captured; its end joins the branches."""
+    """The context in which `beside` makes branches of the graph that is captured; its end joins them."""
     if not vars(_THREAD).get("captures"):
         yield
         return
-    main = cupy.cuda.get_current_stream()
-    _THREAD.branch = branch = Branch(main, own_stream("branch"), [])
+    _THREAD.fork = made = Fork(cupy.cuda.get_current_stream(), {}, [])
     try:
         yield
     finally:
-        _THREAD.branch = None
-        if branch.read:
-            main.wait_event(branch.stream.record())
+        _THREAD.fork = None
+        for stream in made.branches.values():
+            made.main.wait_event(stream.record())
 
 
-def beside(*read: Array) -> contextlib.AbstractContextManager[Any]:
-    """The context whose work goes to the second branch if there is one; it reads these arrays."""
-    branch: Branch | None = vars(_THREAD).get("branch")
-    if branch is None:
+def beside(name: str, *read: Array) -> contextlib.AbstractContextManager[Any]:
+    """The context whose work goes to the branch with this name, if there is a fork; it reads these arrays."""
+    made: Fork | None = vars(_THREAD).get("fork")
+    if made is None:
         return contextlib.nullcontext()
-    branch.read.extend(read)
-    branch.stream.wait_event(branch.main.record())
-    return branch.stream  # type: ignore[no-any-return]
+    made.read.extend(read)
+    stream = made.branches.setdefault(name, own_stream(name))
+    stream.wait_event(made.main.record())
+    return stream  # type: ignore[no-any-return]
 
 
-class Branch(NamedTuple):
-    """The second branch of a graph: the streams of both, and the arrays that it reads."""
+class Fork(NamedTuple):
+    """Branches of a graph: the stream of the rest, their own streams by name, and the arrays that they read."""
 
     main: Any
-    stream: Any
+    branches: dict[str, Any]
     read: list[Array]
 
 

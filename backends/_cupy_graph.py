@@ -132,7 +132,7 @@ class Loop:
 
     @functools.cached_property
     def workspaces(self) -> list[Array]:
-        """Memory in which cuBLAS computes, for both branches of a graph."""
+        """Memory in which cuBLAS computes, for both branches of a graph that have products."""
         size = WORKSPACE.get(int(cupy.cuda.Device().compute_capability) // 10, ELSE)
         while True:
             try:
@@ -194,7 +194,7 @@ class Recording:
 
     def run_plainly(self) -> None:
         """Run a step, or within a capture record it."""
-        for stream, workspace in zip((own_stream(), own_stream("branch")), self.loop.workspaces, strict=True):
+        for stream, workspace in zip((own_stream(), own_stream("products")), self.loop.workspaces, strict=True):
             with stream:
                 _cupy_blas.use_workspace(workspace, self.loop.tf32)
         pairs = self.row.size // 2
