@@ -27,11 +27,11 @@ from typing import Any
 import cupy
 import numpy as np
 
-from dlx.backend import Array, each_of, warn
+from dlx.backend import Array, each_of
 
 from . import _cupy_blas
 from ._cupy_capture import Graph, NotCaptured, capture, own_stream, said
-from ._table import Layout, leaves_of
+from ._table import Layout, leaves_of, warn_of_plain_steps
 
 WORKSPACE = {9: 32 << 20}  # bytes for cuBLAS, by the device's compute capability; what NVIDIA recommends for Hopper
 ELSE, LEAST = 4 << 20, 16 << 10  # for all others; and where memory is short
@@ -96,7 +96,7 @@ class Loop:
             for state, output in self.plain(carry, constants, inputs, steps, first, most):
                 if not self.warned:
                     self.warned = True
-                    warn(f"this training is slower, for its steps cannot be captured in a CUDA graph: {self.refusal}.")
+                    warn_of_plain_steps(self.refusal)
                 yield state, output[None, ...]
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx.backend import Array, HostArray, each_of
+from dlx.backend import Array, HostArray, each_of, warn
 
 WORD = np.dtype(np.int32)  # a table holds words of this type, whatever its columns mean
 
@@ -45,6 +45,11 @@ class Layout:
         """The parts of a row on the device, nested as the inputs are. `view` shows words as numbers of a shape."""
         parts = iter([view(row[at], *kind) for at, kind in zip(self.columns, self.kinds, strict=True)])
         return each_of(lambda _: next(parts), self.inputs)
+
+
+def warn_of_plain_steps(reason: str) -> None:
+    """Warn that a training is slower than it might be."""
+    warn(f"this training is slower, for its steps cannot be captured in a CUDA graph: {reason}.")
 
 
 def leaves_of(nested: Any) -> list[Array]:

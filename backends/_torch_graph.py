@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from dlx.backend import Array, Loop, each_of, warn
+from dlx.backend import Array, Loop, each_of
 
-from ._table import Layout
+from ._table import Layout, warn_of_plain_steps
 from ._torch_recorder import Recorder, Refused, Watch, tensors
 
 SECONDS_AT_ONCE = 0.1  # of the launches in a chunk, at most
@@ -171,8 +171,7 @@ def loop(step: Callable[..., tuple[Any, Array]], plain: Loop, recorder: Recorder
         nonlocal refused
         refused = True
         known.clear()
-        text = str(reason).partition("\n")[0]
-        warn(f"a training step could not be recorded, so each step is launched piece by piece, which is slower: {text}")
+        warn_of_plain_steps(str(reason).partition("\n")[0].rstrip(" ."))
 
     def recorded(carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded:
         layout = Layout(inputs, next(_numpy_dtype(x) for x in _all(carry) if x.is_floating_point()))
