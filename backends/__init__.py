@@ -1,4 +1,4 @@
-"""One file for each array library, with only what the Array API standard lacks. This file has their common errors.
+"""What the Array API standard lacks, in a file for each array library and files beside it. This one has common errors.
 
 The folder is installed as ``dlx.backends``. Only ``dlx.get_backend`` imports its files, by name.
 """

@@ -23,7 +23,7 @@ with importing(
     from . import _cupy_blas, _cupy_capture, _cupy_graph, _cupy_staging
 
 
-FEW_BYTES = 1 << 14
+FEW_BYTES = 1 << 14  # to bring so many to the host takes less time than a kernel and its result
 
 
 class CupyBackend(Backend):
@@ -77,7 +77,7 @@ class CupyBackend(Backend):
     def elements_at_once(self) -> int:  # type: ignore[override]
         """As many as a quarter of the free memory holds, with the inputs and outputs of a layer in float64."""
         free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-        return max(super().elements_at_once, min(int(free) // 4 // 24, 1 << 28))
+        return max(super().elements_at_once, min(int(free) // 4 // (3 * 8), 1 << 28))
 
     @property
     def most_elements(self) -> int:  # type: ignore[override]

@@ -25,7 +25,10 @@ import cupy
 
 from dlx.backend import Array
 
-REFUSED = {1: "copies arrays", 3: "calls the host"}  # types of nodes, CUgraphNodeType
+REFUSED = {
+    1: "it copies arrays by other means than a kernel",
+    3: "it calls a function of the host",
+}  # types of nodes, CUgraphNodeType
 _THREAD = threading.local()
 
 
@@ -41,7 +44,7 @@ class Graph:
         try:
             for kind in _node_types(captured):
                 if kind in REFUSED:
-                    raise NotCaptured(f"a function of your own {REFUSED[kind]}")
+                    raise NotCaptured(REFUSED[kind])
             self.ready = cupy.cuda.runtime.graphInstantiate(captured)
         finally:
             cupy.cuda.runtime.graphDestroy(captured)
@@ -90,8 +93,8 @@ def fork() -> Iterator[None]:
         yield
     finally:
         _THREAD.fork = None
-        for stream in made.branches.values():
-            made.main.wait_event(stream.record())
+    for stream in made.branches.values():
+        made.main.wait_event(stream.record())
 
 
 def beside(name: str, *read: Array) -> contextlib.AbstractContextManager[Any]:

@@ -33,11 +33,12 @@ from . import _cupy_blas
 from ._cupy_capture import Graph, NotCaptured, capture, own_stream, said
 from ._table import Layout, leaves_of, warn_of_plain_steps
 
-WORKSPACE = {9: 32 << 20}  # bytes for cuBLAS, by the device's compute capability; what NVIDIA recommends for Hopper
-ELSE, LEAST = 4 << 20, 16 << 10  # for all others; and where memory is short
+HOPPER = 90  # compute capability
+WORKSPACES = 4 << 20, 32 << 20  # bytes for cuBLAS before Hopper and from it on, as NVIDIA recommends
+LEAST_WORKSPACE = 16 << 10  # where memory is short
 GRAPHS = 4  # that are kept for a training
 SECONDS = 0.05  # of the device's time that launches between two yields may take, roughly; twice as much is on its way
-THREADS = 256
+THREADS = 256  # of a block of the kernels below
 
 KERNELS = r"""
 extern "C" __global__ void dlx_fetch(const long long* table, const int* step, int words, long long* row) {
@@ -56,14 +57,14 @@ extern "C" __global__ void dlx_store(const unsigned int* output, int words, unsi
 class Loop:
     """Runs a step over the rows of its inputs; see `Backend.loop`.
 
-    `plain` is the loop that takes over where the step cannot be a graph. `own` says whether all functions in the step
-    are dlx's own, whose graph needs no trial.
+    `plain` is the loop that takes over where the step cannot be a graph. A step that is `trusted` has dlx's functions
+    only, and its graph needs no trial.
     """
 
     def __init__(
-        self, step: Callable[..., tuple[Any, Array]], plain: Callable[..., Any], own: bool, tf32: bool
+        self, step: Callable[..., tuple[Any, Array]], plain: Callable[..., Any], trusted: bool, tf32: bool
     ) -> None:
-        self.step, self.plain, self.own, self.tf32 = step, plain, own, tf32
+        self.step, self.plain, self.trusted, self.tf32 = step, plain, trusted, tf32
         self.recordings: dict[Any, Recording] = {}
         self.at_once = 1
         self.refusal: str | None = None  # why the step runs plainly
@@ -87,16 +88,16 @@ class Loop:
                 begun = stream.record(cupy.cuda.Event())
                 recording.advance(last - first)
                 outputs = recording.outputs[first:last].copy()
-                launched.append((begun, stream.record(cupy.cuda.Event())))
+                launched.append((last - first, begun, stream.record(cupy.cuda.Event())))
             first = last
             yield carry, outputs
             if len(launched) == 2:
                 self.adapt(*launched.pop(0))
         if self.refusal is not None:
             for state, output in self.plain(carry, constants, inputs, steps, first, most):
-                if not self.warned:
+                if not self.warned:  # here, as a step that fails should raise its own error and nothing else
                     self.warned = True
-                    warn_of_plain_steps(self.refusal)
+                    warn_of_plain_steps(self.refusal, self.trusted)
                 yield state, output[None, ...]
 
     @contextlib.contextmanager
@@ -120,12 +121,12 @@ class Loop:
             del self.recordings[next(iter(self.recordings))]
         return recording
 
-    def adapt(self, begun: Any, ended: Any) -> None:
+    def adapt(self, launches: int, begun: Any, ended: Any) -> None:
         """Wait until these launches are done, and choose how many may be made at once by the time that they took."""
         if not ended.done:
             ended.synchronize()
         took = cupy.cuda.get_elapsed_time(begun, ended) / 1e3
-        if took < SECONDS:
+        if took < SECONDS and launches == self.at_once:
             self.at_once *= 2
         elif took > 2 * SECONDS:
             self.at_once = max(1, self.at_once // 2)
@@ -133,13 +134,13 @@ class Loop:
     @functools.cached_property
     def workspaces(self) -> list[Array]:
         """Memory in which cuBLAS computes, for both branches of a graph that have products."""
-        size = WORKSPACE.get(int(cupy.cuda.Device().compute_capability) // 10, ELSE)
+        size = WORKSPACES[int(cupy.cuda.Device().compute_capability) >= HOPPER]
         while True:
             try:
                 return [cupy.empty(size, cupy.uint8) for _ in range(2)]
             except cupy.cuda.memory.OutOfMemoryError:  # cuBLAS can do with less, if need be
                 size //= 4
-                if size < LEAST:
+                if size < LEAST_WORKSPACE:
                     raise
 
 
@@ -156,12 +157,15 @@ class Recording:
         self.table = cupy.empty((rows, self.layout.width), cupy.int32)
         self.row = cupy.empty(self.layout.width, cupy.int32)
         self.inputs = self.layout.parts(self.row, lambda words, dtype, shape: words.view(dtype).reshape(shape))
-        self.number = cupy.zeros(1, cupy.int32)  # of the next step
+        self.counter = cupy.zeros(1, cupy.int32)  # of the next step
         self.outputs: Any = None
         self.graph: Graph | None = None
 
     def load(self, constants: Any, inputs: Any, first: int) -> None:
-        """Bring the inputs of all steps to the device; the next step is the one with the number `first`."""
+        """Bring the inputs of all steps to the device, and the constants to their place if they come from elsewhere.
+
+        The next step is the one with the number `first`.
+        """
         if not self.moved and _addresses(constants) != _addresses(self.constants):
             self.constants, self.moved, self.graph = each_of(cupy.empty_like, constants), True, None
         if self.moved:
@@ -169,20 +173,20 @@ class Recording:
                 kept[...] = given
         host = each_of(cupy.asnumpy, inputs)
         self.table[...] = cupy.asarray(self.layout.words(host, len(self.table)))
-        self.number.fill(first)
+        self.counter.fill(first)
 
     def prepare(self, first: int) -> bool:
         """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run."""
-        if self.graph is None and not self.loop.own:
+        if self.graph is None and not self.loop.trusted:
             self.graph = self.tried(first)
         elif self.graph is None and self.outputs is not None:
-            self.graph = capture(self.run_plainly)
+            self.graph = capture(self.one_step)
         return self.graph is not None
 
     def advance(self, steps: int) -> None:
         """Run so many steps."""
         for _ in range(steps):
-            self.run_plainly() if self.graph is None else self.graph.launch()
+            self.one_step() if self.graph is None else self.graph.launch()
 
     def allocate(self, size: int) -> Any:
         """Memory from the graph's pool. If none is left, CuPy's own pool gives back what it keeps for reuse."""
@@ -192,13 +196,13 @@ class Recording:
             cupy.get_default_memory_pool().free_all_blocks()
             return self.pool.malloc(size)
 
-    def run_plainly(self) -> None:
+    def one_step(self) -> None:
         """Run a step, or within a capture record it."""
         for stream, workspace in zip((own_stream(), own_stream("products")), self.loop.workspaces, strict=True):
             with stream:
                 _cupy_blas.use_workspace(workspace, self.loop.tf32)
         pairs = self.row.size // 2
-        arguments = self.table, self.number, np.int32(pairs), self.row
+        arguments = self.table, self.counter, np.int32(pairs), self.row
         _kernel("dlx_fetch")((-(-pairs // THREADS),), (THREADS,), arguments)
         with cupy.cuda.using_allocator(self.allocate):
             carry, output = self.loop.step(self.carry, self.constants, self.inputs)
@@ -207,7 +211,7 @@ class Recording:
             output = cupy.ascontiguousarray(output).reshape(output.shape)
         if self.outputs is None:
             self.outputs = cupy.zeros((len(self.table), *output.shape), output.dtype)
-        arguments = output, np.int32(output.nbytes // 4), self.outputs, self.number
+        arguments = output, np.int32(output.nbytes // 4), self.outputs, self.counter
         _kernel("dlx_store")((1,), (THREADS,), arguments)
 
     def tried(self, first: int) -> Graph:
@@ -217,7 +221,7 @@ class Recording:
         def results(run: Callable[[], None]) -> list[Array]:
             found = []
             for _ in range(2):
-                self.number.fill(first)
+                self.counter.fill(first)
                 run()
                 found.append(self.outputs[first].copy())
             return [*found, *_copies(self.carry)]
@@ -225,12 +229,12 @@ class Recording:
         def restore() -> None:
             for kept, copy in zip(leaves_of(self.carry), before, strict=True):
                 kept[...] = copy
-            self.number.fill(first)
+            self.counter.fill(first)
 
         try:
-            plain = results(self.run_plainly)
+            plain = results(self.one_step)
             restore()
-            graph = capture(self.run_plainly)
+            graph = capture(self.one_step)
             replayed = results(graph.launch)
         except (MemoryError, NotCaptured):
             raise
@@ -239,7 +243,7 @@ class Recording:
         finally:
             restore()
         if not all(map(_equal_bits, plain, replayed)):
-            raise NotCaptured("a function of your own depends on more than the arrays that it is given")
+            raise NotCaptured("two repeated steps gave other numbers than two plain ones")
         return graph
 
 
@@ -258,7 +262,7 @@ def _copies(arrays: Any) -> list[Array]:
 def _changed(kept: Any, new: Any) -> list[tuple[Array, Array]]:
     """The pairs of a carry before a step and after it that do not share their memory."""
     pairs = [(a, b) for a, b in zip(leaves_of(kept), leaves_of(new), strict=True) if a.data.ptr != b.data.ptr]
-    taken = {a.data.ptr for a in leaves_of(kept)}
+    taken = {a.data.ptr for a in leaves_of(kept)}  # an array that has changed places is copied before it is written
     return [(a, _copy()(b) if b.data.ptr in taken else b) for a, b in pairs]
 
 

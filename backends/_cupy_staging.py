@@ -7,7 +7,7 @@ What shaped this file:
   computation that used the same memory.
 - Two arrays in turn are enough: one is filled and copied while the device computes with the other.
 - One core gathers rows more slowly than a device takes them. So a large array is filled by a few threads.
-- Their addresses do not change, so that a CUDA graph can be repeated on them.
+- The two take turns, so that a CUDA graph, whose addresses are fixed, reads a copy of each batch on the device.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 
 from dlx.backend import Array, HostArray
 
-THREADS = min(4, os.cpu_count() or 1)
-SHARED = 1 << 20  # bytes: fewer are filled by one thread
+HOST_THREADS = min(4, os.cpu_count() or 1)
+BYTES_OF_ONE_THREAD = 1 << 20  # so few are filled by one thread
 
 
 class Slot:
@@ -43,7 +43,7 @@ class Staging:
 
     def __init__(self) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
-        self.threads = ThreadPoolExecutor(THREADS)  # they are started when they are first needed
+        self.threads = ThreadPoolExecutor(HOST_THREADS)  # they are started when they are first needed
         self.turns: dict[Any, itertools.cycle[Slot]] = {}
         self.before: Any = None  # where the computation was at the last call
 
@@ -56,7 +56,7 @@ class Staging:
         if not slot.copied.done:
             slot.copied.synchronize()
         self.fill(slot.host, fill)
-        self.stream.wait_event(self.before)  # all that uses this array was asked for before the last call
+        self.stream.wait_event(self.before)  # the array was returned two calls ago: what reads it was asked for before
         self.before = computing.record(cupy.cuda.Event(disable_timing=True))
         slot.array.data.copy_from_host_async(slot.pinned.ptr, slot.array.nbytes, self.stream)
         computing.wait_event(self.stream.record(slot.copied))
@@ -64,9 +64,9 @@ class Staging:
 
     def fill(self, host: HostArray, fill: Callable[[HostArray, slice], Any]) -> None:
         """Fill the array, shared out among threads if it is large."""
-        if host.nbytes < SHARED:
+        if host.nbytes < BYTES_OF_ONE_THREAD:
             fill(host, slice(None))
             return
-        at_once = -(-len(host) // THREADS)
+        at_once = -(-len(host) // HOST_THREADS)
         parts = [slice(first, first + at_once) for first in range(0, len(host), at_once)]
         list(self.threads.map(functools.partial(fill, host), parts))

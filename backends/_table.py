@@ -47,9 +47,15 @@ class Layout:
         return each_of(lambda _: next(parts), self.inputs)
 
 
-def warn_of_plain_steps(reason: str) -> None:
-    """Warn that a training is slower than it might be."""
-    warn(f"this training is slower, for its steps cannot be captured in a CUDA graph: {reason}.")
+def warn_of_plain_steps(reason: str, trusted: bool) -> None:
+    """Warn that a training is slower than it might be. A step that is not `trusted` has functions of the user's own."""
+    text = f"this training is slower, for its steps cannot be captured in a CUDA graph: {reason}."
+    if not trusted:
+        text += (
+            " A function of your own must depend on its arrays alone, and must not wait for the device or copy from or"
+            " to the host."
+        )
+    warn(text)
 
 
 def leaves_of(nested: Any) -> list[Array]:

@@ -56,12 +56,12 @@ class Recorded:
         same = _are_same(known, (*_all(carry), *_all(constants)))
         return same and self.steps == steps and self.layout == layout
 
-    def begin(self, inputs: Any, first: int) -> None:
+    def load(self, inputs: Any, first: int) -> None:
         """Prepare the steps from the `first` one on."""
         self.table[: self.steps, :].copy_(torch.from_numpy(self.layout.words(inputs, self.steps)))
         self.counter.fill_(first)
 
-    def once(self) -> None:
+    def one_step(self) -> None:
         """One step as it is recorded: fetch a row, make the step, keep its output, count on."""
         torch.index_select(self.table, 0, self.counter, out=self.row)
         carry, output = self.step(self.carry, self.constants, self.inputs)
@@ -89,11 +89,11 @@ class Recorded:
     def record(self, recorder: Recorder, first: int, trusted: bool) -> None:
         """Record the step, so that it can be replayed from the `first` one on."""
         if trusted:
-            self.replay = recorder.record(self.once)
+            self.replay = recorder.record(self.one_step)
         else:
-            self.try_out(recorder, first)
+            self.tried(recorder, first)
 
-    def try_out(self, recorder: Recorder, first: int) -> None:
+    def tried(self, recorder: Recorder, first: int) -> None:
         """Record a step of unknown functions, after a comparison of two plain steps with two replays.
 
         It changes no state, and raises `Refused` if the step cannot be replayed.
@@ -112,8 +112,8 @@ class Recorded:
 
         try:
             with Watch():
-                plain = twice(self.once)
-            replay = recorder.record(self.once)
+                plain = twice(self.one_step)
+            replay = recorder.record(self.one_step)
             self.outputs.zero_()
             again = twice(replay)
         except Refused:
@@ -124,7 +124,7 @@ class Recorded:
             self.put_back(before)
             self.counter.fill_(first)
         if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(plain, again, strict=True)):
-            raise Refused("a replay gives other numbers than the step")
+            raise Refused("two repeated steps gave other numbers than two plain ones")
         self.replay = replay
 
 
@@ -171,7 +171,7 @@ def loop(step: Callable[..., tuple[Any, Array]], plain: Loop, recorder: Recorder
         nonlocal refused
         refused = True
         known.clear()
-        warn_of_plain_steps(str(reason).partition("\n")[0].rstrip(" ."))
+        warn_of_plain_steps(str(reason).partition("\n")[0].rstrip(" ."), trusted)
 
     def recorded(carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded:
         layout = Layout(inputs, next(_numpy_dtype(x) for x in _all(carry) if x.is_floating_point()))
@@ -192,14 +192,16 @@ def loop(step: Callable[..., tuple[Any, Array]], plain: Loop, recorder: Recorder
             given = each_of(_on_host, inputs)
             steady = recorded(carry, constants, given, steps)
             carry = steady.carry
-            steady.begin(given, first)
+            steady.load(given, first)
             if trusted and not steady.done:
-                steady.once()
+                steady.one_step()
                 steady.done, first = True, first + 1
                 yield carry, steady.got(first - 1, first)
             try:
                 if steady.replay is None and first < steps:
                     steady.record(recorder, first, trusted)
+            except torch.OutOfMemoryError:
+                raise
             except (Refused, RuntimeError) as reason:
                 refuse(reason)
             else:

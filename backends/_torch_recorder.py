@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -47,8 +48,17 @@ def release_pools() -> None:
     _pool.cache_clear()
 
 
+RECORDING = threading.RLock()  # the stream, the pool and the collector of garbage are those of all threads
+
+
 def _graph(function: Callable[[], Any], device: torch.device, pool: Any) -> Any:
     """The work that the function asks for as a graph with temporary arrays from the pool."""
+    with RECORDING:
+        return _recorded(function, device, pool)
+
+
+def _recorded(function: Callable[[], Any], device: torch.device, pool: Any) -> Any:
+    """As `_graph`, while no other thread records."""
     graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
     gc.disable()  # a graph that is collected meanwhile would spoil the recording
     try:
@@ -93,7 +103,7 @@ class CudaRecorder:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """As in `Recorder`."""
-        with torch.cuda.device(self.device):
+        with torch.cuda.device(self.device), RECORDING:
             pool, _ = _pool(self.device, torch.cuda.current_stream().cuda_stream)
             replay: Callable[[], None] = _graph(function, self.device, pool).replay
         return replay

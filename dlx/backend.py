@@ -276,7 +276,8 @@ class Backend:
         `inputs` are nested tuples of three kinds. None stays None in every step. Of a vector on the host a step gets
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
-        `compile`.
+        `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
+        arrays of the first carry.
         """
         return one_by_one(self.compile(step), self.asarray)
 

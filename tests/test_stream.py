@@ -29,20 +29,27 @@ def test_trains_the_same_as_data_on_the_device(be, more):
 
 
 def test_only_batches_reach_the_device(be, monkeypatch):
-    seen = []
-    asarray = type(be).asarray
+    """They come by `staging`, and what is judged afterwards by `asarray`."""
+    seen, staged = [], []
+    asarray, staging = type(be).asarray, type(be).staging
 
     def spy(self, x, dtype=None):
         seen.append(getattr(x, "shape", None))
         return asarray(self, x, dtype)
 
+    def spied_staging(self):
+        stage = staging(self)
+        return lambda fill, shape, dtype: (staged.append(shape), stage(fill, shape, dtype))[1]
+
+    monkeypatch.setattr(type(be), "staging", spied_staging)
     if be.name != "numpy":
         monkeypatch.setattr(type(be), "fewest_rows", 32)  # of the blocks in which what is returned is judged
         monkeypatch.setattr(type(be), "elements_at_once", 32)
         monkeypatch.setattr(type(be), "asarray", spy)
         dlx.fit(X, Y, **HOW, backend=be, stream=True)
-        assert (32, 6) in seen
-        assert X.shape not in seen
+        assert (32, 6) in [*seen, *staged]
+        assert X.shape not in [*seen, *staged]
+        assert bool(staged) is (be.padded(1) is None)  # rows are extended before they are brought over
     else:
         assert dlx.fit(X, Y, **HOW, stream=True).history["loss"]
 

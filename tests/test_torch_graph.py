@@ -275,7 +275,7 @@ def slope(z, a):
     [
         (waits, "waits for the device"),
         (draws, "draws random numbers"),
-        (counts, "a replay gives other numbers than the step"),
+        (counts, "two repeated steps gave other numbers"),
     ],
 )
 def test_a_users_function_that_cannot_be_replayed_trains_plainly(recorder, f, reason, monkeypatch):

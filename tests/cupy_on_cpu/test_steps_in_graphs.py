@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import cupy
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import dlx
 from cupy_on_cpu import emulate
 from dlx import network
-from dlx.backends import _cupy_graph
+from dlx.backends import _cupy_graph, _cupy_staging
 
 N = 150
 X = np.random.default_rng(0).standard_normal((N, 6)).astype("float32")
@@ -234,12 +235,13 @@ def test_a_function_that_asks_for_kernels_only_is_captured():
 
 HOST = np.ones(5, "float32")
 CANNOT = {
-    "waits": lambda z: float(z[0, 0]),
-    "copies to the host": lambda z: z.get(),
-    "waits for all": lambda z: cupy.cuda.get_current_stream().synchronize(),
-    "copies from the host": lambda z: cupy.asarray(HOST),
-    "copies from pageable memory": lambda z: cupy.empty(5, "float32").set(HOST),
-    "copies": lambda z: cupy.copyto(cupy.empty_like(z), z),
+    "waits": (lambda z: float(z[0, 0]), "D2H transfers are disallowed"),
+    "copies to the host": (lambda z: z.get(), "D2H transfers are disallowed"),
+    "waits for all": (lambda z: cupy.cuda.get_current_stream().synchronize(), "CaptureUnsupported"),
+    "copies from the host": (lambda z: cupy.asarray(HOST), "H2D transfers are disallowed"),
+    "copies from pageable memory": (lambda z: cupy.empty(5, "float32").set(HOST), "H2D transfers are disallowed"),
+    "copies": (lambda z: cupy.copyto(cupy.empty_like(z), z), "it copies arrays by other means than a kernel"),
+    "calls the host": (lambda z: cupy.cuda.get_current_stream().launch_host_func(print, None), "NoneType"),
 }
 
 
@@ -247,10 +249,15 @@ CANNOT = {
 @pytest.mark.parametrize("name", CANNOT)
 def test_what_cannot_be_captured_trains_plainly_after_one_warning(name, in_slope):
     with emulate.counting() as done, pytest.warns(UserWarning, match="CUDA graph") as warned:
-        net = own(CANNOT[name], in_slope)
+        net = own(CANNOT[name][0], in_slope)
     (text,) = {str(warning.message) for warning in warned}
     assert len(warned) == 1
     assert text.startswith("this training is slower, for its steps cannot be captured in a CUDA graph: ")
+    assert CANNOT[name][1] in text
+    assert text.endswith(
+        ". A function of your own must depend on its arrays alone, and must not wait for the device or copy from or to"
+        " the host."
+    )
     assert done.graph_launches == 0
     require_close(net)
     with warnings.catch_warnings():  # the stream is whole
@@ -266,7 +273,7 @@ def test_a_function_that_depends_on_more_than_its_arrays_trains_plainly():
         return cupy.maximum(z, 0.0) * (1.0 + len(calls) * 1e-3)
 
     df = lambda z, a: (z > 0).astype(z.dtype)  # noqa: E731
-    with pytest.warns(UserWarning, match="depends on more than the arrays that it is given"):
+    with pytest.warns(UserWarning, match="two repeated steps gave other numbers"):
         dlx.fit(X, LABELS, (6, 5, 3), activation=(f, df), batch_size=50, epochs=3, rng=0, backend="cupy")
 
 
@@ -308,7 +315,49 @@ def test_an_error_of_ones_own_function_is_raised_as_it_is():
             own(fails, epochs=50)
 
 
-# -- streams --
+# -- streams and threads --
+
+
+def test_a_callers_stream_waits_for_what_was_launched_before_an_error(monkeypatch):
+    be, advance = dlx.get_backend("cupy"), _cupy_graph.Recording.advance
+
+    def step(carry, constants, inputs):
+        (x,) = carry
+        x += 1
+        return (x,), inputs[0] * constants
+
+    def interrupted(self, steps):
+        advance(self, steps)
+        if self.graph is not None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_cupy_graph.Recording, "advance", interrupted)
+    with emulate.asynchronous(), be.scope():
+        x = cupy.zeros(4)
+        with pytest.raises(KeyboardInterrupt):
+            list(be.loop(step, "key")((x,), cupy.ones(()), (np.arange(6.0),), 6))
+        np.testing.assert_array_equal(x.get(), 2)
+
+
+def test_two_threads_train_side_by_side():
+    def fit(k):
+        return bits(dlx.fit(X, LABELS, (6, 5 + k % 2, 3), epochs=4, batch_size=32, rng=k, backend=f"cupy:{k // 2}"))
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(fit, range(4)))
+    assert together == [fit(k) for k in range(4)]
+
+
+def test_a_large_batch_is_gathered_by_threads(monkeypatch):
+    alone = bits(dlx.fit(X, LABELS, (6, 5, 3), batch_size=64, epochs=3, rng=0, backend="cupy", stream=True))
+    monkeypatch.setattr(_cupy_staging, "BYTES_OF_ONE_THREAD", 0)
+    for given in (X, X.astype("float64"), np.asfortranarray(X), X[::-1]):
+        how = {"batch_size": 64, "epochs": 3, "rng": 0, "backend": "cupy", "dtype": "float32"}
+        found = bits(dlx.fit(given, LABELS[:: 1 if given[0, 0] == X[0, 0] else -1], (6, 5, 3), stream=True, **how))
+        if given[0, 0] == X[0, 0]:
+            assert found == alone
+        else:
+            assert found == bits(dlx.fit(given, LABELS[::-1], (6, 5, 3), **how))
 
 
 def test_on_a_stream_of_the_user(plainly):
@@ -326,7 +375,7 @@ def test_few_launches_are_on_their_way_at_a_time(monkeypatch):
     adapt = _cupy_graph.Loop.adapt
     monkeypatch.setattr(_cupy_graph, "SECONDS", 1e-9)
     monkeypatch.setattr(
-        _cupy_graph.Loop, "adapt", lambda self, *ends: (adapt(self, *ends), at_once.append(self.at_once))
+        _cupy_graph.Loop, "adapt", lambda self, *launched: (adapt(self, *launched), at_once.append(self.at_once))
     )
     dlx.fit(X, LABELS, (6, 5, 3), batch_size=10, epochs=3, rng=0, backend="cupy")
     assert set(at_once) == {1}
