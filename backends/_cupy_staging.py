@@ -6,17 +6,17 @@ What shaped this file:
 - The copies have a stream of their own. A computation waits for the copy of its own array, and a copy waits for the
   computation that used the same memory.
 - Two arrays in turn are enough: one is filled and copied while the device computes with the other.
-- One core gathers rows more slowly than a device takes them. So a large array is filled by a few threads.
+- One core gathers rows more slowly than a device takes them. So threads fill the next array while Python asks for the
+  computation with this one, and share it out if it is large.
 - The two take turns, so that a CUDA graph, whose addresses are fixed, reads a copy of each batch on the device.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import cupy
@@ -47,7 +47,9 @@ class Staging:
         self.turns: dict[Any, itertools.cycle[Slot]] = {}
         self.before: Any = None  # where the computation was at the last call
 
-    def __call__(self, fill: Callable[[HostArray, slice], Any], shape: tuple[int, ...], dtype: str) -> Array:
+    def __call__(
+        self, fill: Callable[[HostArray, slice], Any], shape: tuple[int, ...], dtype: str
+    ) -> Callable[[], Array]:
         computing = cupy.cuda.get_current_stream()
         if (shape, dtype) not in self.turns:
             self.turns[shape, dtype] = itertools.cycle([Slot(shape, dtype), Slot(shape, dtype)])
@@ -55,18 +57,22 @@ class Staging:
         slot = next(self.turns[shape, dtype])
         if not slot.copied.done:
             slot.copied.synchronize()
-        self.fill(slot.host, fill)
-        self.stream.wait_event(self.before)  # the array was returned two calls ago: what reads it was asked for before
-        self.before = computing.record(cupy.cuda.Event(disable_timing=True))
-        slot.array.data.copy_from_host_async(slot.pinned.ptr, slot.array.nbytes, self.stream)
-        computing.wait_event(self.stream.record(slot.copied))
-        return slot.array
+        parts = self.begin(slot.host, fill)
 
-    def fill(self, host: HostArray, fill: Callable[[HostArray, slice], Any]) -> None:
-        """Fill the array, shared out among threads if it is large."""
-        if host.nbytes < BYTES_OF_ONE_THREAD:
-            fill(host, slice(None))
-            return
-        at_once = -(-len(host) // HOST_THREADS)
-        parts = [slice(first, first + at_once) for first in range(0, len(host), at_once)]
-        list(self.threads.map(functools.partial(fill, host), parts))
+        def bring() -> Array:
+            for part in parts:
+                part.result()
+            self.stream.wait_event(self.before)  # what reads this array was asked for before the last one was brought
+            self.before = computing.record(cupy.cuda.Event(disable_timing=True))
+            slot.array.data.copy_from_host_async(slot.pinned.ptr, slot.array.nbytes, self.stream)
+            computing.wait_event(self.stream.record(slot.copied))
+            return slot.array
+
+        return bring
+
+    def begin(self, host: HostArray, fill: Callable[[HostArray, slice], Any]) -> list[Future[Any]]:
+        """Begin to fill the array, shared out among threads if it is large."""
+        at_once = -(-len(host) // HOST_THREADS) if host.nbytes >= BYTES_OF_ONE_THREAD else len(host)
+        return [
+            self.threads.submit(fill, host, slice(first, first + at_once)) for first in range(0, len(host), at_once)
+        ]

@@ -31,7 +31,7 @@ Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = Callable[..., Iterator[tuple[Any, Array]]]
-Staging = Callable[[Callable[[HostArray, slice], Any], tuple[int, ...], str], Array]  # Backend.staging
+Staging = Callable[[Callable[[HostArray, slice], Any], tuple[int, ...], str], Callable[[], Array]]  # Backend.staging
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the type variable `Function`
 
 HOST = "numpy"  # the library of the host; every backend takes its arrays
@@ -167,10 +167,11 @@ class Backend:
         return self.asarray(numbers, row_number_dtype(n))
 
     def staging(self) -> Staging:
-        """A function ``stage(fill, shape, dtype)`` that brings arrays from the host to the device, one after another.
+        """A function ``stage(fill, shape, dtype)`` for bringing arrays from the host to the device, one after another.
 
-        ``fill(out, rows)`` writes these rows of the array to `out`, on the host; threads may share them out. A library
-        that copies while it computes may reuse the memory of the array that was returned two calls ago.
+        It returns a function that brings the array. ``fill(out, rows)`` writes these rows of it to `out`, on the host.
+        A library that copies while it computes may begin to fill the array at once, in threads; then it holds two
+        arrays of each shape, which take turns. So the next array may be asked for when one has been brought.
         """
 
         return lambda *array: staged(self.asarray, *array)

@@ -66,11 +66,15 @@ def require_rows(x: Any, name: str) -> None:
 
 def staged(
     place: Callable[[HostArray], Any], fill: Callable[[HostArray, slice], Any], shape: tuple[int, ...], dtype: str
-) -> Any:
-    """An array that ``fill(out, rows)`` writes on the host, in its place."""
-    host = np.empty(shape, dtype)
-    fill(host, slice(None))
-    return place(host)
+) -> Callable[[], Any]:
+    """A function that brings the array which ``fill(out, rows)`` writes on the host to its place."""
+
+    def bring() -> Any:
+        host = np.empty(shape, dtype)
+        fill(host, slice(None))
+        return place(host)
+
+    return bring
 
 
 def row_number_dtype(n: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dlx.backend import HOST, Backend, Staging, library_of
+from collections.abc import Callable
+
+from dlx.backend import HOST, Array, Backend, Staging, library_of
 from dlx.data.features import Rows, compressed, dtype_name, stored_dtype, takable, taken
 from dlx.host import HostArray
 
@@ -19,12 +21,36 @@ def some_rows(
 
     `stage` is the backend's `staging`, which brings one batch after another.
     """
+    return begun(samples, rows, backend, dtype, stage)()
+
+
+def begun(
+    samples: Rows,
+    rows: HostArray,
+    backend: Backend,
+    dtype: str | None,
+    stage: Staging | None,
+    placed: Array | None = None,
+) -> Callable[[], Rows]:
+    """`some_rows`, begun: the library may gather them now, and the result brings them to the device.
+
+    `placed` are the numbers of the rows on the device, if they lie there already.
+    """
     X, Y, w, classes = samples
-    Y, w = (None if array is None else backend.take(array, rows) for array in (Y, w))
+
+    def beside_X(array: Array | None) -> Array | None:
+        if array is None or placed is None:
+            return None if array is None else backend.take(array, rows)
+        return backend.xp.take(array, placed, axis=0)
+
     if stage is None or library_of(X) != HOST or X.dtype.hasobject:
-        part = takable(taken(X, rows, backend), backend, dtype)
-        placed = backend.asarray(part) if library_of(part) == HOST != backend.name else part
-        return Rows(placed, Y, w, classes)
+
+        def gathered() -> Rows:
+            part = takable(taken(X, rows, backend), backend, dtype)
+            on_backend = backend.asarray(part) if library_of(part) == HOST != backend.name else part
+            return Rows(on_backend, beside_X(Y), beside_X(w), classes)
+
+        return gathered
 
     def fill(out: HostArray, part: slice) -> None:
         if out.dtype == X.dtype:
@@ -33,4 +59,5 @@ def some_rows(
             out[part] = X.take(rows[part], axis=0)
 
     stored = dtype_name(X) if dtype is None else stored_dtype(dtype_name(X), backend, dtype)
-    return Rows(stage(fill, (len(rows), X.shape[1]), stored), Y, w, classes)
+    bring = stage(fill, (len(rows), X.shape[1]), stored)
+    return lambda: Rows(bring(), beside_X(Y), beside_X(w), classes)

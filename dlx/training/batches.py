@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx.backend import Array, Backend, HostArray, Staging
-from dlx.data.features import Batch, Rows
-from dlx.data.streaming import some_rows, streams
+from dlx.data.features import Batch, Rows, compressed, spans
+from dlx.data.streaming import begun, some_rows, streams
 from dlx.nesting import each_of
 from dlx.training.steps import Draws, Inputs, Settings, Task, batch_of
 
@@ -93,10 +93,7 @@ def groups(
     elif order is None:
         yield task.rows, inputs, batches
     elif streams(task.rows, task.backend):
-        for batch in range(batches):
-            numbers = order[batch * size : (batch + 1) * size]
-            samples = some_rows(task.rows, numbers, task.backend, task.dtype, stage)
-            yield samples, _part(inputs, batch, batch + 1), 1
+        yield from _streamed_groups(task, size, order, inputs, batches, stage)
     else:
         order, full = task.as_row_numbers(order), task.size // size
         if full:
@@ -105,6 +102,25 @@ def groups(
         if full < batches:
             table = order[full * size :].reshape(1, -1)
             yield task.rows, _part(inputs, full, batches)._replace(row_numbers=table), 1
+
+
+def _streamed_groups(
+    task: Task, size: int, order: HostArray, inputs: Inputs, batches: int, stage: Staging | None
+) -> Iterator[tuple[Rows, Inputs, int]]:
+    """A group for each batch. The rows of the next one are begun before this one is trained on."""
+    placed = None if compressed(task.rows.X) else task.to_device(order)
+    some = [slice(first, last) for first, last in spans(len(order), size)]
+
+    def begin(batch: int) -> Callable[[], Rows]:
+        on_device = None if placed is None else placed[some[batch]]
+        return begun(task.rows, order[some[batch]], task.backend, task.dtype, stage, on_device)
+
+    bring = begin(0)
+    for batch in range(batches):
+        samples = bring()
+        if batch + 1 < batches:
+            bring = begin(batch + 1)
+        yield samples, _part(inputs, batch, batch + 1), 1
 
 
 def _padded_groups(
