@@ -27,8 +27,8 @@ from dlx.backend import Array
 
 HANDLES = 8  # for each thread; each has up to 32 MiB of device memory, which cuBLAS allocates
 TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
-_SIZE, _STRIDE, _ADDRESS, _NUMBER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p, ctypes.POINTER
-_OPERAND = [_ADDRESS, _SIZE]
+_ADDRESS, _INT, _STRIDE, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong, ctypes.c_size_t
+_OPERAND = [_ADDRESS, _INT]
 _THREAD = threading.local()
 
 
@@ -64,31 +64,26 @@ def product(a: Array, b: Array, out: Array | None, tf32: bool) -> Array:
     (a, a_by_columns, a_step), (b, b_by_columns, b_step) = _operand(a), _operand(b)
     handle = _handle(tf32)
     # Row by row, the memory of C = A B is that of Cᵀ = Bᵀ Aᵀ column by column.
-    shape = handle.pointer, b_by_columns, a_by_columns, columns, rows, inner
+    leading = handle.pointer, b_by_columns, a_by_columns, columns, rows, inner
     one, zero = _numbers(kind)
     if not stack:
         operands = b.data.ptr, b_step, a.data.ptr, a_step, zero, out.data.ptr, columns
-        _check("gemm", _function(kind, "gemm_v2")(*shape, one, *operands))
+        _check("gemm", _function(kind, "gemm_v2")(*leading, one, *operands))
         return out
     a_stride, b_stride = _stride(a, stack), _stride(b, stack)
     if a_stride is None or b_stride is None:
         a, b = (cupy.ascontiguousarray(cupy.broadcast_to(x, (*stack, *x.shape[-2:]))) for x in (a, b))
         return product(a, b, out, tf32)
     stacks = b.data.ptr, b_step, b_stride, a.data.ptr, a_step, a_stride, zero, out.data.ptr, columns, rows * columns
-    _check("gemm", _function(kind, "gemmStridedBatched")(*shape, one, *stacks, math.prod(stack)))
+    _check("gemm", _function(kind, "gemmStridedBatched")(*leading, one, *stacks, math.prod(stack)))
     return out
 
 
 def use_workspace(workspace: Array, tf32: bool) -> None:
     """Let products on the current stream use this memory, which must live as long as a graph that contains them."""
     handle = _handle(tf32)
-    status = handle.cublas.cublasSetWorkspace_v2(
-        handle.pointer, _ADDRESS(workspace.data.ptr), _SIZE_T(workspace.nbytes)
-    )
+    status = handle.cublas.cublasSetWorkspace_v2(handle.pointer, _ADDRESS(workspace.data.ptr), _SIZE(workspace.nbytes))
     _check("SetWorkspace", status)
-
-
-_SIZE_T = ctypes.c_size_t
 
 
 def _operand(x: Array) -> tuple[Array, int, int]:
@@ -140,11 +135,11 @@ def _library() -> ctypes.CDLL:
 def _function(kind: str, name: str) -> Callable[..., int]:
     """The product of cuBLAS for float32 "f" or float64 "d"."""
     function: Any = getattr(_library(), f"cublas{'S' if kind == 'f' else 'D'}{name}")
-    number = _NUMBER(ctypes.c_float if kind == "f" else ctypes.c_double)
+    number = ctypes.POINTER(ctypes.c_float if kind == "f" else ctypes.c_double)
     operand = [*_OPERAND, _STRIDE] if name == "gemmStridedBatched" else _OPERAND
-    function.argtypes = [_ADDRESS, *[_SIZE] * 5, number, *operand, *operand, number, *operand]
+    function.argtypes = [_ADDRESS, *[_INT] * 5, number, *operand, *operand, number, *operand]
     if name == "gemmStridedBatched":
-        function.argtypes = [*function.argtypes, _SIZE]
+        function.argtypes = [*function.argtypes, _INT]
     return function  # type: ignore[no-any-return]
 
 

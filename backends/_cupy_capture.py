@@ -40,22 +40,22 @@ class Graph:
     """A captured graph that can be launched. Raises `NotCaptured` if it must not be repeated."""
 
     def __init__(self, captured: int) -> None:
-        self.ready = 0
+        self.executable = 0
         try:
             for kind in _node_types(captured):
                 if kind in REFUSED:
                     raise NotCaptured(REFUSED[kind])
-            self.ready = cupy.cuda.runtime.graphInstantiate(captured)
+            self.executable = cupy.cuda.runtime.graphInstantiate(captured)
         finally:
             cupy.cuda.runtime.graphDestroy(captured)
 
     def launch(self) -> None:
         """Run the step on the current stream."""
-        cupy.cuda.runtime.graphLaunch(self.ready, cupy.cuda.get_current_stream().ptr)
+        cupy.cuda.runtime.graphLaunch(self.executable, cupy.cuda.get_current_stream().ptr)
 
     def __del__(self) -> None:
-        if self.ready and not sys.is_finalizing():
-            cupy.cuda.runtime.graphExecDestroy(self.ready)
+        if self.executable and not sys.is_finalizing():
+            cupy.cuda.runtime.graphExecDestroy(self.executable)
 
 
 def capture(run: Callable[[], None]) -> Graph:

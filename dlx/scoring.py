@@ -297,7 +297,7 @@ def _answers_and_losses(
     """(first, last, answers, J) of each block; `answer` is a function of scores and its name."""
     call = predictor.rowwise_with_losses(*answer, network.weighs_targets(samples.weights))
     for first, last, X in predictor.blocks(samples.X, numbers):
-        Y, w = features.beside(samples, first, last, numbers, predictor.backend, predictor.dtype)
+        Y, w = features.targets_of(samples, first, last, numbers, predictor.backend, predictor.dtype)
         decided, values = call(X, Y, samples.classes)
         weights = None if w is None else predictor.backend.to_host(w)
         yield first, last, decided, float(network.mean_loss(np, values.astype(np.float64), weights))

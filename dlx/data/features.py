@@ -322,7 +322,7 @@ def batch(rows: Rows, numbers: HostArray, backend: Backend, dtype: str) -> Batch
     """The batch of the rows with these numbers, brought to the backend from wherever they lie."""
     X = block(rows.X, 0, len(numbers), numbers, backend, dtype)
     X = backend.placed(X)
-    Y, w = beside(rows, 0, len(numbers), numbers, backend, dtype)
+    Y, w = targets_of(rows, 0, len(numbers), numbers, backend, dtype)
     working = backend.dtype(dtype)
     return Batch(backend.xp.astype(X, working, copy=False), truth(backend.xp, Y, rows.classes, working), w)
 
@@ -344,7 +344,7 @@ def block(X: Array, first: int, last: int, numbers: HostArray | None, backend: B
     return takable(part, backend, dtype)
 
 
-def beside(
+def targets_of(
     samples: Rows, first: int, last: int, numbers: HostArray | None, backend: Backend, dtype: str
 ) -> tuple[Array, Array | None]:
     """Targets and weights of rows first:last, or of these among the rows with these `numbers`, on the backend."""
