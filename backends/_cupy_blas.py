@@ -61,6 +61,10 @@ def product(a: Array, b: Array, out: Array | None, tf32: bool) -> Array:
     columns = b.shape[-1]
     if out is None:
         out = cupy.empty((*stack, rows, columns), a.dtype)
+    if len(stack) > 1:
+        a, b = (cupy.broadcast_to(x, (*stack, *x.shape[-2:])).reshape(-1, *x.shape[-2:]) for x in (a, b))
+        product(a, b, out.reshape(-1, rows, columns), tf32)
+        return out
     (a, a_by_columns, a_step), (b, b_by_columns, b_step) = _operand(a), _operand(b)
     handle = _handle(tf32)
     # Row by row, the memory of C = A B is that of Cᵀ = Bᵀ Aᵀ column by column.
@@ -70,10 +74,7 @@ def product(a: Array, b: Array, out: Array | None, tf32: bool) -> Array:
         operands = b.data.ptr, b_step, a.data.ptr, a_step, zero, out.data.ptr, columns
         _check("gemm", _function(kind, "gemm_v2")(*leading, one, *operands))
         return out
-    a_stride, b_stride = _stride(a, stack), _stride(b, stack)
-    if a_stride is None or b_stride is None:
-        a, b = (cupy.ascontiguousarray(cupy.broadcast_to(x, (*stack, *x.shape[-2:]))) for x in (a, b))
-        return product(a, b, out, tf32)
+    a_stride, b_stride = _stride(a), _stride(b)
     stacks = b.data.ptr, b_step, b_stride, a.data.ptr, a_step, a_stride, zero, out.data.ptr, columns, rows * columns
     _check("gemm", _function(kind, "gemmStridedBatched")(*leading, one, *stacks, math.prod(stack)))
     return out
@@ -100,16 +101,9 @@ def _operand(x: Array) -> tuple[Array, int, int]:
     return cupy.ascontiguousarray(x), 0, columns
 
 
-def _stride(x: Array, stack: tuple[int, ...]) -> int | None:
-    """The elements from one matrix of a stack to the next, 0 for a single one; None if they are not evenly spaced."""
-    own = x.shape[:-2]
-    if math.prod(own) == 1:
-        return 0
-    if own != stack:
-        return None
-    stride: int = x.strides[-3]
-    even = all(x.strides[k] == stride * math.prod(own[k + 1 :]) for k in range(len(own)))
-    return stride // x.itemsize if even and stride else None
+def _stride(x: Array) -> int:
+    """The elements from one matrix of a stack to the next; 0 if there is only one."""
+    return x.strides[0] // x.itemsize if x.ndim > 2 and x.shape[0] > 1 else 0
 
 
 def _handle(tf32: bool) -> Handle:

@@ -64,14 +64,14 @@ def capture(run: Callable[[], None]) -> Graph:
     Raises `NotCaptured` where CUDA refuses to record it; the stream then is as it was before.
     """
     runtime, stream = cupy.cuda.runtime, cupy.cuda.get_current_stream().ptr
-    runtime.streamBeginCapture(stream, runtime.streamCaptureModeRelaxed)
     _THREAD.captures = True
     try:
+        runtime.streamBeginCapture(stream, runtime.streamCaptureModeRelaxed)
         run()
     except BaseException as reason:
-        with contextlib.suppress(RuntimeError):  # CUDA has given the capture up already
+        with contextlib.suppress(RuntimeError):  # CUDA has given the capture up already, or it has not begun
             runtime.graphDestroy(runtime.streamEndCapture(stream))
-        if isinstance(reason, MemoryError) or not isinstance(reason, Exception):
+        if not isinstance(reason, Exception):
             raise
         raise NotCaptured(said(reason)) from reason
     finally:
@@ -105,7 +105,7 @@ def beside(name: str, *read: Array) -> contextlib.AbstractContextManager[Any]:
     made.read.extend(read)
     stream = made.branches.setdefault(name, own_stream(name))
     stream.wait_event(made.main.record())
-    return stream  # type: ignore[no-any-return]
+    return current(stream)
 
 
 class Fork(NamedTuple):
@@ -114,6 +114,20 @@ class Fork(NamedTuple):
     main: Any
     branches: dict[str, Any]
     read: list[Array]
+
+
+@contextlib.contextmanager
+def current(stream: Any) -> Iterator[None]:
+    """The context in which this stream is the current one.
+
+    CuPy's own context would not go back to a stream that was made the current one by its method `use`.
+    """
+    before = cupy.cuda.get_current_stream()
+    stream.use()
+    try:
+        yield
+    finally:
+        before.use()
 
 
 def own_stream(name: str = "main") -> Any:

@@ -12,7 +12,9 @@ What shaped this file:
   stream has been given, and that stream goes on after it.
 - The first step with some shapes runs plainly, so that kernels are compiled and the pool is filled; the second is
   captured. A last batch with fewer rows has shapes of its own, and a graph of its own from the second epoch on.
-- A user's own function may depend on more than its arrays. So a graph that contains one is compared with plain steps.
+- A user's own function may depend on more than its arrays. So a graph that contains one is compared with plain steps,
+  before its first use and before each epoch. What changes within an epoch goes unnoticed.
+- What other threads do, such as to wait for the whole device, can spoil a capture. So dlx's own steps get another try.
 - Launches do not wait for the device. So that Ctrl-C is answered soon, only few of them are on their way at a time.
 """
 
@@ -22,7 +24,7 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -30,13 +32,14 @@ import numpy as np
 from dlx.backend import Array, each_of
 
 from . import _cupy_blas
-from ._cupy_capture import Graph, NotCaptured, capture, own_stream, said
+from ._cupy_capture import Graph, NotCaptured, capture, current, own_stream, said
 from ._table import Layout, leaves_of, warn_of_plain_steps
 
 HOPPER = 90  # compute capability
 WORKSPACES = 4 << 20, 32 << 20  # bytes for cuBLAS before Hopper and from it on, as NVIDIA recommends
 LEAST_WORKSPACE = 16 << 10  # where memory is short
 GRAPHS = 4  # that are kept for a training
+TRIES = 5  # to capture a step of dlx's own
 SECONDS = 0.05  # of the device's time that launches between two yields may take, roughly; twice as much is on its way
 THREADS = 256  # of a block of the kernels below
 
@@ -65,7 +68,7 @@ class Loop:
         self, step: Callable[..., tuple[Any, Array]], plain: Callable[..., Any], trusted: bool, tf32: bool
     ) -> None:
         self.step, self.plain, self.trusted, self.tf32 = step, plain, trusted, tf32
-        self.recordings: dict[Any, Recording] = {}
+        self.recordings: dict[Any, Recording] = {}  # which know nothing of this loop, so that they end with it
         self.at_once = 1
         self.refusal: str | None = None  # why the step runs plainly
         self.warned = False
@@ -73,18 +76,20 @@ class Loop:
     def __call__(
         self, carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
     ) -> Iterator[tuple[Any, Array]]:
-        recording, launched = None, []
+        recording: Recording | None = None
+        launched: list[tuple[int, Any, Any]] = []
         while first < steps and self.refusal is None:
             with self.on_own_stream() as stream:
                 if recording is None:
                     recording = self.recording(carry, constants, inputs, steps)
                     recording.load(constants, inputs, first)
                 try:
-                    at_once = self.at_once if recording.prepare(first) else 1
+                    captured = recording.prepare(first, checks=not launched and steps - first > 1)
                 except NotCaptured as reason:
                     self.refusal = str(reason)
                     break
-                last = min(first + min(at_once, most or at_once), steps)
+                at_once = min(self.at_once, most or self.at_once) if captured else 1
+                last = min(first + at_once, steps)
                 begun = stream.record(cupy.cuda.Event())
                 recording.advance(last - first)
                 outputs = recording.outputs[first:last].copy()
@@ -106,7 +111,7 @@ class Loop:
         stream, callers = own_stream(), cupy.cuda.get_current_stream()
         stream.wait_event(callers.record())
         try:
-            with stream:
+            with current(stream):
                 yield stream
         finally:
             callers.wait_event(stream.record())
@@ -115,7 +120,9 @@ class Loop:
         """The recording for this carry and for arrays of these shapes. The one unused for longest is dropped."""
         rows = max((steps, *map(len, leaves_of(inputs))))
         key = rows, _addresses(carry), _shapes(constants), _shapes(inputs)
-        recording = self.recordings.pop(key, None) or Recording(self, carry, constants, inputs, rows)
+        recording = self.recordings.pop(key, None) or Recording(
+            Program(self.step, self.trusted, self.tf32, self.workspaces), carry, constants, inputs, rows
+        )
         self.recordings[key] = recording
         if len(self.recordings) > GRAPHS:
             del self.recordings[next(iter(self.recordings))]
@@ -144,15 +151,24 @@ class Loop:
                     raise
 
 
+class Program(NamedTuple):
+    """What all recordings of a loop run, and the memory for their products."""
+
+    step: Callable[..., tuple[Any, Array]]
+    trusted: bool
+    tf32: bool
+    workspaces: list[Array]
+
+
 class Recording:
     """A step on arrays with fixed addresses, run plainly or as a graph."""
 
-    def __init__(self, loop: Loop, carry: Any, constants: Any, inputs: Any, rows: int) -> None:
-        self.loop, self.carry, self.constants, self.moved = loop, carry, constants, False
+    def __init__(self, program: Program, carry: Any, constants: Any, inputs: Any, rows: int) -> None:
+        self.program, self.carry, self.constants, self.moved = program, carry, constants, False
         self.pool = cupy.cuda.MemoryPool()
         # CuPy's pools do not free by themselves what they keep. The finalizer holds the pool, for one that is found in
         # a cycle of garbage can no longer free it.
-        weakref.finalize(self, self.pool.free_all_blocks).atexit = False
+        weakref.finalize(self, _emptied, self.pool, cupy.cuda.runtime.getDevice()).atexit = False
         self.layout = Layout(inputs, leaves_of(carry)[0].dtype)
         self.table = cupy.empty((rows, self.layout.width), cupy.int32)
         self.row = cupy.empty(self.layout.width, cupy.int32)
@@ -175,13 +191,24 @@ class Recording:
         self.table[...] = cupy.asarray(self.layout.words(host, len(self.table)))
         self.counter.fill(first)
 
-    def prepare(self, first: int) -> bool:
-        """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run."""
-        if self.graph is None and not self.loop.trusted:
-            self.graph = self.tried(first)
+    def prepare(self, first: int, checks: bool) -> bool:
+        """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run.
+
+        With `checks`, a graph that is not trusted is compared with plain steps once more.
+        """
+        if not self.program.trusted:
+            if self.graph is None or checks:
+                self.graph = self.tried(first)
         elif self.graph is None and self.outputs is not None:
-            self.graph = capture(self.one_step)
+            self.graph = self.captured()
         return self.graph is not None
+
+    def captured(self) -> Graph:
+        """The step of dlx's own functions as a graph."""
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(NotCaptured):
+                return capture(self.one_step)
+        return capture(self.one_step)
 
     def advance(self, steps: int) -> None:
         """Run so many steps."""
@@ -198,14 +225,14 @@ class Recording:
 
     def one_step(self) -> None:
         """Run a step, or within a capture record it."""
-        for stream, workspace in zip((own_stream(), own_stream("products")), self.loop.workspaces, strict=True):
-            with stream:
-                _cupy_blas.use_workspace(workspace, self.loop.tf32)
+        for stream, workspace in zip((own_stream(), own_stream("products")), self.program.workspaces, strict=True):
+            with current(stream):
+                _cupy_blas.use_workspace(workspace, self.program.tf32)
         pairs = self.row.size // 2
         arguments = self.table, self.counter, np.int32(pairs), self.row
         _kernel("dlx_fetch")((-(-pairs // THREADS),), (THREADS,), arguments)
         with cupy.cuda.using_allocator(self.allocate):
-            carry, output = self.loop.step(self.carry, self.constants, self.inputs)
+            carry, output = self.program.step(self.carry, self.constants, self.inputs)
             for kept, new in _changed(self.carry, carry):
                 _copy()(new, kept)
             output = cupy.ascontiguousarray(output).reshape(output.shape)
@@ -216,7 +243,7 @@ class Recording:
 
     def tried(self, first: int) -> Graph:
         """The step as a graph, after two runs of it gave the same bits as two plain steps. The carry stays as it is."""
-        before, graph = _copies(self.carry), None
+        before, graph = _copies(self.carry), self.graph
 
         def results(run: Callable[[], None]) -> list[Array]:
             found = []
@@ -234,7 +261,7 @@ class Recording:
         try:
             plain = results(self.one_step)
             restore()
-            graph = capture(self.one_step)
+            graph = graph or capture(self.one_step)
             replayed = results(graph.launch)
         except (MemoryError, NotCaptured):
             raise
@@ -261,9 +288,15 @@ def _copies(arrays: Any) -> list[Array]:
 
 def _changed(kept: Any, new: Any) -> list[tuple[Array, Array]]:
     """The pairs of a carry before a step and after it that do not share their memory."""
-    pairs = [(a, b) for a, b in zip(leaves_of(kept), leaves_of(new), strict=True) if a.data.ptr != b.data.ptr]
-    taken = {a.data.ptr for a in leaves_of(kept)}  # an array that has changed places is copied before it is written
-    return [(a, _copy()(b) if b.data.ptr in taken else b) for a, b in pairs]
+    both = zip(leaves_of(kept), leaves_of(new), strict=True)
+    pairs = [(a, b) for a, b in both if (a.data.ptr, a.strides) != (b.data.ptr, b.strides)]
+    taken = {a.data.mem.ptr for a in leaves_of(kept)}  # an array that lies in there is copied before they are written
+    return [(a, _copy()(b) if b.data.mem.ptr in taken else b) for a, b in pairs]
+
+
+def _emptied(pool: Any, device: int) -> None:
+    with cupy.cuda.Device(device):
+        pool.free_all_blocks()
 
 
 def _equal_bits(a: Array, b: Array) -> bool:

@@ -1,5 +1,6 @@
 """A training step as a CUDA graph: the same bits as plain steps, few nodes, and what cannot be one trains plainly."""
 
+import contextlib
 import gc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ def plainly(monkeypatch):
 
     def trained(*arguments, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(_cupy_graph.Recording, "prepare", lambda self, first: False)
+            patch.setattr(_cupy_graph.Recording, "prepare", lambda self, first, checks: False)
             return dlx.fit(*arguments, **options)
 
     return trained
@@ -179,12 +180,15 @@ def test_an_epoch_is_one_copy_each_way(batch_size, copies):
     assert epoch.launches <= 5 * copies
 
 
-def test_nothing_leaks():
+@pytest.mark.parametrize("selector", ["cupy", "cupy:1"])
+def test_nothing_leaks(selector):
     def fits(n):
         for k in range(n):
-            dlx.fit(X, LABELS, (6, 5, 3), batch_size=50 - k % 3, epochs=2, rng=k, backend="cupy", stream=k % 2 == 0)
+            dlx.fit(X, LABELS, (6, 5, 3), batch_size=50 - k % 3, epochs=2, rng=k, backend=selector, stream=k % 2 == 0)
         gc.collect()
-        cupy.get_default_memory_pool().free_all_blocks()
+        for device in (0, 1):
+            with cupy.cuda.Device(device):
+                cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
         return emulate.live()
 
@@ -229,7 +233,7 @@ def test_a_function_that_asks_for_kernels_only_is_captured():
     with emulate.counting() as done, warnings.catch_warnings():
         warnings.simplefilter("error")
         net = own(lambda z: None)
-    assert done.graph_launches == 3 * 3 + 2  # two more are compared with two plain steps
+    assert done.graph_launches == 3 * 3 + 3 * 2  # two more in each epoch are compared with two plain steps
     require_close(net)
 
 
@@ -275,6 +279,39 @@ def test_a_function_that_depends_on_more_than_its_arrays_trains_plainly():
     df = lambda z, a: (z > 0).astype(z.dtype)  # noqa: E731
     with pytest.warns(UserWarning, match="two repeated steps gave other numbers"):
         dlx.fit(X, LABELS, (6, 5, 3), activation=(f, df), batch_size=50, epochs=3, rng=0, backend="cupy")
+
+
+def test_what_changes_between_epochs_is_noticed():
+    state = {"slope": cupy.full((1, 1), 0.5, "float32")}
+
+    def train(backend, array):
+        state["slope"] = array(np.full((1, 1), 0.5, "float32"))
+
+        def later(net):
+            state["slope"] = state["slope"] * 0.9
+
+        own = (lambda z: z * state["slope"]), (lambda z, a: z * 0 + state["slope"])
+        how = {"batch_size": 32, "epochs": 4, "rng": 0, "loss": "squared_error", "callbacks": later}
+        return dlx.fit(X, REAL, (6, 5, 2), activation=own, backend=backend, **how).history["loss"]
+
+    expected = train("numpy", np.asarray)
+    with pytest.warns(UserWarning, match="two repeated steps gave other numbers"):
+        np.testing.assert_allclose(train("cupy", cupy.asarray), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("returned", [lambda m: m[::-1], lambda m: m.T if m.shape[0] == m.shape[1] else m, lambda m: m])
+def test_an_optimizer_may_return_a_view_of_its_slot(returned):
+    def bind(xp):
+        def update(w, g, m, rate):
+            m += g
+            return w - rate * m, returned(m)
+
+        return update
+
+    optimizer = dlx.optimizers.Optimizer("mine", {}, None, 0.0, 1, lambda t, rate: (rate,), bind)
+    how = {"batch_size": 50, "epochs": 3, "rng": 0, "optimizer": optimizer, "learning_rate": 1e-2}
+    losses = [dlx.fit(X, LABELS, (6, 6, 3), backend=name, **how).history["loss"] for name in ("numpy", "cupy")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_an_optimizer_of_ones_own_is_captured_or_not():
@@ -369,6 +406,54 @@ def test_on_a_stream_of_the_user(plainly):
     assert bits(net) == bits(again)
 
 
+@pytest.mark.parametrize("stream", [cupy.cuda.Stream(), cupy.cuda.Stream(non_blocking=True)], ids=["blocking", "not"])
+def test_a_stream_that_was_made_the_current_one_stays_it(stream):
+    alone = bits(dlx.fit(X, LABELS, (6, 5, 3), epochs=3, rng=0, backend="cupy"))
+    stream.use()
+    try:
+        with emulate.asynchronous():
+            assert bits(dlx.fit(X, LABELS, (6, 5, 3), epochs=3, rng=0, backend="cupy")) == alone
+        assert cupy.cuda.get_current_stream() == stream
+    finally:
+        cupy.cuda.Stream.null.use()
+
+
+def test_ctrl_c_as_a_capture_begins_leaves_the_stream_whole(monkeypatch):
+    begin = cupy.cuda.runtime.streamBeginCapture
+
+    def interrupted(*arguments):
+        begin(*arguments)
+        raise KeyboardInterrupt
+
+    be = dlx.get_backend("cupy")
+    step = lambda carry, constants, inputs: ((carry[0] + 1,), inputs[0] * 1.0)  # noqa: E731
+    with monkeypatch.context() as patch, be.scope():
+        patch.setattr(cupy.cuda.runtime, "streamBeginCapture", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(be.loop(step, "key")((cupy.zeros(4),), None, (np.arange(6.0),), 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dlx.fit(X, LABELS, (6, 5, 3), epochs=3, rng=0, backend="cupy")
+
+
+def test_a_capture_that_another_thread_spoils_is_tried_again(monkeypatch):
+    spoilt, step = [], _cupy_graph.Recording.one_step
+
+    def spoils(self):
+        step(self)
+        if cupy.cuda.runtime.streamIsCapturing(cupy.cuda.get_current_stream().ptr) and len(spoilt) < 2:
+            spoilt.append(1)
+            with ThreadPoolExecutor(1) as other, contextlib.suppress(RuntimeError):
+                other.submit(cupy.cuda.Device().synchronize).result()
+
+    monkeypatch.setattr(_cupy_graph.Recording, "one_step", spoils)
+    with warnings.catch_warnings(), emulate.counting() as done:
+        warnings.simplefilter("error")
+        dlx.fit(X, LABELS, (6, 5, 3), batch_size=50, epochs=3, rng=0, backend="cupy")
+    assert len(spoilt) == 2
+    assert done.graph_launches == 8
+
+
 def test_few_launches_are_on_their_way_at_a_time(monkeypatch):
     """The loop gives the caller a chance to stop, and waits for launches before the last ones."""
     at_once = []
@@ -380,3 +465,32 @@ def test_few_launches_are_on_their_way_at_a_time(monkeypatch):
     dlx.fit(X, LABELS, (6, 5, 3), batch_size=10, epochs=3, rng=0, backend="cupy")
     assert set(at_once) == {1}
     assert len(at_once) >= 3 * (15 - 2)
+
+
+# -- products --
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((2, 1, 3, 4), (1, 6, 4, 5)), ((1, 3, 4), (2, 4, 5))],
+)
+def test_products_of_stacks_and_views(a, b, dtype):
+    """Transposed, strided, reversed and broadcast operands, and axes of length 1 with any stride."""
+    be, rng = dlx.get_backend("cupy"), np.random.default_rng(0)
+    A, B = rng.standard_normal(a).astype(dtype), rng.standard_normal(b).astype(dtype)
+    views = {
+        "as it is": lambda x: x,
+        "by columns": lambda x: cupy.ascontiguousarray(x.mT).mT,
+        "every other": lambda x: cupy.repeat(x, 2, axis=-1)[..., ::2],
+        "reversed": lambda x: cupy.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :],
+        "in the middle": lambda x: cupy.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 2), (2, 1)])[..., 1:-2, 2:-1],
+        "with an axis of length 1": lambda x: x[None, ..., None, :, :],
+    }
+    for name, of_a in views.items():
+        for other, of_b in views.items():
+            x, y = of_a(cupy.asarray(A)), of_b(cupy.asarray(B))
+            expected = np.matmul(x.get(), y.get())
+            found = be.product(x, y, cupy.full(expected.shape, np.nan, dtype))
+            np.testing.assert_allclose(found.get(), expected, rtol=1e-5, atol=1e-6, err_msg=f"{name}, {other}")
+            np.testing.assert_array_equal(be.product(x, y).get(), found.get())
