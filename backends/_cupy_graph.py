@@ -37,7 +37,7 @@ from ._table import Layout, leaves_of, warn_of_plain_steps
 
 HOPPER = 90  # compute capability
 WORKSPACES = 4 << 20, 32 << 20  # bytes for cuBLAS before Hopper and from it on, as NVIDIA recommends
-LEAST_WORKSPACE = 16 << 10  # where memory is short
+LEAST_WORKSPACE = 16 << 10  # where memory is short, of which they take a sixteenth
 GRAPHS = 4  # that are kept for a training
 TRIES = 5  # to capture a step of dlx's own
 SECONDS = 0.05  # of the device's time that launches between two yields may take, roughly; twice as much is on its way
@@ -142,13 +142,8 @@ class Loop:
     def workspaces(self) -> list[Array]:
         """Memory in which cuBLAS computes, for both branches of a graph that have products."""
         size = WORKSPACES[int(cupy.cuda.Device().compute_capability) >= HOPPER]
-        while True:
-            try:
-                return [cupy.empty(size, cupy.uint8) for _ in range(2)]
-            except cupy.cuda.memory.OutOfMemoryError:  # cuBLAS can do with less, if need be
-                size //= 4
-                if size < LEAST_WORKSPACE:
-                    raise
+        free = int(cupy.cuda.runtime.memGetInfo()[0]) + cupy.get_default_memory_pool().free_bytes()
+        return [cupy.empty(max(LEAST_WORKSPACE, min(size, free // 32)), cupy.uint8) for _ in range(2)]
 
 
 class Program(NamedTuple):
