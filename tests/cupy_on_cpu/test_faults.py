@@ -31,13 +31,14 @@ def test_a_full_device_is_said_in_terms_of_the_batch():
 
 def test_a_device_that_fills_up_leaves_the_checkpoint_before(tmp_path):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((4096, 50)).astype("float32")
+    X = rng.standard_normal((5000, 50)).astype("float32")  # the last batch is captured in the second epoch
     how = {"layer_dims": (50, 256, 1), "batch_size": 2048, "epochs": 3, "backend": "cupy", "rng": 0}
     limits = contextlib.ExitStack()
 
     def fill(net):
         cupy.get_default_memory_pool().free_all_blocks()
-        limits.enter_context(emulate.memory_limit(cupy.get_default_memory_pool().total_bytes() + (1 << 16)))
+        free, total = cupy.cuda.runtime.memGetInfo()
+        limits.enter_context(emulate.memory_limit(total - free + (1 << 16)))
 
     with limits, pytest.raises(dlx.OutOfMemory, match="into the memory of cupy:0; got 2048"):
         dlx.fit(X, X[:, 0], **how, checkpoint=tmp_path, callbacks=fill)
