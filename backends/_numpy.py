@@ -9,13 +9,14 @@ import math
 import os
 import sys
 import types
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, Namespace, host_array, namespace_of, warn
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array, namespace_of, warn
 
-from . import _numpy_loops, no_device
+from . import _numpy_loops, _numpy_trace, no_device
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 ROWS_AT_ONCE = 1024  # of a block in `sum_rows`
@@ -107,7 +108,7 @@ class NumpyBackend(Backend):
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The product a b by NumPy, written directly to `out`, or for a sparse `a` by SciPy."""
-        if type(a) is np.ndarray:
+        if type(a) is np.ndarray or not hasattr(a, "format"):
             return np.matmul(a, b, out=out)
         if a.format == "csr":
             return a @ b
@@ -140,16 +141,22 @@ class NumpyBackend(Backend):
         saved = elements * SAVED - (0.0 if "numba" in sys.modules else IMPORTING)
         if self.compiles is not None or saved < READING or (saved < COMPILING and not _numpy_loops.any_cached()):
             return self
-        try:
-            importlib.import_module("numba")
-        except Exception as reason:  # numba refuses releases of NumPy that are newer than itself
-            if not (isinstance(reason, ModuleNotFoundError) and reason.name == "numba"):
-                text = f"numba is installed but cannot be imported, so that training is slower: {reason}"
-                warn(text)
+        if not _has_numba():
             return self
         compiling = copy.copy(self)
         compiling.compiles = True
         return compiling
+
+    def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
+        """As in `Backend`. dlx's own steps are recorded and compiled once they have run for a while."""
+        plain = super().loop(step, key)
+        return plain if self.compiles is False or key is None else _numpy_trace.loop(step, plain, _has_numba)
+
+    def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
+        """All outputs as one vector, of single ones and of vectors."""
+        if all(x.ndim == 0 for x in outputs):
+            return super().outputs_to_host(outputs)
+        return np.concatenate([np.atleast_1d(x) for x in outputs])
 
     def describe(self) -> dict[str, str]:
         """As in `Backend`, with the BLAS and its threads, which decide the speed, and the compiler of loops."""
@@ -161,6 +168,18 @@ class NumpyBackend(Backend):
     def arithmetic(self) -> dict[str, str]:
         """The versions of NumPy and the BLAS, and the threads among which the BLAS splits a product."""
         return super().arithmetic() | blas()
+
+
+def _has_numba() -> bool:
+    """Whether numba can be imported; warns if it is installed and cannot."""
+    try:
+        importlib.import_module("numba")
+    except Exception as reason:  # numba refuses releases of NumPy that are newer than itself
+        if not (isinstance(reason, ModuleNotFoundError) and reason.name == "numba"):
+            text = f"numba is installed but cannot be imported, so that training is slower: {reason}"
+            warn(text)
+        return False
+    return True
 
 
 def _sparse_product(a: Any, b: Array, out: Array) -> Array:

@@ -1,0 +1,410 @@
+"""From a recorded step to the source of one function for many steps, which numba compiles.
+
+What shaped it:
+
+- What needs a whole array is done by NumPy's own inner loops, called by address: products, sums of many numbers,
+  exponentials. So their bits are NumPy's, whatever its BLAS, and they are as fast. The operations between them become
+  loops over rows, and the result of the step is that of the plain one to the last bit.
+- An operation goes into the earliest loop over as many rows in which its arguments are there: a delta and its column
+  sums are one pass. A value is computed again where it is needed, unless it was made an array anyway: that is cheaper
+  than memory, as everything elementwise is cheap.
+- A loop computes the terms of a row's sum or maximum first, closes, and opens again with the result.
+- Memory is written at the end of a loop over columns, so that what is read in it is the old content. A value whose
+  sources have been overwritten is refused.
+- Sizes and numbers are arguments, so that another width or rate compiles nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._numpy_loops import CALLS, INFIX
+from ._trace import COMPARISONS, Memory, Node, Operation, Program, Unrecordable
+
+LOOPS = ("store", "make", "row", "columns")  # the operations that are loops over rows
+Space = tuple[str, int]
+
+
+class Group:
+    """Operations of one loop over rows ("matrix", rows) or elements ("vector", elements), or a single call."""
+
+    def __init__(self, space: Space | None, operations: list[Operation]) -> None:
+        self.space, self.operations = space, operations
+
+
+class Buffer:
+    """An array of a step's own: alive from one group to another."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, group: int) -> None:
+        self.shape, self.dtype, self.first, self.last = shape, dtype, group, group
+
+
+class Call(NamedTuple):
+    """A call of an inner loop of NumPy's: of the operation, with these arrays, the result's last."""
+
+    operation: Operation
+    arrays: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """The lines of one step; the arrays by name, with None for buffers; and the arguments in their order."""
+
+    lines: list[str]
+    memories: dict[str, Memory]
+    buffers: dict[str, Buffer]
+    calls: list[Call]
+    sizes: list[int]
+    numbers: list[tuple[float, str]]
+
+
+def grouped(program: Program) -> list[Group]:
+    """The operations in groups, in an order in which they may run."""
+    groups: list[Group] = []
+    home: dict[Node, int] = {}  # the groups of what is no elementwise value
+    made: set[Node] = set()  # the elementwise values that become arrays
+    writes: list[tuple[Memory, int]] = []
+    reads: list[tuple[Memory, int]] = []
+
+    def ready(node: Node, found: dict[Node, int]) -> int:
+        """The first group in which the value can be computed."""
+        if node not in found:
+            first = 0
+            if node.kind == "load":
+                before = [group for memory, group in writes if memory.overlaps(node.data)][: node.op]
+                first = max(before, default=-1) + 1
+            elif node in home:
+                first = home[node] + (node.kind != "row")
+            found[node] = max([first, *(ready(arg, found) for arg in node.args if node not in home)])
+        return found[node]
+
+    def loads(node: Node, seen: set[Node]) -> None:
+        """Collect what the value is read from."""
+        if node not in seen:
+            seen.add(node)
+            for arg in node.args if node not in home or node.kind == "row" else ():
+                loads(arg, seen)
+
+    for operation in program.operations:
+        kind, value, memory, _ = operation
+        if value in (made if kind == "make" else home) and kind != "store":
+            continue
+        sources = value.args if kind not in ("store", "make") else (value,)
+        first = max(ready(source, {}) for source in sources)
+        seen: set[Node] = set()
+        for source in sources:
+            loads(source, seen)
+        if memory is not None:
+            others = [*reads, *writes]
+            first = max([first, *(g + (kind != "store" or m is not memory) for m, g in others if m.overlaps(memory))])
+        space: Space | None = None
+        if kind in LOOPS:
+            shape = sources[0].shape
+            space = ("matrix", shape[0]) if len(shape) == 2 else ("vector", shape[0])
+            number = next((k for k in range(first, len(groups)) if groups[k].space == space), len(groups))
+        else:
+            number = len(groups)
+        if number == len(groups):
+            groups.append(Group(space, []))
+        groups[number].operations.append(operation)
+        reads += [(node.data, number) for node in seen if node.kind == "load"]
+        if memory is not None:
+            writes.append((memory, number))
+        if kind == "make":
+            made.add(value)
+        elif kind != "store":
+            home[value] = number
+    return groups
+
+
+class Writer:
+    """Writes the source, group after group."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.lines: list[str] = []
+        self.names: dict[Memory, str] = {}
+        self.buffers: dict[str, Buffer] = {}
+        self.calls: list[Call] = []
+        self.sizes: dict[int, str] = {}
+        self.numbers: dict[tuple[Any, ...], str] = {}
+        self.inputs: dict[str, str] = {}
+        self.homes: dict[Node, tuple[str, Memory | None]] = {}  # the arrays in which values lie
+        self.written: list[Memory] = []
+        self.scalars: dict[Node, str] = {}
+        self.group = 0
+        self.count = 0
+
+    def source(self) -> Source:
+        """The whole of it."""
+        groups = grouped(self.program)
+        for self.group, group in enumerate(groups):
+            if group.space is None:
+                self.call(group.operations[0])
+            else:
+                Rows(self, group).write()
+        self.group = len(groups)
+        assert self.program.output is not None
+        if self.program.output.shape != ():
+            raise Unrecordable("a loss that is no number")
+        self.lines.append(f"losses[u] = {self.scalar(self.program.output)}")
+        memories = {name: memory for memory, name in self.names.items()}
+        numbers = [(key[0], key[2]) for key in self.numbers]
+        inputs = [f"{name} = {text}" for text, name in self.inputs.items()]
+        return Source([*inputs, *self.lines], memories, self.buffers, self.calls, list(self.sizes), numbers)
+
+    def name(self) -> str:
+        """A new name of a number."""
+        self.count += 1
+        return f"v{self.count}"
+
+    def size(self, n: int) -> str:
+        """The name of a size."""
+        return self.sizes.setdefault(n, f"n{len(self.sizes)}")
+
+    def of(self, memory: Memory) -> str:
+        """The name of a memory."""
+        return self.names.setdefault(memory, f"m{len(self.names)}")
+
+    def buffer(self, node: Node) -> str:
+        """The name of a new buffer for the value."""
+        name = f"t{len(self.buffers)}"
+        self.buffers[name] = Buffer(node.shape, node.dtype, self.group)
+        self.homes[node] = (name, None)
+        return name
+
+    def touch(self, name: str) -> str:
+        """The name of an array that the present group needs."""
+        if name in self.buffers:
+            self.buffers[name].last = self.group
+        return name
+
+    def wrote(self, memory: Memory) -> None:
+        """Note a write to memory."""
+        self.written.append(memory)
+        lost = [node for node, (_, home) in self.homes.items() if home is not None and home.overlaps(memory)]
+        for node in lost:
+            del self.homes[node]
+
+    def lies(self, node: Node) -> str | None:
+        """The array in which the value lies; None if it has to be computed."""
+        if node.kind == "load":
+            if sum(node.data.overlaps(memory) for memory in self.written) != node.op:
+                raise Unrecordable("a value whose source has been overwritten")
+            return self.of(node.data)
+        return self.touch(self.homes[node][0]) if node in self.homes else None
+
+    def call(self, operation: Operation) -> None:
+        """A call of NumPy's inner loop."""
+        arrays = []
+        for arg in operation.value.args:
+            array = self.lies(arg)
+            assert array is not None
+            arrays.append(array)
+        memory = operation.memory
+        out = self.buffer(operation.value) if memory is None else self.of(memory)
+        if operation.kind in ("total", "rows"):  # they are added to what is there
+            shape = operation.value.shape
+            self.lines += _zeros(out, [self.size(n) for n in shape])
+        self.lines.append(f"call(calls, {len(self.calls)}, scratch)")
+        self.calls.append(Call(operation, (*arrays, out)))
+        if memory is not None:
+            self.wrote(memory)
+
+    def literal(self, node: Node, dtype: Any) -> str:
+        """A number without a dtype, in this one."""
+        if dtype is None:
+            raise Unrecordable("numbers among themselves")
+        if node.kind == "input":
+            column, kind = node.data
+            text = f"np.{dtype.name}({'reals' if kind == 'f' else 'whole'}[u, {column}])"
+            return self.inputs.setdefault(text, f"x{len(self.inputs)}")
+        if dtype.kind in "iu":
+            return f"np.{dtype.name}({node.data!r})"
+        # A float that is the same at every size has a name of its own, so that the source does not depend on it.
+        key = float(node.data), str(float(node.data)), dtype.name
+        return self.numbers.setdefault(key, f"c{len(self.numbers)}")
+
+    def formula(self, node: Node, terms: list[str]) -> str:
+        """The text of an elementwise operation."""
+        if node.op == "cast":
+            return f"np.{node.dtype.name}({terms[0]})"
+        if node.op == "where":
+            return f"({terms[1]} if {terms[0]} else {terms[2]})"
+        if node.op in INFIX:
+            text = f" {INFIX[node.op]} ".join(terms)
+            return f"np.{node.dtype.name}({text})" if node.dtype.kind in "iu" else text
+        return f"{CALLS[node.op]}({', '.join(terms)})"
+
+    def terms_of(self, node: Node, value: Any) -> list[str]:
+        """The texts of the arguments of an elementwise operation; `value` gives those that are no plain numbers."""
+        common = node.dtype
+        if node.op in COMPARISONS or node.op == "where":
+            chosen = node.args[1:] if node.op == "where" else node.args
+            common = np.result_type(*(arg.dtype for arg in chosen if arg.dtype is not None))
+        return [self.literal(arg, common) if arg.dtype is None else value(arg) for arg in node.args]
+
+    def scalar(self, node: Node) -> str:
+        """The name of a value that is a single number, computed between two groups."""
+        if node not in self.scalars:
+            home = self.lies(node)
+            if home is not None:
+                text = f"{home}[{', '.join('0' for _ in node.shape) or '0'}]"
+            elif node.kind == "each":
+                text = self.formula(node, self.terms_of(node, self.scalar))
+            else:
+                raise Unrecordable("a number of another kind")
+            name = self.name()
+            self.lines.append(f"{name} = {text}")
+            self.scalars[node] = name
+        return self.scalars[node]
+
+
+class Rows:
+    """Writes one group as a loop over rows, and loops over their columns in it; of a vector, as one loop."""
+
+    def __init__(self, writer: Writer, group: Group) -> None:
+        self.writer, self.group = writer, group
+        assert group.space is not None
+        self.kind, self.rows = group.space
+        self.body: list[str] = []
+        self.before: list[str] = []  # before the loop over rows
+        self.known: dict[Node, str] = {}  # values of the row
+        self.open_loop(None)
+
+    def open_loop(self, columns: int | None) -> None:
+        """Begin a loop over so many columns; None is no loop."""
+        self.columns = columns
+        self.inner: list[str] = []
+        self.after: list[str] = []
+        self.elements: dict[Node, str] = {}
+        self.results: dict[Node, str] = {}  # of rows, known when the loop is closed
+        self.stores: dict[Memory, str] = {}
+        self.writes: list[tuple[Memory, Node | None]] = []
+
+    def close(self) -> None:
+        """End the loop over columns."""
+        inner = [*self.inner, *self.stores.values()]
+        if self.columns is not None and inner:
+            self.body += [f"for j in range({self.writer.size(self.columns)}):", *(f"    {line}" for line in inner)]
+        else:
+            self.body += inner
+        self.body += self.after
+        self.known |= self.results
+        for memory, value in self.writes:
+            self.writer.wrote(memory)
+            if value is not None:
+                self.writer.homes[value] = (self.writer.of(memory), memory)
+        self.open_loop(None)
+
+    def write(self) -> None:
+        """The whole group."""
+        made = []
+        for operation in self.group.operations:
+            node = operation.value.args[0] if operation.kind in ("row", "columns") else operation.value
+            columns = None if self.is_row(node) else node.shape[-1]
+            if self.columns != columns or self.needs(node, set()):
+                self.close()
+                self.open_loop(columns)
+            made += self.add(operation, node)
+        self.close()
+        writer, n = self.writer, self.writer.size(self.rows)
+        if self.kind == "matrix":
+            self.before += [f"for i in range({n}):", *(f"    {line}" for line in self.body)]
+        else:
+            self.before += self.body
+        writer.lines += self.before
+        writer.homes |= dict(made)
+
+    def add(self, operation: Operation, node: Node) -> list[tuple[Node, tuple[str, None]]]:
+        """One operation of the group; what it has made, to be read by later groups."""
+        writer, value, memory = self.writer, operation.value, operation.memory
+        text = self.value(node)
+        if operation.kind == "store":
+            assert memory is not None
+            self.stores[memory] = f"{writer.of(memory)}{self.index(value.shape)} = {text}"
+            self.writes.append((memory, value))
+            return []
+        if operation.kind == "columns":
+            assert memory is not None
+            name = writer.of(memory)
+            self.before += _zeros(name, ["1", writer.size(node.shape[1])])
+            self.inner.append(f"{name}[0, j] += {text}")
+            self.writes.append((memory, None))
+            return []
+        name = writer.buffer(value)
+        del writer.homes[value]  # this group does not read it
+        if operation.kind == "make":
+            self.inner.append(f"{name}{self.index(value.shape)} = {text}")
+        else:
+            result = writer.name()
+            self.row(value, node, text, result)
+            self.after.append(f"{name}[i, 0] = {result}")
+            self.results[value] = result
+        return [(value, (name, None))]
+
+    def row(self, value: Node, node: Node, text: str, result: str) -> None:
+        """A sum or a maximum of the row."""
+        dtype = f"np.{node.dtype.name}"
+        if self.columns is None:
+            self.inner.append(f"{result} = {text}")
+        elif value.op is np.add:
+            self.body.append(f"{result} = {dtype}(0)")
+            self.inner.append(f"{result} += {text}")
+        else:
+            self.body.append(f"{result} = {dtype}(-np.inf)")
+            self.inner.append(f"{result} = {text} if {text} > {result} or {text} != {text} else {result}")
+
+    def is_row(self, node: Node) -> bool:
+        """Whether the value is one number for the row."""
+        return self.kind == "matrix" and (len(node.shape) < 2 or node.shape[1] == 1)
+
+    def needs(self, node: Node, seen: set[Node]) -> bool:
+        """Whether the value needs a row's result that is known when the loop is closed."""
+        if node in seen or node in self.writer.homes:
+            return False
+        seen.add(node)
+        return node in self.results or any(self.needs(arg, seen) for arg in node.args if node not in self.known)
+
+    def index(self, shape: tuple[int, ...]) -> str:
+        """Where the element of an array of this shape is."""
+        if len(shape) == 1:
+            return "[j]"
+        first = "0" if shape[0] == 1 else "i"
+        return f"[{first}, {'0' if shape[1] == 1 else 'j'}]"
+
+    def value(self, node: Node) -> str:
+        """The name of the value of the element or the row."""
+        if len(node.shape) == 0 or node.shape == (1,):
+            return self.writer.scalar(node)
+        row = self.is_row(node)
+        names = self.known if row else self.elements
+        if node in self.known or node in names:
+            return self.known.get(node) or names[node]
+        if len(node.shape) != (2 if self.kind == "matrix" else 1) or node.shape[0] not in (1, self.rows):
+            raise Unrecordable("rows of another number")
+        text = self.text(node)
+        name = self.writer.name()
+        lines = self.inner if not row or self.columns is None else self.body
+        lines.append(f"{name} = {text}")
+        names[node] = name
+        return name
+
+    def text(self, node: Node) -> str:
+        """How the value is computed or where it lies."""
+        home = self.writer.lies(node)
+        if home is not None:
+            return f"{home}{self.index(node.shape)}"
+        if node.kind == "gather":
+            return f"{self.writer.of(node.data)}[rows[u, i], {'0' if node.shape[1] == 1 else 'j'}]"
+        if node.kind != "each":
+            raise Unrecordable(f"a value by {node.kind} in a loop")
+        return self.writer.formula(node, self.writer.terms_of(node, self.value))
+
+
+def _zeros(name: str, sizes: list[str]) -> list[str]:
+    """The lines that write zeros to an array."""
+    if len(sizes) < 2:
+        return [f"{name}[0] = 0"]
+    return [f"for i in range({sizes[0]}):", f"    for j in range({sizes[1]}):", f"        {name}[i, j] = 0"]
