@@ -85,6 +85,7 @@ class NumpyBackend(Backend):
     ) -> None:
         super().__init__(xp, device, name)
         self.compiles = compiles
+        self.updates = math.inf if compiles else 0.0  # of a training, as far as they are known
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -136,21 +137,22 @@ class NumpyBackend(Backend):
         fused: Function = _numpy_loops.fused(function, name, bool(self.compiles))
         return fused
 
-    def expecting(self, elements: float) -> Self:
-        """A backend that compiles formulas, if numba is installed and the work repays it; else this one."""
+    def expecting(self, elements: float, updates: int = 0) -> Self:
+        """A backend that compiles formulas or steps, if numba is installed and the work repays it; else this one."""
+        if self.compiles is not None:
+            return self
         saved = elements * SAVED - (0.0 if "numba" in sys.modules else IMPORTING)
-        if self.compiles is not None or saved < READING or (saved < COMPILING and not _numpy_loops.any_cached()):
+        compiles = saved > READING and (saved > COMPILING or _numpy_loops.any_cached()) and _has_numba()
+        if not (compiles or updates):
             return self
-        if not _has_numba():
-            return self
-        compiling = copy.copy(self)
-        compiling.compiles = True
-        return compiling
+        other = copy.copy(self)
+        other.compiles, other.updates = compiles or None, float(updates)
+        return other
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
-        """As in `Backend`. dlx's own steps are recorded and compiled once they have run for a while."""
+        """As in `Backend`. dlx's own steps are recorded and compiled, where there are enough of them."""
         plain = super().loop(step, key)
-        return plain if self.compiles is False or key is None else _numpy_trace.loop(step, plain, _has_numba)
+        return plain if self.compiles is False or key is None else _numpy_trace.loop(step, plain, self.updates, _has_numba)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs as one vector, of single ones and of vectors."""

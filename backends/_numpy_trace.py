@@ -4,8 +4,8 @@ What shaped it:
 
 - The result is that of the plain step to the last bit, so that it makes no difference when the plain steps end and the
   compiled ones begin: a training may be resumed anywhere, and no one has to know which path was taken.
-- Compiling takes seconds, reading what was compiled a tenth of one. So steps run plainly until they have taken about as
-  long: at worst, a training takes twice its time, and that only if it is a short one.
+- What a compiled step saves is what Python takes, about the same for all networks. Compiling takes seconds, reading what
+  was compiled a fifth of one. So the number of updates decides, which is known before.
 - Every array lies where it lay when the step was recorded. Other arrays are another recording; a training that brings
   new ones for every step (`stream`, sparse rows) runs plainly.
 - The function comes back at least every half second, for Ctrl-C and checkpoints, and holds no lock of Python's.
@@ -14,8 +14,9 @@ What shaped it:
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,14 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from dlx.backend import Array, HostArray, Loop, each_of
+from dlx.backend import Array, HostArray, Loop, each_of, warn
 
 from . import _numpy_inner, _numpy_loops
 from ._trace import Memory, Number, Program, Recording, RowNumbers, Unrecordable
 from ._trace_source import Buffer, Call, Source, Writer
 
 SECONDS_AT_ONCE = 0.25  # in the compiled function
-COMPILING, READING = 2.5, 0.25  # seconds of plain steps before a step is compiled, or read from the cache
+SAVED = 5e-5  # seconds that a compiled step saves: what Python takes for the calls of a plain one
+IMPORTING, COMPILING, READING, RECORDING = 0.25, 2.0, 0.2, 0.02  # seconds: of numba, of a step
 MOST_KINDS = 4  # of arrays in a fit: full batches and the ragged one; more only if every batch brings its own
 ALIGNED = 64  # bytes
 NAME = "steps"
@@ -68,6 +70,9 @@ def call(calls, k, scratch):
 
 @numba.njit(error_model="numpy", nogil=True, cache=True)
 def steps(first, last, calls, scratch, reals, whole, rows, losses, sizes, numbers'''
+
+
+_IN_MEMORY: set[str] = set()  # the sources that have been compiled or read in this process
 
 
 class Tables:
@@ -143,11 +148,11 @@ class Recorded:
         self.source = _source(written, list(self.arrays))
         self.compiled: Callable[..., None] | None = None
 
-    def compile(self) -> None:
+    def compile(self, tables: tuple[HostArray, HostArray, HostArray]) -> None:
         """Compile the function, or read it from the cache."""
-        nothing = np.zeros((0, 0)), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int32)
-        arguments = self._arguments(0, 0, nothing, np.zeros(0, self.dtype))
+        arguments = self._arguments(0, 0, tables, np.zeros(0, self.dtype))
         self.compiled = _numpy_loops.prepared(NAME, self.source, arguments)
+        self.compiled(*arguments)  # no steps: what is not cached is compiled now
 
     def run(self, tables: tuple[HostArray, HostArray, HostArray], first: int, last: int) -> HostArray:
         """Make these steps, and return their losses."""
@@ -213,74 +218,82 @@ def _row(call: Call, arrays: dict[str, HostArray]) -> list[int]:
     return _numpy_inner.elementwise(value.op[0], *given)
 
 
-def loop(step: Any, plain: Loop, ready: Callable[[], bool]) -> Loop:
-    """The loop of a step that is made in place: `plain` at first, then compiled. `ready` says whether numba is there."""
-    spent: dict[Any, float] = {}  # seconds of plain steps, by the identities of their arrays
-    known: dict[Any, Recorded | None] = {}
-    alive: list[Any] = []  # arrays whose identities are in use
-    at_once = 1
+class Recordings:
+    """The recorded steps of one training, by what tells their arrays apart. `worth` are the seconds that they save."""
 
-    def recorded(key: Any, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
-        """The recorded step, if it is time for it."""
-        if key not in known and len(known) < MOST_KINDS and (spent.get(key, 0.0) > READING or any(known.values())):
-            known[key] = None
-            with contextlib.suppress(Exception):  # Unrecordable, or any error of an operation that recordings lack
-                known[key] = Recorded(step, carry, constants, inputs)
-        this = known.get(key)
-        if this is None or this.compiled is not None:
-            return this
-        sources = {other.source for other in known.values() if other is not None and other.compiled is not None}
-        cached = this.source in sources or _numpy_loops.is_cached(NAME, this.source)
-        if spent.get(key, 0.0) < (0.0 if this.source in sources else READING if cached else COMPILING):
+    def __init__(self, step: Any, worth: float, has_numba: Callable[[], bool]) -> None:
+        self.step, self.worth, self.has_numba = step, worth, has_numba
+        self.known: dict[Any, Recorded | None] = {}
+        self.alive: list[Any] = []  # what has these identities
+
+    def get(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
+        """The recorded step of these arrays, ready to run; None if they are to be trained on plainly."""
+        if self.worth < RECORDING:
             return None
-        if not ready():
-            known[key] = None
+        key = _identities(carry, constants, inputs)
+        if key not in self.known:
+            if len(self.known) >= MOST_KINDS:
+                return None
+            self.alive.append((carry, constants))
+            self.known[key] = self._new(carry, constants, inputs)
+        return self.known[key]
+
+    def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
+        try:
+            new = Recorded(self.step, carry, constants, inputs)
+            if not _numpy_inner.work(new.dtype):
+                return None
+        except Exception:  # Unrecordable, or any error of an operation that recordings do not have
+            return None
+        first = not any(self.known.values())
+        if new.source not in _IN_MEMORY and not (first and self._repays(new.source) and self.has_numba()):
             return None
         try:
-            this.compile()
-        except Exception:
-            known[key] = None
-            raise
-        return this
+            new.compile(Tables(inputs).arrays())
+        except Exception as reason:
+            warn(f"the training step cannot be compiled by numba, so that training is slower: {reason}")
+            return None
+        _IN_MEMORY.add(new.source)
+        return new
+
+    def _repays(self, source: str) -> bool:
+        """Whether the steps save more than it takes to compile them, or to read them from the cache."""
+        importing = 0.0 if "numba" in sys.modules else IMPORTING
+        return self.worth > importing + (READING if _numpy_loops.is_cached(NAME, source) else COMPILING)
+
+
+def loop(step: Any, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
+    """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
+    interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
+    if not isinstance(step, partial) or steps * SAVED < RECORDING or interpreted:
+        return plain
+    recordings = Recordings(step, steps * SAVED, has_numba)
+    at_once = 1
 
     def run(
         carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
     ) -> Iterator[tuple[Any, Array]]:
         nonlocal at_once
-        key = _identities(carry, constants, inputs)
-        if key not in spent and len(spent) < MOST_KINDS:
-            spent[key] = 0.0
-            alive.append((carry, constants))
-        this = None if key not in spent else recorded(key, carry, constants, inputs)
-        if this is None:
-            started = time.perf_counter()
-            for carry, output in plain(carry, constants, inputs, steps, first, most):
-                first += 1
-                if key in spent:
-                    spent[key] += time.perf_counter() - started
-                    this = recorded(key, carry, constants, inputs) if spent[key] > READING else None
-                yield carry, output
-                started = time.perf_counter()
-                if this is not None:
-                    break
-        if this is None or first >= steps:
+        recorded = recordings.get(carry, constants, inputs)
+        if recorded is None:
+            yield from plain(carry, constants, inputs, steps, first, most)
             return
         tables = Tables(inputs).arrays()
         while first < steps:
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()
-            losses = this.run(tables, first, last)
+            losses = recorded.run(tables, first, last)
             at_once = at_once * 2 if time.perf_counter() - started < SECONDS_AT_ONCE else max(1, at_once // 2)
             first = last
             yield carry, losses
 
-    return run if isinstance(step, partial) and _numpy_inner.work(np.dtype(np.float32)) else plain
+    return run
 
 
 def _identities(*parts: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
-    carry, constants, inputs = parts
+    *fixed, inputs = parts
     identities: list[Any] = []
-    each_of(lambda x: identities.append(id(x)), (carry, constants))
+    each_of(lambda x: identities.append(id(x)), tuple(fixed))
     each_of(lambda x: identities.append((x.dtype.char, x.shape[1:])), inputs)
     return tuple(identities)

@@ -77,9 +77,13 @@ class Settings(NamedTuple):
 
 def work(n: int, dims: Sequence[int], settings: Settings) -> float:
     """The number of elements that fused formulas will compute: activations, their derivatives and updates."""
-    updates = -(-n // settings.batch_size)
     parameters = sum((a + 1) * b for a, b in itertools.pairwise(dims))
-    return settings.epochs * (2.0 * n * sum(dims[1:-1]) + updates * parameters)
+    return settings.epochs * 2.0 * n * sum(dims[1:-1]) + updates(n, settings) * parameters
+
+
+def updates(n: int, settings: Settings) -> int:
+    """The number of updates of a training on n rows."""
+    return settings.epochs * -(-n // settings.batch_size)
 
 
 class Carry(NamedTuple):
