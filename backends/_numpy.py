@@ -152,7 +152,9 @@ class NumpyBackend(Backend):
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """As in `Backend`. dlx's own steps are recorded and compiled, where there are enough of them."""
         plain = super().loop(step, key)
-        return plain if self.compiles is False or key is None else _numpy_trace.loop(step, plain, self.updates, _has_numba)
+        if self.compiles is False or key is None:
+            return plain
+        return _numpy_trace.loop(step, plain, self.updates, _has_numba)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs as one vector, of single ones and of vectors."""

@@ -5,9 +5,8 @@ What shaped it:
 - What needs a whole array is done by NumPy's own inner loops, called by address: products, sums of many numbers,
   exponentials. So their bits are NumPy's, whatever its BLAS, and they are as fast. The operations between them become
   loops over rows, and the result of the step is that of the plain one to the last bit.
-- An operation goes into the earliest loop over as many rows in which its arguments are there: a delta and its column
-  sums are one pass. A value is computed again where it is needed, unless it was made an array anyway: that is cheaper
-  than memory, as everything elementwise is cheap.
+- A value is computed again where it is needed, unless it was made an array anyway: that is cheaper than memory, as
+  everything elementwise is cheap.
 - A loop computes the terms of a row's sum or maximum first, closes, and opens again with the result.
 - Memory is written at the end of a loop over columns, so that what is read in it is the old content. A value whose
   sources have been overwritten is refused.
@@ -21,17 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._numpy_loops import CALLS, INFIX
-from ._trace import COMPARISONS, Memory, Node, Operation, Program, Unrecordable
-
-LOOPS = ("store", "make", "row", "columns")  # the operations that are loops over rows
-Space = tuple[str, int]
-
-
-class Group:
-    """Operations of one loop over rows ("matrix", rows) or elements ("vector", elements), or a single call."""
-
-    def __init__(self, space: Space | None, operations: list[Operation]) -> None:
-        self.space, self.operations = space, operations
+from ._trace import Memory, Node, Operation, Program, Unrecordable
+from ._trace_groups import Group, grouped
+from ._trace_recording import COMPARISONS
 
 
 class Buffer:
@@ -57,65 +48,6 @@ class Source(NamedTuple):
     calls: list[Call]
     sizes: list[int]
     numbers: list[tuple[float, str]]
-
-
-def grouped(program: Program) -> list[Group]:
-    """The operations in groups, in an order in which they may run."""
-    groups: list[Group] = []
-    home: dict[Node, int] = {}  # the groups of what is no elementwise value
-    made: set[Node] = set()  # the elementwise values that become arrays
-    writes: list[tuple[Memory, int]] = []
-    reads: list[tuple[Memory, int]] = []
-
-    def ready(node: Node, found: dict[Node, int]) -> int:
-        """The first group in which the value can be computed."""
-        if node not in found:
-            first = 0
-            if node.kind == "load":
-                before = [group for memory, group in writes if memory.overlaps(node.data)][: node.op]
-                first = max(before, default=-1) + 1
-            elif node in home:
-                first = home[node] + (node.kind != "row")
-            found[node] = max([first, *(ready(arg, found) for arg in node.args if node not in home)])
-        return found[node]
-
-    def loads(node: Node, seen: set[Node]) -> None:
-        """Collect what the value is read from."""
-        if node not in seen:
-            seen.add(node)
-            for arg in node.args if node not in home or node.kind == "row" else ():
-                loads(arg, seen)
-
-    for operation in program.operations:
-        kind, value, memory, _ = operation
-        if value in (made if kind == "make" else home) and kind != "store":
-            continue
-        sources = value.args if kind not in ("store", "make") else (value,)
-        first = max(ready(source, {}) for source in sources)
-        seen: set[Node] = set()
-        for source in sources:
-            loads(source, seen)
-        if memory is not None:
-            others = [*reads, *writes]
-            first = max([first, *(g + (kind != "store" or m is not memory) for m, g in others if m.overlaps(memory))])
-        space: Space | None = None
-        if kind in LOOPS:
-            shape = sources[0].shape
-            space = ("matrix", shape[0]) if len(shape) == 2 else ("vector", shape[0])
-            number = next((k for k in range(first, len(groups)) if groups[k].space == space), len(groups))
-        else:
-            number = len(groups)
-        if number == len(groups):
-            groups.append(Group(space, []))
-        groups[number].operations.append(operation)
-        reads += [(node.data, number) for node in seen if node.kind == "load"]
-        if memory is not None:
-            writes.append((memory, number))
-        if kind == "make":
-            made.add(value)
-        elif kind != "store":
-            home[value] = number
-    return groups
 
 
 class Writer:

@@ -275,8 +275,8 @@ class Backend:
 
         `inputs` are nested tuples of three kinds. None stays None in every step. Of a vector on the host a step gets
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
-        than `steps`. A step gets tuples of the same types, so that it may read their parts by name. A step in place is a
-        `functools.partial` of the arrays that it keeps, in nested tuples. `key` is as in `compile`.
+        than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
+        `compile`. A step in place is a `functools.partial`, whose argument are the arrays that it keeps.
         """
         return one_by_one(self.compile(step), self.asarray)
 
