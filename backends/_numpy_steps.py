@@ -20,7 +20,7 @@ import numpy as np
 from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
-from ._trace import Memory, Program, Unrecordable
+from ._trace import Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
 from ._trace_source import Buffer, Call, Source, Writer
 
@@ -118,13 +118,12 @@ class Recorded:
     """A step of these very arrays, as a function of the numbers that change from step to step."""
 
     def __init__(self, step: Any, carry: Any, constants: Any, inputs: Any) -> None:
-        self.constants = constants  # they must live as long as their addresses are in use
         program = record(step, carry, constants, inputs)
         assert program.output is not None
         self.dtype = program.output.dtype
         written = Writer(program).source()
         arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)
-        self.memories: list[Memory] = list(program.memories.values())
+        self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
         self.calls = np.asarray([_row(call, arrays) for call in written.calls], np.int64)
         self.sizes = np.asarray(written.sizes, np.int64)
         self.numbers = np.asarray([number for number, _ in written.numbers], np.float64)

@@ -64,6 +64,7 @@ class Writer:
         self.inputs: dict[str, str] = {}
         self.homes: dict[Node, tuple[str, Memory | None]] = {}  # the arrays in which values lie
         self.written: list[Memory] = []
+        self.pending: list[tuple[Memory, bool]] = []  # what the present loop writes, and whether by a store
         self.scalars: dict[Node, str] = {}
         self.group = 0
         self.count = 0
@@ -112,6 +113,11 @@ class Writer:
             self.buffers[name].last = self.group
         return name
 
+    def read(self, memory: Memory) -> None:
+        """Raise if the memory is overwritten while it is read. A store to all of it comes after the reads."""
+        if any(other.overlaps(memory) and not (other is memory and stores) for other, stores in self.pending):
+            raise Unrecordable("a value whose source is overwritten")
+
     def wrote(self, memory: Memory) -> None:
         """Note a write to memory."""
         self.written.append(memory)
@@ -124,8 +130,14 @@ class Writer:
         if node.kind == "load":
             if sum(node.data.overlaps(memory) for memory in self.written) != node.op:
                 raise Unrecordable("a value whose source has been overwritten")
+            self.read(node.data)
             return self.of(node.data)
-        return self.touch(self.homes[node][0]) if node in self.homes else None
+        if node not in self.homes:
+            return None
+        name, memory = self.homes[node]
+        if memory is not None:
+            self.read(memory)
+        return self.touch(name)
 
     def call(self, operation: Operation) -> None:
         """A call of NumPy's inner loop."""
@@ -226,6 +238,7 @@ class Rows:
         self.known |= self.results
         for memory, value in self.writes:
             self.writer.wrote(memory)
+            self.writer.pending.remove((memory, value is not None))
             if value is not None:
                 self.writer.homes[value] = (self.writer.of(memory), memory)
         self.open_loop(None)
@@ -233,6 +246,9 @@ class Rows:
     def write(self) -> None:
         """The whole group."""
         made = []
+        for kind, _, memory, _ in self.group.operations:
+            if memory is not None and kind == "columns":  # which is set to zero before the loop
+                self.writer.pending.append((memory, False))
         for operation in self.group.operations:
             node = operation.value.args[0] if operation.kind in ("row", "columns") else operation.value
             columns = None if self.is_row(node) else node.shape[-1]
@@ -257,6 +273,7 @@ class Rows:
             assert memory is not None
             self.stores[memory] = f"{writer.of(memory)}{self.index(value.shape)} = {text}"
             self.writes.append((memory, value))
+            writer.pending.append((memory, True))
             return []
         if operation.kind == "columns":
             assert memory is not None
