@@ -97,7 +97,10 @@ def loop(step: Any, plain: Loop, steps: float, has_numba: Callable[[], bool]) ->
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()
             losses = recorded.run(tables, first, last)
-            at_once = at_once * 2 if time.perf_counter() - started < SECONDS_AT_ONCE else max(1, at_once // 2)
+            if time.perf_counter() - started > SECONDS_AT_ONCE:
+                at_once = max(1, at_once // 2)
+            elif last - first == at_once:
+                at_once *= 2
             first = last
             yield carry, losses
 
