@@ -22,7 +22,8 @@ from dlx.backend import HostArray, each_of
 from . import _numpy_inner, _numpy_loops
 from ._trace import Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
-from ._trace_source import Buffer, Call, Source, Writer
+from ._trace_source import Source, source_of
+from ._trace_writer import Buffer, Call
 
 ALIGNED = 64  # bytes
 NAME = "steps"
@@ -121,7 +122,7 @@ class Recorded:
         program = record(step, carry, constants, inputs)
         assert program.output is not None
         self.dtype = program.output.dtype
-        written = Writer(program).source()
+        written = source_of(program)
         arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)
         self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
         self.calls = np.asarray([_row(call, arrays) for call in written.calls], np.int64)

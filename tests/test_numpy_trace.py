@@ -22,9 +22,9 @@ import scipy.sparse
 import dlx
 from dlx import activations, losses, optimizers
 
-inner, source, steps, trace, training = (
+inner, writer, steps, trace, training = (
     importlib.import_module(f"dlx.backends.{name}")
-    for name in ("_numpy_inner", "_trace_source", "_numpy_steps", "_trace", "_numpy_trace")
+    for name in ("_numpy_inner", "_trace_writer", "_numpy_steps", "_trace", "_numpy_trace")
 )
 ROOT = Path(__file__).parents[1]
 NUMPY = dlx.get_backend("numpy")
@@ -195,12 +195,12 @@ def test_long_sums_have_numpys_order(recorded):
 
 def test_wrong_source_is_seen(recorded, monkeypatch):
     """The comparison with plain steps is worth something: a wrong activation is told."""
-    formula = source.Writer.formula
+    formula = writer.Writer.formula
 
     def wrong(*given):
         return formula(*given).replace("np.maximum", "np.minimum")
 
-    monkeypatch.setattr(source.Writer, "formula", wrong)
+    monkeypatch.setattr(writer.Writer, "formula", wrong)
     X = np.random.default_rng(0).standard_normal((40, 5))
     found, plain = both(X, X[:, :1], (5, 8, 1), loss="squared_error")
     with pytest.raises(AssertionError):
