@@ -4,8 +4,9 @@ What shaped it:
 
 - The result is that of the plain step to the last bit. So it makes no difference when the plain steps end and the
   compiled ones begin: a training may be resumed anywhere, and nobody has to know which path was taken.
-- What a compiled step saves is what Python takes, about the same for all networks. Compiling takes seconds, reading
-  what was compiled a tenth of that. So the number of updates decides, which is known before.
+- What a compiled step saves is what Python takes for a plain one. That grows with the number of its operations, as does
+  the time to compile it: seconds. Reading what was compiled takes a tenth of that. So the number of updates decides,
+  which is known before.
 - A training that brings new arrays for every step (`stream`, sparse rows) runs plainly. So does what cannot be recorded
   or compiled; it is not tried again.
 - The function comes back at least every half second, for Ctrl-C and checkpoints.
@@ -23,27 +24,26 @@ from typing import Any
 from dlx.backend import Array, Loop, each_of, warn
 
 from . import _numpy_inner, _numpy_loops
-from ._numpy_steps import NAME, Recorded, Tables
+from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
 
 SECONDS_AT_ONCE = 0.25  # in the compiled function
-SAVED = 5e-5  # seconds that a compiled step saves: what Python takes for the calls of a plain one
-IMPORTING, COMPILING, READING, RECORDING = 0.25, 2.0, 0.2, 0.02  # seconds: of numba, of a step
+SAVED, COMPILING = 4.5e-7, 0.02  # seconds for each line of a step's source: saved in each step, and to compile it
+IMPORTING, READING = 0.25, 0.2  # seconds: of numba, of a step that is cached
+FEWEST = 400  # steps that repay recording them
 MOST_KINDS = 4  # of arrays in a fit: full batches and the ragged one; more only if every batch brings its own
 _IN_MEMORY: set[str] = set()  # the sources that have been compiled or read in this process
 
 
 class Recordings:
-    """The recorded steps of one training, by what tells their arrays apart. `worth` are the seconds that they save."""
+    """The recorded steps of one training, by what tells their arrays apart. There are about so many `steps` in all."""
 
-    def __init__(self, step: Any, worth: float, has_numba: Callable[[], bool]) -> None:
-        self.step, self.worth, self.has_numba = step, worth, has_numba
+    def __init__(self, step: Any, steps: float, has_numba: Callable[[], bool]) -> None:
+        self.step, self.steps, self.has_numba = step, steps, has_numba
         self.known: dict[Any, Recorded | None] = {}
         self.alive: list[Any] = []  # what has these identities
 
     def get(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly."""
-        if self.worth < RECORDING:
-            return None
         key = _identities(carry, constants, inputs)
         if key not in self.known:
             if len(self.known) >= MOST_KINDS:
@@ -72,16 +72,18 @@ class Recordings:
 
     def _repays(self, source: str) -> bool:
         """Whether the steps save more than it takes to compile them, or to read them from the cache."""
+        lines = source.count("\n") - PREAMBLE.count("\n")
         importing = 0.0 if "numba" in sys.modules else IMPORTING
-        return self.worth > importing + (READING if _numpy_loops.is_cached(NAME, source) else COMPILING)
+        preparing = READING if _numpy_loops.is_cached(NAME, source) else COMPILING * lines
+        return self.steps * lines * SAVED > importing + preparing
 
 
 def loop(step: Any, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
     """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
-    if not isinstance(step, partial) or steps * SAVED < RECORDING or interpreted:
+    if not isinstance(step, partial) or steps < FEWEST or interpreted:
         return plain
-    recordings = Recordings(step, steps * SAVED, has_numba)
+    recordings = Recordings(step, steps, has_numba)
     at_once = 1
 
     def run(

@@ -406,14 +406,17 @@ def test_few_steps_are_not_worth_it(recorded):
     assert PLAIN.expecting(0.0, 10**6) is PLAIN
 
 
-@pytest.mark.parametrize("updates", [10**3, 10**4, 10**6])
-def test_what_is_known_already_repays_sooner(updates, recorded, monkeypatch):
-    saved = updates * training.SAVED
-    monkeypatch.setitem(sys.modules, "numba", training)
-    for is_cached, cost in ((True, training.READING), (False, training.COMPILING)):
-        monkeypatch.setattr(steps._numpy_loops, "is_cached", lambda name, text, known=is_cached: known)
-        recordings = training.Recordings(None, saved, lambda: True)
-        assert recordings._repays("text") == (saved > cost)
+def test_what_is_known_already_repays_sooner(recorded, monkeypatch):
+    def fewest(is_cached, imported):
+        monkeypatch.setitem(sys.modules, "numba", training)
+        if not imported:
+            monkeypatch.delitem(sys.modules, "numba")
+        monkeypatch.setattr(steps._numpy_loops, "is_cached", lambda name, text: is_cached)
+        text = steps.PREAMBLE + 100 * "\n"
+        numbers = range(0, 10**6, 500)
+        return next(n for n in numbers if training.Recordings(None, n, lambda: True)._repays(text))
+
+    assert 0 < fewest(True, True) < fewest(True, False) < fewest(False, True) < fewest(False, False)
 
 
 def test_a_step_that_cannot_be_compiled_is_said_and_runs_plainly(recorded, monkeypatch):
