@@ -139,10 +139,11 @@ class NumpyBackend(Backend):
 
     def expecting(self, elements: float, updates: int = 0) -> Self:
         """A backend that compiles formulas or steps, if numba is installed and the work repays it; else this one."""
-        if self.compiles is not None:
+        if self.compiles is False or self.updates == math.inf:  # as its maker has chosen
             return self
         saved = elements * SAVED - (0.0 if "numba" in sys.modules else IMPORTING)
-        compiles = saved > READING and (saved > COMPILING or _numpy_loops.any_cached()) and _has_numba()
+        repays = saved > READING and (saved > COMPILING or _numpy_loops.any_cached())
+        compiles = bool(self.compiles) or (repays and _has_numba())
         if not (compiles or updates):
             return self
         other = copy.copy(self)

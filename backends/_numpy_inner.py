@@ -46,7 +46,10 @@ def address(ufunc: Any, dtype: Any) -> tuple[int, int]:
     if sys.implementation.name != "cpython" or (structure.nin, structure.nout, structure.nargs) != known:
         raise ValueError("NumPy's ufuncs have another layout")
     number = ufunc.types.index(types)
-    return structure.functions[number] or 0, (structure.data[number] or 0) if structure.data else 0
+    function = structure.functions[number]
+    if not function:
+        raise ValueError(f"numpy.{ufunc.__name__} has no such loop")
+    return function, (structure.data[number] or 0) if structure.data else 0
 
 
 def row(
