@@ -155,7 +155,7 @@ class NumpyBackend(Backend):
         plain = super().loop(step, key)
         if self.compiles is False or key is None:
             return plain
-        return _numpy_trace.loop(step, plain, self.updates, _has_numba)
+        return _numpy_trace.loop(step, key, plain, self.updates, _has_numba)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs as one vector, of single ones and of vectors."""

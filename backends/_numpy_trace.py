@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -30,15 +30,17 @@ SECONDS_AT_ONCE = 0.25  # in the compiled function
 SAVED, COMPILING = 4.5e-7, 0.02  # seconds for each line of a step's source: saved in each step, and to compile it
 IMPORTING, READING = 0.25, 0.2  # seconds: of numba, of a step that is cached
 FEWEST = 400  # steps that repay recording them
+MOST_SOURCES = 256
 MOST_KINDS = 4  # of arrays in a fit: full batches and the ragged one; more only if every batch brings its own
 _IN_MEMORY: set[str] = set()  # the sources that have been compiled or read in this process
+_SOURCES: dict[Any, str] = {}  # of steps that have been recorded, by their formulas and the kinds of their arrays
 
 
 class Recordings:
     """The recorded steps of one training, by what tells their arrays apart. There are about so many `steps` in all."""
 
-    def __init__(self, step: Any, steps: float, has_numba: Callable[[], bool]) -> None:
-        self.step, self.steps, self.has_numba = step, steps, has_numba
+    def __init__(self, step: Any, kind: Hashable, steps: float, has_numba: Callable[[], bool]) -> None:
+        self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
         self.known: dict[Any, Recorded | None] = {}
         self.alive: list[Any] = []  # what has these identities
 
@@ -53,14 +55,19 @@ class Recordings:
         return self.known[key]
 
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
+        kind = self.kind, _kinds(carry, constants, inputs)
+        if kind in _SOURCES and not self._is_wanted(_SOURCES[kind]):
+            return None
         try:
             new = Recorded(self.step, carry, constants, inputs)
             if not _numpy_inner.work(new.dtype):
                 return None
         except Exception:  # Unrecordable, or any error of an operation that recordings do not have
             return None
-        first = not any(self.known.values())
-        if new.source not in _IN_MEMORY and not (first and self._repays(new.source) and self.has_numba()):
+        if len(_SOURCES) >= MOST_SOURCES:
+            _SOURCES.clear()
+        _SOURCES[kind] = new.source
+        if not self._is_wanted(new.source):
             return None
         try:
             new.compile(Tables(inputs).arrays())
@@ -70,6 +77,12 @@ class Recordings:
         _IN_MEMORY.add(new.source)
         return new
 
+    def _is_wanted(self, source: str) -> bool:
+        """Whether the step is to run compiled. The second kind of a training, the ragged batch, is not worth much."""
+        if source in _IN_MEMORY:
+            return True
+        return not any(self.known.values()) and self._repays(source) and self.has_numba()
+
     def _repays(self, source: str) -> bool:
         """Whether the steps save more than it takes to compile them, or to read them from the cache."""
         lines = source.count("\n") - PREAMBLE.count("\n")
@@ -78,12 +91,12 @@ class Recordings:
         return self.steps * lines * SAVED > importing + preparing
 
 
-def loop(step: Any, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
+def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
     """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
     if not isinstance(step, partial) or steps < FEWEST or interpreted:
         return plain
-    recordings = Recordings(step, steps, has_numba)
+    recordings = Recordings(step, kind, steps, has_numba)
     at_once = 1
 
     def run(
@@ -109,10 +122,17 @@ def loop(step: Any, plain: Loop, steps: float, has_numba: Callable[[], bool]) ->
     return run
 
 
-def _identities(*parts: Any) -> Any:
+def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
-    *fixed, inputs = parts
     identities: list[Any] = []
-    each_of(lambda x: identities.append(id(x)), tuple(fixed))
+    each_of(lambda x: identities.append(id(x)), (carry, constants))
     each_of(lambda x: identities.append((x.dtype.char, x.shape[1:])), inputs)
     return tuple(identities)
+
+
+def _kinds(carry: Any, constants: Any, inputs: Any) -> Any:
+    """What the source depends on besides the formulas."""
+    kinds: list[Any] = []
+    each_of(lambda x: kinds.append((x.dtype.char, x.shape)), (carry, constants))
+    each_of(lambda x: kinds.append((x.dtype.char, x.shape[1:])), inputs)
+    return tuple(kinds)

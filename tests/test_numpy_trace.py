@@ -414,9 +414,20 @@ def test_what_is_known_already_repays_sooner(recorded, monkeypatch):
         monkeypatch.setattr(steps._numpy_loops, "is_cached", lambda name, text: is_cached)
         text = steps.PREAMBLE + 100 * "\n"
         numbers = range(0, 10**6, 500)
-        return next(n for n in numbers if training.Recordings(None, n, lambda: True)._repays(text))
+        return next(n for n in numbers if training.Recordings(None, None, n, lambda: True)._repays(text))
 
     assert 0 < fewest(True, True) < fewest(True, False) < fewest(False, True) < fewest(False, False)
+
+
+def test_a_step_that_was_not_worth_it_is_not_recorded_again(recorded, monkeypatch):
+    """Thousands of short fits of equal networks: only the first one is recorded to see what it would take."""
+    made = []
+    monkeypatch.setattr(training, "Recorded", lambda *given: made.append(given) or steps.Recorded(*given))
+    monkeypatch.setattr(training, "_SOURCES", {})
+    monkeypatch.setattr(steps._numpy_loops, "is_cached", lambda name, text: False)
+    for seed in range(3):
+        dlx.fit(X, np.arange(60) % 3, (5, 8, 3), epochs=50, batch_size=5, rng=seed, backend="numpy")
+    assert len(made) == 1
 
 
 def test_a_step_that_cannot_be_compiled_is_said_and_runs_plainly(recorded, monkeypatch):
