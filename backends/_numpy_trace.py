@@ -42,16 +42,23 @@ class Recordings:
     def __init__(self, step: Any, kind: Hashable, steps: float, has_numba: Callable[[], bool]) -> None:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
         self.known: dict[Any, Recorded | None] = {}
-        self.alive: list[Any] = []  # what has these identities
+        self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
 
-    def get(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
-        """The recorded step of these arrays, ready to run; None if they are to be trained on plainly."""
+    def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
+        """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
+
+        Arrays of a single step have to come back first: a stream brings others every time.
+        """
         key = _identities(carry, constants, inputs)
-        if key not in self.known:
-            if len(self.known) >= MOST_KINDS:
-                return None
-            self.alive.append((carry, constants))
-            self.known[key] = self._new(carry, constants, inputs)
+        if key in self.known:
+            return self.known[key]
+        again = key in self.seen
+        if len(self.seen) >= MOST_KINDS and not again:
+            return None
+        self.seen[key] = carry, constants
+        if steps == 1 and not again:
+            return None
+        self.known[key] = self._new(carry, constants, inputs)
         return self.known[key]
 
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
@@ -103,7 +110,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
         carry: Any, constants: Any, inputs: Any, steps: int, first: int = 0, most: int | None = None
     ) -> Iterator[tuple[Any, Array]]:
         nonlocal at_once
-        recorded = recordings.get(carry, constants, inputs)
+        recorded = recordings.get(carry, constants, inputs, steps)
         if recorded is None:
             yield from plain(carry, constants, inputs, steps, first, most)
             return
