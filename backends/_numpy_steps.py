@@ -130,7 +130,8 @@ class Recorded:
         self.numbers = np.asarray([number for number, _ in written.numbers], np.float64)
         text = "\n".join(written.lines)
         self.arrays = {name: array for name, array in arrays.items() if re.search(rf"\b{name}\[", text)}
-        self.source = _source(written, list(self.arrays))
+        rows = Tables(inputs).rows
+        self.source = _source(written, self.arrays, "int32" if rows is None else rows.dtype.name)
         self.compiled: Callable[..., None] | None = None
 
     def compile(self, tables: tuple[HostArray, HostArray, HostArray]) -> None:
@@ -152,13 +153,20 @@ class Recorded:
         return first, last, *fixed, *self.arrays.values()
 
 
-def _source(written: Source, names: list[str]) -> str:
-    """The text of a module with the function."""
+def _source(written: Source, arrays: dict[str, HostArray], rows: str) -> str:
+    """The text of a module with the function. It names the types for which it is compiled, and so its file does."""
+    types = " ".join([rows, *map(_type, arrays.values())])
     sizes = [f"n{k} = sizes[{k}]" for k in range(len(written.sizes))]
     numbers = [f"c{k} = np.{dtype}(numbers[{k}])" for k, (_, dtype) in enumerate(written.numbers)]
-    head = "".join(f", {name}" for name in names)
-    lines = [*sizes, *numbers, "for u in range(first, last):", *(f"    {line}" for line in written.lines)]
+    head = "".join(f", {name}" for name in arrays)
+    lines = [f"# {types}", *sizes, *numbers, "for u in range(first, last):", *(f"    {line}" for line in written.lines)]
     return f"{PREAMBLE}{head}):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def _type(x: HostArray) -> str:
+    """What numba tells arrays apart by."""
+    layout = "C" if x.flags.c_contiguous else "F" if x.flags.f_contiguous else "A"
+    return f"{x.dtype.name}-{x.ndim}{layout}{'' if x.flags.writeable else '-read-only'}"
 
 
 def _laid_out(buffers: dict[str, Buffer]) -> dict[str, HostArray]:

@@ -355,6 +355,15 @@ def test_single_steps_of_ever_new_arrays_are_not_recorded(recorded):
     assert not recorded
 
 
+def test_other_types_are_another_source(recorded):
+    """Numba compiles for each layout and dtype, which a file in its cache stands for."""
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    for rows in (X, np.asfortranarray(X), read_only, X.astype("int8"), np.zeros((60, 10), "float32")[:, ::2]):
+        dlx.fit(rows, np.arange(60) % 3, (5, 8, 3), epochs=1, batch_size=20, rng=0, backend=TRACED)
+    assert len({each.source for each in recorded}) == 5
+
+
 def test_one_batch_of_all_rows_is_recorded_when_it_comes_again(recorded):
     assert_same(*both(X, np.arange(60) % 3, (5, 8, 3), batch_size=60, epochs=5))
     assert len(recorded) == 1
