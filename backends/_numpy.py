@@ -9,13 +9,14 @@ import math
 import os
 import sys
 import types
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from dlx.backend import Array, Backend, Function, Namespace, host_array, namespace_of, warn
+from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array, namespace_of, warn
 
-from . import _numpy_loops, no_device
+from . import _numpy_loops, _numpy_trace, no_device
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 ROWS_AT_ONCE = 1024  # of a block in `sum_rows`
@@ -84,6 +85,7 @@ class NumpyBackend(Backend):
     ) -> None:
         super().__init__(xp, device, name)
         self.compiles = compiles
+        self.updates = math.inf if compiles else 0.0  # of a training, as far as they are known
 
     @classmethod
     def open(cls, device: str | None) -> Self:
@@ -107,7 +109,7 @@ class NumpyBackend(Backend):
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The product a b by NumPy, written directly to `out`, or for a sparse `a` by SciPy."""
-        if type(a) is np.ndarray:
+        if type(a) is np.ndarray or not hasattr(a, "format"):
             return np.matmul(a, b, out=out)
         if a.format == "csr":
             return a @ b
@@ -135,21 +137,31 @@ class NumpyBackend(Backend):
         fused: Function = _numpy_loops.fused(function, name, bool(self.compiles))
         return fused
 
-    def expecting(self, elements: float) -> Self:
-        """A backend that compiles formulas, if numba is installed and the work repays it; else this one."""
+    def expecting(self, elements: float, updates: int = 0) -> Self:
+        """A backend that compiles formulas or steps, if numba is installed and the work repays it; else this one."""
+        if self.compiles is False or self.updates == math.inf:  # as its maker has chosen
+            return self
         saved = elements * SAVED - (0.0 if "numba" in sys.modules else IMPORTING)
-        if self.compiles is not None or saved < READING or (saved < COMPILING and not _numpy_loops.any_cached()):
+        repays = saved > READING and (saved > COMPILING or _numpy_loops.any_cached())
+        compiles = bool(self.compiles) or (repays and _has_numba())
+        if not (compiles or updates):
             return self
-        try:
-            importlib.import_module("numba")
-        except Exception as reason:  # numba refuses releases of NumPy that are newer than itself
-            if not (isinstance(reason, ModuleNotFoundError) and reason.name == "numba"):
-                text = f"numba is installed but cannot be imported, so that training is slower: {reason}"
-                warn(text)
-            return self
-        compiling = copy.copy(self)
-        compiling.compiles = True
-        return compiling
+        other = copy.copy(self)
+        other.compiles, other.updates = compiles or None, float(updates)
+        return other
+
+    def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
+        """As in `Backend`. dlx's own steps are recorded and compiled, where there are enough of them."""
+        plain = super().loop(step, key)
+        if self.compiles is False or key is None:
+            return plain
+        return _numpy_trace.loop(step, key, plain, self.updates, _has_numba)
+
+    def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
+        """All outputs as one vector, of single ones and of vectors."""
+        if all(x.ndim == 0 for x in outputs):
+            return super().outputs_to_host(outputs)
+        return np.concatenate([np.atleast_1d(x) for x in outputs])
 
     def describe(self) -> dict[str, str]:
         """As in `Backend`, with the BLAS and its threads, which decide the speed, and the compiler of loops."""
@@ -161,6 +173,18 @@ class NumpyBackend(Backend):
     def arithmetic(self) -> dict[str, str]:
         """The versions of NumPy and the BLAS, and the threads among which the BLAS splits a product."""
         return super().arithmetic() | blas()
+
+
+def _has_numba() -> bool:
+    """Whether numba can be imported; warns if it is installed and cannot."""
+    try:
+        importlib.import_module("numba")
+    except Exception as reason:  # numba refuses releases of NumPy that are newer than itself
+        if not (isinstance(reason, ModuleNotFoundError) and reason.name == "numba"):
+            text = f"numba is installed but cannot be imported, so that training is slower: {reason}"
+            warn(text)
+        return False
+    return True
 
 
 def _sparse_product(a: Any, b: Array, out: Array) -> Array:

@@ -185,20 +185,38 @@ def compiled(name: str, loop: Loop, arguments: Sequence[Any]) -> Formula:
     """The loop as machine code, from the cache on disk if it was compiled before for arguments of these dtypes."""
     empty = [x[:0] if isinstance(x, np.ndarray) else x for x in arguments]
     shape = next(x.shape for x in empty if isinstance(x, np.ndarray))
+    return prepared(name, loop.source, (*empty, *(np.empty(shape, dtype) for dtype in loop.created)))
+
+
+def prepared(name: str, source: str, arguments: Sequence[Any]) -> Formula:
+    """The function of this name as machine code. A call with these arguments has compiled it, or read it."""
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        function = _from_file(folder, name, loop.source)
-        function(*empty, *(np.empty(shape, dtype) for dtype in loop.created))  # compiles and saves, or reads
+        function = _from_file(folder, name, source)
+        function(*arguments)  # compiles and saves, or reads
     except (OSError, RuntimeError):  # there is no folder to write to, or no room
-        return _in_memory(name, loop.source)
+        return _in_memory(name, source)
     except Exception as reason:  # for a damaged file numba raises EOFError, ValueError, UnpicklingError ...
         warn(
             f"what was compiled cannot be read from the cache below {folder.parent}, so that loops are compiled anew; "
             f"delete {folder} and numba's files beside it: {type(reason).__name__}: {reason}",
         )
-        return _in_memory(name, loop.source)
+        return _in_memory(name, source)
     return function
+
+
+def is_cached(name: str, source: str) -> bool:
+    """Whether the function has been compiled before, by this process or another one."""
+    try:
+        return _path(cache_folder(), name, source).exists()
+    except (OSError, RuntimeError):  # as in `prepared`
+        return False
+
+
+def _path(folder: Path, name: str, source: str) -> Path:
+    """The file of the function."""
+    return folder / f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
 
 
 @functools.cache
@@ -213,7 +231,7 @@ def _in_memory(name: str, source: str) -> Formula:
 @functools.cache
 def _from_file(folder: Path, name: str, source: str) -> Formula:
     """The function from a file of its own. Numba caches the machine code in the same folder."""
-    path = folder / f"{name}_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
+    path = _path(folder, name, source)
     if not path.exists() or path.read_bytes() != source.encode():
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
         try:
@@ -277,6 +295,8 @@ def fused(formula: Any, name: str, compiles: bool) -> Any:
     ways: dict[Any, Formula] = {}
 
     def call(first: HostArray, second: HostArray, *rest: Any) -> Any:
+        if type(first) is not np.ndarray:  # a recording
+            return formula(first, second, *rest)
         if first.size <= SMALL and first.shape[-1] > 1:  # a column may give a large result with a row
             return formula(first, second, *rest)
         key = first.shape, second.shape, first.dtype

@@ -278,7 +278,7 @@ class Backend:
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
-        arrays of the first carry.
+        arrays of the first carry. A step in place is a `functools.partial`, whose argument are the arrays that it keeps.
         """
         return one_by_one(self.compile(step), self.asarray)
 
@@ -286,8 +286,11 @@ class Backend:
         """All outputs that a `loop` has yielded, as one NumPy vector, in one transfer."""
         return self.stack_to_host(outputs)
 
-    def expecting(self, elements: float) -> Self:
-        """This backend, prepared for fused formulas of this many elements in all: it may compile them to save time."""
+    def expecting(self, elements: float, updates: int = 0) -> Self:
+        """This backend, prepared for a training: for fused formulas of this many elements in all, and so many updates.
+
+        It may compile them to save time.
+        """
         return self
 
     def out_of_memory(self, error: Exception) -> bool:

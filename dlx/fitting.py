@@ -336,7 +336,8 @@ def _plan(
     dtype = features.working_dtype(asked.dtype, X)
     backend.dtype(dtype)
     backend = in_precision(backend, asked.tf32, dtype)
-    backend = backend.expecting(steps.work(X.shape[0], dims, settings))
+    n = X.shape[0]
+    backend = backend.expecting(steps.work(n, dims, settings), steps.updates(n, settings))
     resources.enter_context(training_scope(backend, dtype, X, dims, settings))
     y = targets.on_host(y, backend)
     loss = arguments.loss_for(asked.loss, y if asked.missing == "raise" else gaps.whole_rows(y), dims[-1])

@@ -83,7 +83,7 @@ class Base(CallbackSupport, OnnxHooks, BaseEstimator):
         rule = hyperparameters.stopping_rule(self, part and not first)
         settings = hyperparameters.training_settings(self, n, rule, self.t_, part, plan.dtype)
         plan = plan._replace(
-            backend=plan.backend.expecting(steps.work(n, plan.dims, settings)),
+            backend=plan.backend.expecting(steps.work(n, plan.dims, settings), steps.updates(n, settings)),
             dropout=arguments.dropout_rates(self.dropout, len(plan.hidden), settings.optimizer),
         )
         with training_scope(plan.backend, plan.dtype, data.X, plan.dims, settings, n):

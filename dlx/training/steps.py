@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -76,9 +77,13 @@ class Settings(NamedTuple):
 
 def work(n: int, dims: Sequence[int], settings: Settings) -> float:
     """The number of elements that fused formulas will compute: activations, their derivatives and updates."""
-    updates = -(-n // settings.batch_size)
     parameters = sum((a + 1) * b for a, b in itertools.pairwise(dims))
-    return settings.epochs * (2.0 * n * sum(dims[1:-1]) + updates * parameters)
+    return settings.epochs * 2.0 * n * sum(dims[1:-1]) + updates(n, settings) * parameters
+
+
+def updates(n: int, settings: Settings) -> int:
+    """The number of updates of a training on n rows."""
+    return settings.epochs * -(-n // settings.batch_size)
 
 
 class Carry(NamedTuple):
@@ -110,6 +115,14 @@ class Inputs(NamedTuple):
     shares: Any = None
     l2: Any = None
     l1: Any = None
+
+
+class Kept(NamedTuple):
+    """The arrays that a step in place keeps: parameters, gradients and the optimizer's slots, as few vectors."""
+
+    own: flat.Together
+    slopes: flat.Together
+    slots: tuple[Array, ...]
 
 
 def make_step(
@@ -153,14 +166,15 @@ def make_step(
 
     own, slopes = flat.together(task.backend, params), flat.together(task.backend, params)
     flat.add(own.layers, params)
-    slots = [xp.zeros_like(own.vector) for _ in range(optimizer.slots)]
+    slots = tuple(xp.zeros_like(own.vector) for _ in range(optimizer.slots))
     views = [flat.views(xp, vector, params) for vector in slots]
     if optimizer_state is not None:
         for view, slot in zip(views, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
             flat.add(view, slot)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
-    def in_place(carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
+    def in_place(kept: Kept, carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
+        own, slopes, slots = kept
         loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
         g, shrink = slopes.vector, inputs.shrink
         if clips:
@@ -171,7 +185,7 @@ def make_step(
         update(own.vector, g, *slots, *inputs.coefficients)
         return carry, loss
 
-    return in_place, Carry(own.layers, optimizers.by_layer(views, len(params)))
+    return partial(in_place, Kept(own, slopes, slots)), Carry(own.layers, optimizers.by_layer(views, len(params)))
 
 
 def chained(

@@ -1,0 +1,125 @@
+"""NumPy's own inner loops, called by address: what a ufunc runs once it has looked at its arguments.
+
+What shaped it:
+
+- A compiled function has no Python objects, but the bits of a product, a sum or an exponential shall be NumPy's, and
+  its BLAS and vectorised functions are the fastest at hand. A ufunc's inner loops stand in its C structure, whose
+  layout is public (numpy/ufuncobject.h) and has not changed since NumPy 1.0.
+- An inner loop takes the addresses of its arrays, the sizes of its loops, and the strides. They are written to a table
+  once, as all arrays stay where they are.
+- Nothing here is taken on trust: before the first use, `work` compares loops with the functions themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlx.backend import HostArray
+
+WIDTH = 22  # of a table's row: function, data, repeats, 3 addresses, their 3 increments, 4 sizes, 9 strides
+SAMPLE = 37  # elements
+
+
+class _UFunc(ctypes.Structure):
+    """The beginning of PyUFuncObject."""
+
+    _fields_ = (
+        ("head", ctypes.c_byte * object.__basicsize__),
+        *((name, ctypes.c_int) for name in ("nin", "nout", "nargs", "identity")),
+        ("functions", ctypes.POINTER(ctypes.c_void_p)),
+        ("data", ctypes.POINTER(ctypes.c_void_p)),
+    )
+
+
+@functools.cache
+def address(ufunc: Any, dtype: Any) -> tuple[int, int]:
+    """The address of the ufunc's inner loop for arrays that all have this dtype, and of its data."""
+    types = f"{dtype.char * ufunc.nin}->{dtype.char * ufunc.nout}"
+    structure = _UFunc.from_address(id(ufunc))
+    known = ufunc.nin, ufunc.nout, ufunc.nin + ufunc.nout
+    if sys.implementation.name != "cpython" or (structure.nin, structure.nout, structure.nargs) != known:
+        raise ValueError("NumPy's ufuncs have another layout")
+    number = ufunc.types.index(types)
+    function = structure.functions[number]
+    if not function:
+        raise ValueError(f"numpy.{ufunc.__name__} has no such loop")
+    return function, (structure.data[number] or 0) if structure.data else 0
+
+
+def row(
+    ufunc: Any,
+    arrays: Sequence[HostArray],
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    repeats: int = 1,
+    increments: Sequence[int] = (),
+) -> list[int]:
+    """A call as a row of the table. Each repeat moves the arrays by the increments, which are in bytes."""
+
+    def filled(numbers: Sequence[int], n: int) -> list[int]:
+        return [*numbers, *[0] * (n - len(numbers))]
+
+    places = [array.__array_interface__["data"][0] for array in arrays]
+    parts = filled(places, 3), filled(increments, 3), filled(sizes, 4), filled(strides, 9)
+    return [*address(ufunc, arrays[0].dtype), repeats, *(number for part in parts for number in part)]
+
+
+def elementwise(ufunc: Any, x: HostArray, out: HostArray) -> list[int]:
+    """The call of ``ufunc(x, out=out)``, of contiguous arrays."""
+    return row(ufunc, (x, out), (x.size,), (x.itemsize, out.itemsize))
+
+
+def product(a: HostArray, b: HostArray, out: HostArray) -> list[int]:
+    """The call of ``np.matmul(a, b, out=out)``."""
+    sizes, strides = (1, *a.shape, b.shape[1]), (0, 0, 0, *a.strides, *b.strides, *out.strides)
+    return row(np.matmul, (a, b, out), sizes, strides)
+
+
+def dots(x: HostArray, out: HostArray) -> list[int]:
+    """The call of ``np.vecdot(x, x, out=out)``."""
+    strides = (x.strides[0], x.strides[0], out.strides[0], x.strides[1], x.strides[1])
+    return row(np.vecdot, (x, x, out), x.shape, strides)
+
+
+def total(x: HostArray, out: HostArray) -> list[int]:
+    """The call that adds the sum of all elements of a contiguous array to the only one of `out`."""
+    return row(np.add, (out, x, out), (x.size,), (0, x.itemsize, 0))
+
+
+def sums_of_rows(x: HostArray, out: HostArray) -> list[int]:
+    """The calls that add the sum of each row to `out`, (n, 1)."""
+    increments = (out.strides[0], x.strides[0], out.strides[0])
+    return row(np.add, (out, x, out), (x.shape[1],), (0, x.strides[1], 0), x.shape[0], increments)
+
+
+def run(table: HostArray) -> None:
+    """Make the calls of a table, one after the other."""
+    inner = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
+    for function, data, repeats, *numbers in table.tolist():
+        for repeat in range(repeats):
+            places = [place + repeat * step for place, step in zip(numbers[:3], numbers[3:6], strict=True)]
+            parts = [np.asarray(part, np.int64) for part in (places, numbers[6:10], numbers[10:])]
+            inner(function)(*(part.ctypes.data for part in parts), data)
+
+
+@functools.cache
+def work(dtype: Any) -> bool:
+    """Whether the inner loops are found and give the bits of their functions."""
+    x = np.linspace(0.1, 3.0, SAMPLE * SAMPLE, dtype=dtype).reshape(SAMPLE, SAMPLE)
+    new = [np.zeros_like(x) for _ in range(6)]
+    sums, one, squares = np.zeros((SAMPLE, 1), dtype), np.zeros(1, dtype), np.zeros(SAMPLE, dtype)
+    ufuncs = (np.exp, np.expm1, np.log, np.log1p, np.tanh)
+    try:
+        calls = [elementwise(ufunc, x, out) for ufunc, out in zip(ufuncs, new, strict=False)]
+        run(np.asarray([*calls, product(x, x.T, new[5]), dots(x, squares), total(x, one), sums_of_rows(x, sums)]))
+    except (ValueError, IndexError):  # there is no such loop
+        return False
+    expected = [ufunc(x) for ufunc in ufuncs] + [x @ x.T]
+    found = all(map(np.array_equal, new, expected)) and bool(np.array_equal(squares, np.vecdot(x, x)))
+    return found and one[0] == np.add.reduce(x, axis=(-2, -1)) and np.array_equal(sums[:, 0], np.add.reduce(x, axis=-1))

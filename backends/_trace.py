@@ -1,0 +1,157 @@
+"""A training step as a list of operations on arrays.
+
+What shaped it:
+
+- Arrays that outlive a step are `Memory`: parameters, gradients, the optimizer's state, samples. Some are views of
+  others, so that a write is known by the addresses that it touches. Everything else is a value, which never changes:
+  an operation in place gives a recording another one.
+- Equal operations on equal values are one value, as a step often asks for the same exponential twice.
+- What changes from step to step are numbers, and one matrix of row numbers, in which each step has its row.
+- Elementwise values are computed where they are needed, perhaps twice. The list has the rest, in the order in which it
+  was asked for: products, sums and transcendental functions, which need whole arrays, and writes to memory.
+
+`_trace_recording` writes the list, and `_trace_source` makes a function of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlx.backend import HostArray
+
+DTYPES = "?bBhHiIlLqQfd"  # what numba has, too
+
+
+class Unrecordable(TypeError):
+    """The step has an operation that cannot be recorded."""
+
+
+class Memory:
+    """An array that exists before the step and after it. `extent` are the addresses between which it lies."""
+
+    def __init__(self, array: HostArray) -> None:
+        self.array = array
+        start, end = np.lib.array_utils.byte_bounds(array)
+        self.extent = (start, end) if array.size else (0, 0)
+
+    def overlaps(self, other: Memory) -> bool:
+        """Whether the two have an address in common."""
+        return max(self.extent[0], other.extent[0]) < min(self.extent[1], other.extent[1])
+
+
+class Node(NamedTuple):
+    """A value: `kind` says how it comes about.
+
+    "number" (`data`), "input" (`data` is its column among a step's numbers), "load" (of the memory `data` as it is
+    after `op` writes that touched it), "gather" (the batch's rows of the memory `data`), "each" (elementwise, by the
+    ufunc or word `op`), "row" (the sum or maximum of each row), and what a whole array is computed for: "call" (a
+    transcendental ufunc), "product", "dots" (of equal rows), "columns", "rows" and "total" (sums). Numbers have no
+    dtype: they take that of the arrays beside them.
+    """
+
+    number: int
+    kind: str
+    op: Any
+    args: tuple[Node, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    data: Any
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Operation(NamedTuple):
+    """What has to be done, in this order: "store" (`value` to `memory`), "make" (an array of `value`), or the `kind` of
+    the node `value`, written to `memory` if that is not None. `flipped` says which factors of a product are transposed.
+    """
+
+    kind: str
+    value: Node
+    memory: Memory | None = None
+    flipped: tuple[bool, bool] = (False, False)
+
+
+class Program:
+    """The list of operations of one step."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.writes: list[Memory] = []
+        self.memories: dict[Any, Memory] = {}
+        self.current: dict[Memory, Node] = {}
+        self.nodes: dict[Any, Node] = {}
+        self.output: Node | None = None
+
+    def node(
+        self, kind: str, op: Any, args: tuple[Node, ...], shape: tuple[int, ...], dtype: Any, data: Any = None
+    ) -> Node:
+        """The value, which is the same for equal arguments."""
+        known = str(data) if type(data) is float else data  # 0.0 is not -0.0
+        key = kind, op, tuple(arg.number for arg in args), shape, dtype, type(data), known
+        if key not in self.nodes:
+            self.nodes[key] = Node(len(self.nodes), kind, op, args, shape, dtype, data)
+        return self.nodes[key]
+
+    def memory(self, array: HostArray) -> Memory:
+        """The memory of an array; the same for the same view."""
+        key = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
+        if array.dtype.char not in DTYPES or not array.dtype.isnative or not array.flags.aligned:
+            raise Unrecordable(str(array.dtype))
+        return self.memories.setdefault(key, Memory(array))
+
+    def load(self, memory: Memory) -> Node:
+        """What lies in memory now."""
+        version = sum(memory.overlaps(written) for written in self.writes)
+        return self.node("load", version, (), memory.array.shape, memory.array.dtype, memory)
+
+    def wrote(self, memory: Memory) -> None:
+        """Note that the memory has been written."""
+        self.writes.append(memory)
+        self.current = {each: node for each, node in self.current.items() if not each.overlaps(memory)}
+
+    def store(self, memory: Memory, value: Node) -> None:
+        """Write a value to memory."""
+        self.operations.append(Operation("store", value, memory))
+        self.wrote(memory)
+        self.current[memory] = value
+
+    def array(self, value: Node) -> Node:
+        """The value, which becomes an array."""
+        if value.kind in ("each", "gather"):
+            self.operations.append(Operation("make", value))
+        elif value.kind in ("number", "input"):
+            raise Unrecordable("an array of a number")
+        return value
+
+    def whole(
+        self,
+        kind: str,
+        op: Any,
+        args: tuple[Node, ...],
+        shape: tuple[int, ...],
+        out: Memory | None = None,
+        flipped: tuple[bool, bool] = (False, False),
+    ) -> Node:
+        """The value of an operation on whole arrays, which is written to the memory `out`, if given."""
+        dtype = args[0].dtype
+        if dtype.kind != "f" or any(arg.dtype != dtype for arg in args):
+            raise Unrecordable("whole arrays of other dtypes")
+        known = len(self.nodes)
+        args = tuple(map(self.array, args))
+        if out is not None:
+            value = self.node(kind, op, args, shape, dtype, (out, len(self.writes)))
+            if (out.array.shape, out.array.dtype) != (shape, dtype):
+                raise Unrecordable("an output of another shape")
+            self.operations.append(Operation(kind, value, out, flipped))
+            self.wrote(out)
+            return value
+        value = self.node(kind, op, args, shape, dtype, flipped)
+        if len(self.nodes) > known:
+            self.operations.append(Operation(kind, value, None, flipped))
+        return value

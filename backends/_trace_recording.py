@@ -1,0 +1,313 @@
+"""What stands for the arrays of a training step while it is recorded.
+
+What shaped it:
+
+- The formulas are Python functions that call NumPy's. They are run once with `Recording` objects in place of arrays,
+  whose operators and ufuncs write down what is asked of them. No formula is written a second time.
+- An operation that is not known raises `Unrecordable`; the step then runs as it is. A wrong guess is never made: mixed
+  dtypes, branches, and views of values that change are refused.
+- Sums are NumPy's to the last bit. It adds up the few numbers of a row one after the other, as it does the rows of a
+  matrix, which may become part of a loop; every other sum has an order of its own, and is left to NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ._trace import DTYPES, Memory, Node, Operation, Program, Unrecordable
+
+COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal)
+ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.sqrt, np.absolute, np.negative)
+BITS = (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift)
+OF_INTEGERS = (*COMPARISONS, *BITS, np.add, np.subtract, np.multiply)
+TRANSCENDENTAL = (np.exp, np.expm1, np.log, np.log1p, np.tanh)
+FEW = 8  # NumPy adds up fewer numbers one after the other, and more in another order
+MOST_ROWS = 1024  # of a column's sum: NumPy's backend adds up more in blocks
+
+
+class Recording(np.lib.mixins.NDArrayOperatorsMixin):
+    """What stands for an array while a step is recorded: a value, or the memory of an array."""
+
+    def __init__(self, program: Program, value: Node | None, memory: Memory | None = None) -> None:
+        self.program, self._value, self.memory = program, value, memory
+        like = memory.array if memory is not None else value
+        assert like is not None
+        self.shape, self.dtype, self.ndim = like.shape, like.dtype, len(like.shape)
+        self.viewed = False
+
+    @property
+    def value(self) -> Node:
+        """What it is now."""
+        if self.memory is None:
+            assert self._value is not None
+            return self._value
+        return self.program.current.get(self.memory) or self.program.load(self.memory)
+
+    @property
+    def operand(self) -> Node:
+        """What it is now, as an array: memory is read where it lies."""
+        return self.value if self.memory is None else self.program.load(self.memory)
+
+    @property
+    def T(self) -> Flipped:
+        """The transposed matrix, which only products take."""
+        self.viewed = True
+        return Flipped(self)
+
+    mT = T
+
+    def assign(self, value: Node) -> Recording:
+        """Change it in place."""
+        if (value.shape, value.dtype) != (self.shape, self.dtype) or (self.viewed and self.memory is None):
+            raise Unrecordable("a change in place")
+        if self.memory is None:
+            self._value = value
+        else:
+            self.program.store(self.memory, value)
+        return self
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        target = out[0] if out else None
+        if target is not None and not isinstance(target, Recording):
+            raise Unrecordable("an output that is no recording")
+        if method == "reduce":
+            return self._reduced(ufunc, target, **options)
+        if method != "__call__" or options:
+            raise Unrecordable(f"{ufunc.__name__}.{method}")
+        if ufunc is np.matmul:
+            a, b = inputs
+            return self._product(a, b, target)
+        if ufunc is np.vecdot:
+            if inputs[0] is not inputs[1] or self.ndim != 2:
+                raise Unrecordable("dots of different rows")
+            return self._whole("dots", None, (self.operand,), self.shape[:1])
+        result = self._each(ufunc, inputs)
+        return Recording(self.program, result) if target is None else target.assign(result)
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        known = KNOWN.get(function)
+        if known is None:
+            raise Unrecordable(function.__name__)
+        return known(self, *arguments, **options)
+
+    def __bool__(self) -> bool:
+        raise Unrecordable("a branch")
+
+    def __len__(self) -> int:
+        raise Unrecordable("a length")
+
+    def __getitem__(self, key: Any) -> Recording:
+        if self.memory is None:
+            raise Unrecordable("a slice of a value")
+        return Recording(self.program, None, self.program.memory(self.memory.array[key]))
+
+    def astype(self, dtype: Any, copy: bool = True) -> Recording:
+        """The same values in another dtype."""
+        dtype = np.dtype(dtype)
+        value = self.value
+        if dtype.char not in DTYPES or not (dtype.kind == "f" or self.dtype.kind == dtype.kind == "i"):
+            raise Unrecordable(f"a conversion to {dtype}")
+        if dtype != self.dtype:
+            value = self.program.node("each", "cast", (value,), self.shape, dtype)
+        return Recording(self.program, value)
+
+    def take(self, indices: Any, axis: int | None = None) -> Recording:
+        """The batch's rows."""
+        if not isinstance(indices, RowNumbers) or axis != 0 or self.memory is None or self.ndim != 2:
+            raise Unrecordable("rows that are not the batch's")
+        if self.program.load(self.memory).op:
+            raise Unrecordable("rows of what is written")
+        shape = (indices.shape[0], self.shape[1])
+        return Recording(self.program, self.program.node("gather", None, (), shape, self.dtype, self.memory))
+
+    def _product(self, a: Any, b: Any, out: Recording | None) -> Recording:
+        """The product of two matrices, of which either may be transposed."""
+        sides = [x if isinstance(x, Recording | Flipped) else self._wrapped(x) for x in (a, b)]
+        if any(len(x.shape) != 2 for x in sides):
+            raise Unrecordable("a product of other arrays than matrices")
+        flipped = isinstance(sides[0], Flipped), isinstance(sides[1], Flipped)
+        shape = (sides[0].shape[0], sides[1].shape[1])
+        return self._whole("product", None, tuple(x.operand for x in sides), shape, out, flipped)
+
+    def _whole(
+        self,
+        kind: str,
+        op: Any,
+        args: tuple[Node, ...],
+        shape: tuple[int, ...],
+        out: Recording | None = None,
+        flipped: tuple[bool, bool] = (False, False),
+    ) -> Recording:
+        """An operation on whole arrays."""
+        if out is not None and out.memory is None:
+            raise Unrecordable("an output that is no memory")
+        value = self.program.whole(kind, op, args, shape, None if out is None else out.memory, flipped)
+        return Recording(self.program, value) if out is None else out
+
+    def _reduced(
+        self, ufunc: Any, out: Recording | None, axis: Any = 0, dtype: Any = None, keepdims: bool = False
+    ) -> Recording:
+        """A sum or a maximum."""
+        if dtype is not None or self.dtype.kind != "f":
+            raise Unrecordable(f"{ufunc.__name__}.reduce in another dtype")
+        match ufunc.__name__, self.ndim, axis, keepdims:
+            case "maximum", 2, -1, True if out is None:
+                return self._row(ufunc)
+            case "add", 2, -1, True if out is None:
+                few = self.shape[1] < FEW
+                return self._row(ufunc) if few else self._whole("rows", None, (self.operand,), (self.shape[0], 1))
+            case "add", 2, -2, True if self.shape[0] <= MOST_ROWS and out is not None:
+                return self._columns(out)
+            case "add", 2, (-2, -1), False if out is None:
+                return self._whole("total", None, (self.operand,), ())
+            case "add", 1, -1, _ if out is None:
+                return self._whole("total", None, (self.operand,), (1,) if keepdims else ())
+        raise Unrecordable(f"{ufunc.__name__}.reduce over {axis}")
+
+    def _row(self, ufunc: Any) -> Recording:
+        """The sum or maximum of each row, (n, 1)."""
+        program = self.program
+        known, value = len(program.nodes), self.value
+        result = program.node("row", ufunc, (value,), (self.shape[0], 1), self.dtype)
+        if len(program.nodes) > known:
+            program.operations.append(Operation("row", result))
+        return Recording(program, result)
+
+    def _columns(self, out: Recording) -> Recording:
+        """The sum of each column, (1, K)."""
+        program, shape = self.program, (1, self.shape[1])
+        if shape[1] == 1:
+            return self._whole("total", None, (self.operand,), shape, out)
+        if out.memory is None or (out.shape, out.dtype) != (shape, self.dtype):
+            raise Unrecordable("an output that is no memory")
+        value = program.node("columns", None, (self.value,), shape, self.dtype, len(program.writes))
+        program.operations.append(Operation("columns", value, out.memory))
+        program.wrote(out.memory)
+        return out
+
+    def _wrapped(self, x: Any) -> Recording:
+        """An array that the step has made itself, from what never changes."""
+        if type(x) is not np.ndarray or x.ndim == 0:
+            raise Unrecordable(type(x).__name__)
+        return Recording(self.program, None, self.program.memory(np.ascontiguousarray(x)))
+
+    def _term(self, x: Any) -> Node:
+        """An operand of an elementwise operation."""
+        if isinstance(x, Recording):
+            return x.value
+        if isinstance(x, Number):
+            return x.node
+        if type(x) in (float, int):
+            return self.program.node("number", None, (), (), None, x)
+        return self._wrapped(x).value
+
+    def _each(self, op: Any, inputs: Any) -> Node:
+        """The value of an elementwise operation: `op` is a ufunc, or "where" with the condition first."""
+        terms = tuple(map(self._term, inputs))
+        chosen = terms[1:] if op == "where" else terms
+        dtypes = {term.dtype for term in chosen if term.dtype is not None}
+        common = np.result_type(*dtypes) if dtypes else None
+        if common is None or common.kind not in "fiu" or (len(dtypes) > 1 and op not in COMPARISONS):
+            raise Unrecordable("operands without a common dtype")
+        weak = [term for term in chosen if term.dtype is None]
+        if common.kind != "f" and (op not in OF_INTEGERS or any(_is_real(term) for term in weak)):
+            raise Unrecordable("an operation on integers")
+        if len(dtypes) > 1 and any(dtype.kind != "i" for dtype in dtypes):
+            raise Unrecordable("a comparison of other dtypes")
+        sizes = {len(term.shape) for term in terms if math.prod(term.shape) != 1}
+        if len(sizes) > 1:
+            raise Unrecordable("vectors beside matrices")
+        shape = np.broadcast_shapes(*(term.shape for term in terms))
+        if op in TRANSCENDENTAL:
+            if len(terms[0].shape) == 0:
+                raise Unrecordable("a function of a number")
+            return self.program.whole("call", op, terms, shape)
+        if not (op == "where" or op in ARITHMETIC or op in COMPARISONS or (op in BITS and common.kind == "i")):
+            raise Unrecordable(op.__name__)
+        return self.program.node("each", op, terms, shape, np.dtype(bool) if op in COMPARISONS else common)
+
+
+def _is_real(number: Node) -> bool:
+    """Whether a number without a dtype is a float."""
+    return number.data[1] == "f" if number.kind == "input" else type(number.data) is float
+
+
+class Flipped:
+    """A transposed recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self.shape = recording, recording.shape[::-1]
+
+    def __array_ufunc__(self, *arguments: Any, **options: Any) -> Any:
+        """A product asks its first factor."""
+        return self.recording.__array_ufunc__(*arguments, **options)
+
+    @property
+    def operand(self) -> Node:
+        """What is transposed."""
+        return self.recording.operand
+
+
+class Number(np.lib.mixins.NDArrayOperatorsMixin):
+    """A number that each step is given. Operations with recordings are theirs; there are no others."""
+
+    def __init__(self, program: Program, node: Node) -> None:
+        self.program, self.node = program, node
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        owner = next((x for x in inputs if isinstance(x, Recording)), None)
+        if owner is None:
+            array = next((x for x in inputs if type(x) is np.ndarray), None)
+            if array is None:
+                raise Unrecordable("numbers among themselves")
+            owner = Recording(self.program, None, self.program.memory(array))
+        return owner.__array_ufunc__(ufunc, method, *inputs, **options)
+
+
+class RowNumbers:
+    """The numbers of the batch's rows, which each step is given."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+
+def _where(self: Recording, condition: Any, yes: Any, no: Any) -> Recording:
+    if not isinstance(condition, Recording):
+        raise Unrecordable("a condition that is no recording")
+    return Recording(self.program, self._each("where", (condition, yes, no)))
+
+
+def _zeros_like(self: Recording, x: Recording, dtype: Any = None, **options: Any) -> Recording:
+    if dtype not in (None, x.dtype):
+        raise Unrecordable("zeros of another dtype")
+    zero = self.program.node("number", None, (), (), None, 0.0)
+    return Recording(self.program, self.program.node("each", "cast", (zero,), x.shape, x.dtype))
+
+
+def _expand_dims(self: Recording, x: Recording, axis: int) -> Recording:
+    """A vector as a column: its formula with each array as a column."""
+
+    def column(node: Node) -> Node:
+        if node.shape == ():
+            return node
+        if node.kind == "load" and node.op == 0:
+            array = node.data.array[:, None]
+            return Recording(self.program, None, self.program.memory(np.ascontiguousarray(array))).value
+        if node.kind != "each":
+            raise Unrecordable("another shape")
+        return self.program.node("each", node.op, tuple(map(column, node.args)), (*node.shape, 1), node.dtype)
+
+    if axis not in (1, -1) or x.ndim != 1:
+        raise Unrecordable("another shape")
+    return Recording(self.program, column(x.value))
+
+
+KNOWN: dict[Any, Callable[..., Recording]] = {
+    np.where: _where,
+    np.zeros_like: _zeros_like,
+    np.expand_dims: _expand_dims,
+}
