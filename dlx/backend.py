@@ -278,7 +278,7 @@ class Backend:
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
-        arrays of the first carry. A step in place is a `functools.partial`, whose argument are the arrays that it keeps.
+        arrays of the first carry. A step in place is a `functools.partial` of the arrays that it keeps.
         """
         return one_by_one(self.compile(step), self.asarray)
 
