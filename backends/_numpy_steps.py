@@ -86,6 +86,8 @@ class Tables:
         reals = np.stack(self.reals, axis=1, dtype=np.float64) if self.reals else np.zeros((steps, 0))
         whole = np.stack(self.whole, axis=1, dtype=np.int64) if self.whole else np.zeros((steps, 0), np.int64)
         rows = np.zeros((steps, 0), np.int32) if self.rows is None else np.ascontiguousarray(self.rows)
+        if {len(reals), len(whole), len(rows)} != {steps}:  # the compiled function would write beyond its losses
+            raise IndexError("the inputs of a training have different numbers of steps")
         return reals, whole, rows
 
 
@@ -143,6 +145,8 @@ class Recorded:
     def run(self, tables: tuple[HostArray, HostArray, HostArray], first: int, last: int) -> HostArray:
         """Make these steps, and return their losses."""
         losses = np.empty(len(tables[0]), self.dtype)
+        if last > len(losses):
+            raise IndexError("there are fewer inputs than steps")
         assert self.compiled is not None
         self.compiled(*self._arguments(first, last, tables, losses))
         return losses[first:last]

@@ -132,7 +132,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
 def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
     identities: list[Any] = []
-    each_of(lambda x: identities.append(id(x)), (carry, constants))
+    each_of(lambda x: identities.append((id(x), x.shape)), (carry, constants))
     each_of(lambda x: identities.append((x.dtype.char, x.shape[1:])), inputs)
     return tuple(identities)
 
