@@ -29,11 +29,20 @@ def importing(name: str, module: str, install: str) -> Iterator[None]:
         ) from reason
 
 
+def first_line(text: str) -> str:
+    """The first line of an error's text, to be quoted inside a sentence."""
+    return text.partition("\n")[0].rstrip(" .")
+
+
+def said(reason: Exception) -> str:
+    """An error's type and the first line of its text."""
+    return first_line(f"{type(reason).__name__}: {reason}")
+
+
 def unavailable(selector: str, version: str, reason: Exception) -> NoReturn:
     """Raise as the library is installed but cannot compute here; the error has the first line of its own reason."""
-    text = f"{type(reason).__name__}: {reason}".partition("\n")[0].rstrip(" .")
     raise BackendUnavailable(
-        f"`backend` must be able to compute here; got {selector!r} ({version}): {text}. "
+        f"`backend` must be able to compute here; got {selector!r} ({version}): {said(reason)}. "
         "Mend that, or pass another backend, such as 'numpy'."
     ) from reason
 

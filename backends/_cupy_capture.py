@@ -25,6 +25,8 @@ import cupy
 
 from dlx.backend import Array
 
+from . import said
+
 REFUSED = {
     1: "it copies arrays by other means than a kernel",
     3: "it calls a function of the host",
@@ -137,11 +139,6 @@ def own_stream(name: str = "main") -> Any:
     if key not in streams:
         streams[key] = cupy.cuda.Stream(non_blocking=True)
     return streams[key]
-
-
-def said(reason: Exception) -> str:
-    """The error's own words."""
-    return f"{type(reason).__name__}: {reason}".partition("\n")[0].rstrip(" .")
 
 
 @functools.cache

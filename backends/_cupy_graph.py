@@ -31,8 +31,8 @@ import numpy as np
 
 from dlx.backend import Array, each_of
 
-from . import _cupy_blas
-from ._cupy_capture import Graph, NotCaptured, capture, current, own_stream, said
+from . import _cupy_blas, said
+from ._cupy_capture import Graph, NotCaptured, capture, current, own_stream
 from ._table import Layout, leaves_of, warn_of_plain_steps
 
 HOPPER = 90  # compute capability

@@ -25,6 +25,7 @@ import torch
 
 from dlx.backend import Array, Loop, each_of
 
+from . import first_line
 from ._table import Layout, warn_of_plain_steps
 from ._torch_recorder import Recorder, Refused, Watch, tensors
 
@@ -171,7 +172,7 @@ def loop(step: Callable[..., tuple[Any, Array]], plain: Loop, recorder: Recorder
         nonlocal refused
         refused = True
         known.clear()
-        warn_of_plain_steps(str(reason).partition("\n")[0].rstrip(" ."), trusted)
+        warn_of_plain_steps(first_line(str(reason)), trusted)
 
     def recorded(carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded:
         layout = Layout(inputs, next(_numpy_dtype(x) for x in _all(carry) if x.is_floating_point()))

@@ -52,13 +52,7 @@ RECORDING = threading.RLock()  # the stream, the pool and the collector of garba
 
 
 def _graph(function: Callable[[], Any], device: torch.device, pool: Any) -> Any:
-    """The work that the function asks for as a graph with temporary arrays from the pool."""
-    with RECORDING:
-        return _recorded(function, device, pool)
-
-
-def _recorded(function: Callable[[], Any], device: torch.device, pool: Any) -> Any:
-    """As `_graph`, while no other thread records."""
+    """The work that the function asks for as a graph with temporary arrays from the pool. The caller holds the lock."""
     graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
     gc.disable()  # a graph that is collected meanwhile would spoil the recording
     try:

@@ -173,7 +173,6 @@ class Backend:
         A library that copies while it computes may begin to fill the array at once, in threads; then it holds two
         arrays of each shape, which take turns. So the next array may be asked for when one has been brought.
         """
-
         return lambda *array: staged(self.asarray, *array)
 
     def zeros_like(self, x: Array) -> Array:

@@ -38,17 +38,18 @@ def begun(
     """
     X, Y, w, classes = samples
 
-    def beside_X(array: Array | None) -> Array | None:
-        if array is None or placed is None:
-            return None if array is None else backend.take(array, rows)
-        return backend.xp.take(array, placed, axis=0)
+    def rows_of(array: Array) -> Array:
+        return backend.take(array, rows) if placed is None else backend.xp.take(array, placed, axis=0)
+
+    def with_inputs(brought: Array) -> Rows:
+        return Rows(brought, rows_of(Y), None if w is None else rows_of(w), classes)
 
     if stage is None or library_of(X) != HOST or X.dtype.hasobject:
 
         def gathered() -> Rows:
             part = takable(taken(X, rows, backend), backend, dtype)
             on_backend = backend.asarray(part) if library_of(part) == HOST != backend.name else part
-            return Rows(on_backend, beside_X(Y), beside_X(w), classes)
+            return with_inputs(on_backend)
 
         return gathered
 
@@ -60,4 +61,4 @@ def begun(
 
     stored = dtype_name(X) if dtype is None else stored_dtype(dtype_name(X), backend, dtype)
     bring = stage(fill, (len(rows), X.shape[1]), stored)
-    return lambda: Rows(bring(), beside_X(Y), beside_X(w), classes)
+    return lambda: with_inputs(bring())
