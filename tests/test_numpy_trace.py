@@ -184,6 +184,7 @@ def test_random_trainings(seed, recorded):
         assert_same(found, plain)
 
 
+@with_numba  # which compiles the formulas of large arrays
 def test_long_sums_have_numpys_order(recorded):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((1100, 40)).astype("float32"), rng.standard_normal((1100, 150))
@@ -336,6 +337,7 @@ PLAINLY = {
 }
 
 
+@with_numba
 @pytest.mark.parametrize("case", PLAINLY)
 def test_what_is_not_recorded_trains_as_ever(case, recorded):
     X, options = PLAINLY[case]
