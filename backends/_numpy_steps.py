@@ -21,7 +21,7 @@ from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
 from ._trace import Program, Unrecordable
-from ._trace_recording import Number, Recording, RowNumbers
+from ._trace_recording import NUMPY, Number, Recording, RowNumbers
 from ._trace_source import Source, source_of
 from ._trace_writer import Buffer, Call
 
@@ -92,8 +92,8 @@ class Tables:
 
 
 def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
-    """The program of one step: a partial function whose first argument are the arrays that it keeps."""
-    program = Program()
+    """The program of one step: an `InPlace`."""
+    program = Program(NUMPY)
     columns = {"f": 0, "i": 0}
 
     def memory(x: Any) -> Recording:
@@ -109,8 +109,8 @@ def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
         columns[kind] += 1
         return Number(program, node)
 
-    kept, at = each_of(memory, step.args[0]), each_of(memory, carry)
-    after, output = step.func(kept, at, each_of(memory, constants), each_of(one, inputs))
+    kept, at = each_of(memory, step.kept), each_of(memory, carry)
+    after, output = step.run(kept, at, each_of(memory, constants), each_of(one, inputs))
     if after is not at or not isinstance(output, Recording):
         raise Unrecordable("a step that is not in place")
     program.output = output.value

@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import types
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -42,6 +42,22 @@ ENTRY_POINTS = "dlx.backends"
 def unfused(function: Function, name: str) -> Function:
     """The function itself: what to pass as `fuse` where nothing is to be fused."""
     return function
+
+
+class InPlace(NamedTuple):
+    """A step that writes to arrays which it keeps: ``run(kept, carry, constants, inputs) -> (carry, output)``.
+
+    `on(backend)` is the same function for arrays of another backend, by which it can be recorded; None if there is
+    none.
+    """
+
+    run: Callable[..., tuple[Any, Array]]
+    kept: Any
+    on: Callable[[Backend], Callable[..., tuple[Any, Array]]] | None
+
+    def __call__(self, carry: Any, constants: Any, inputs: Any) -> tuple[Any, Array]:
+        """The step of its own arrays."""
+        return self.run(self.kept, carry, constants, inputs)
 
 
 class Backend:
@@ -277,7 +293,7 @@ class Backend:
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
-        arrays of the first carry. A step in place is a `functools.partial` of the arrays that it keeps.
+        arrays of the first carry. A step that writes in place may be an `InPlace`, which can be recorded.
         """
         return one_by_one(self.compile(step), self.asarray)
 
