@@ -22,10 +22,11 @@ import numpy as np
 from dlx.backend import Array, Function, InPlace, each_of
 
 from . import _cupy_blas, _cupy_capture
+from ._cuda_source import Source, source_of
+from ._cuda_writer import Kernel, Product
 from ._numpy import NAMESPACE, NumpyBackend
-from ._table import Layout, leaves_of
+from ._table import Layout
 from ._trace import Loops, Program, Unrecordable
-from ._trace_cuda import Kernel, Product, Source, source_of
 from ._trace_recording import Number, Recording, RowNumbers
 from ._trace_writer import Buffer
 
@@ -110,7 +111,9 @@ def steps_of(step: Any, carry: Any, constants: Any, layout: Layout, special: dic
 def _call(call: Kernel | Product, arrays: dict[str, Array], tf32: bool) -> Callable[[], None]:
     """What is called for each step."""
     if isinstance(call, Product):
-        a, b = (arrays[name].T if flip else arrays[name] for name, flip in zip(call.operands, call.flipped, strict=True))
+        a, b = (
+            arrays[name].T if flip else arrays[name] for name, flip in zip(call.operands, call.flipped, strict=True)
+        )
         out = arrays[call.out]
 
         def multiply() -> None:

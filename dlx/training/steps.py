@@ -150,6 +150,7 @@ def _clipped(xp: Namespace, settings: Settings, gradients: Params) -> Params:
 
 def _in_place(task: Task, settings: Settings) -> Callable[[Kept, Carry, Rows, Inputs], tuple[Carry, Array]]:
     """The step that writes to the arrays that it keeps."""
+    assert not settings.optimizer.full_batch
     xp, gradients_of, update = task.net.xp, _gradients(task), optimizers.bind(settings.optimizer, task.backend)
     clips = settings.clip_value is not None or settings.clip_norm is not None
 
@@ -170,7 +171,7 @@ def _in_place(task: Task, settings: Settings) -> Callable[[Kept, Carry, Rows, In
 
 def make_step(
     task: Task, settings: Settings, params: Params, optimizer_state: optimizers.State | None = None
-) -> tuple[Callable[[Carry, Rows, Inputs], tuple[Carry, Array]], Carry]:
+) -> tuple[InPlace | Callable[[Carry, Rows, Inputs], tuple[Carry, Array]], Carry]:
     """One update as a function of arrays and numbers, which never branches on values or waits for the device.
 
     Returns ``step(carry, samples, inputs) -> (carry, loss)`` and the first carry. On a backend that writes in place the
