@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._cuda_rows import rows
-from ._cuda_values import BLOCK, MOST_THREADS, ONE_BLOCK, WARP, Values, block, checked, done, few, indented, term
+from ._cuda_values import BLOCK, MOST_THREADS, ONE_BLOCK, WARP, Elements, block, checked, done, few, indented, term
 from ._cuda_writer import CudaWriter, Piece, c_type
 from ._trace import Node, Operation
 from ._trace_groups import Group
@@ -48,10 +48,10 @@ def _width(operation: Operation) -> int:
 
 
 def each_element(writer: CudaWriter, group: Group, operations: list[Operation], width: int) -> Piece:
-    """Values of elements, each in a thread of its own."""
+    """Elements of elements, each in a thread of its own."""
     assert group.space is not None
     kind, n = group.space
-    values, homes = Values(writer, kind, n), {}
+    values, homes = Elements(writer, kind, n), {}
     stores: dict[str, str] = {}  # the last one of each array
     for operation in operations:
         text = values.value(operation.value)
@@ -105,13 +105,13 @@ def _summed(name: str, dtype: Any, width: int, write: str) -> list[str]:
 
 
 def columns(writer: CudaWriter, group: Group, operations: list[Operation], width: int) -> list[Piece]:
-    """Values of elements with sums of their columns: a block has some columns, and its threads share out the rows.
+    """Elements of elements with sums of their columns: a block has some columns, and its threads share out the rows.
 
     Where rows are many and columns are few, several blocks share out the rows, and their sums are added up after them.
     """
     assert group.space is not None
     kind, n = group.space
-    values, homes, stores = Values(writer, kind, n), {}, []
+    values, homes, stores = Elements(writer, kind, n), {}, []
     sums: list[tuple[str, Any, str]] = []
     for operation in operations:
         text = values.value(term(operation))
@@ -193,7 +193,7 @@ def total(writer: CudaWriter, operation: Operation) -> list[Piece]:
     kind, (n, width) = ("vector", (*added.shape, 1)) if len(added.shape) == 1 else ("matrix", added.shape)
     elements = checked(n * width)
     place = _place(writer, kind, n, width)
-    values = Values(writer, kind, n)
+    values = Elements(writer, kind, n)
     text = values.value(added)
     memory = operation.memory
     out = writer.buffer(value) if memory is None else writer.of(memory)
@@ -204,7 +204,7 @@ def total(writer: CudaWriter, operation: Operation) -> list[Piece]:
         return [Piece("total", block(lines), 1, few(elements), elements)]
     parts = writer.scratch((PARTS,), value.dtype)
     lines = _totalled(writer, values, place, text, value.dtype, parts)
-    rest = Values(writer, "vector", PARTS)
+    rest = Elements(writer, "vector", PARTS)
     rest.element.append(f"const {c_type(value.dtype)} part = {parts}[j];")
     lines_of_rest = _totalled(writer, rest, _place(writer, "vector", PARTS, 1), "part", value.dtype, out)
     return [
@@ -214,7 +214,7 @@ def total(writer: CudaWriter, operation: Operation) -> list[Piece]:
 
 
 def _totalled(
-    writer: CudaWriter, values: Values, place: tuple[str, list[str]], text: str, dtype: Any, out: str
+    writer: CudaWriter, values: Elements, place: tuple[str, list[str]], text: str, dtype: Any, out: str
 ) -> list[str]:
     """The sum of each block's elements."""
     name = writer.name()
@@ -224,7 +224,7 @@ def _totalled(
 
 def tick(writer: CudaWriter, output: Node) -> Piece:
     """The end of a step: one thread keeps its output, and counts on."""
-    values = Values(writer, "vector", 0)
+    values = Elements(writer, "vector", 0)
     name = values.value(output)
     lines = [*values.top, f"outputs[counter[0]] = {name};", "counter[0] += 1;"]
     text = "if (blockIdx.x == 0 && threadIdx.x == 0) " + block(lines)

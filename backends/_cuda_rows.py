@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ._cuda_values import BLOCK, ONE_BLOCK, WARP, Values, block, checked, done, few, indented, term
+from ._cuda_values import BLOCK, ONE_BLOCK, WARP, Elements, block, checked, done, few, indented, term
 from ._cuda_writer import CudaWriter, Piece, c_type
 from ._trace import Node, Operation
 from ._trace_groups import Group
@@ -41,7 +41,7 @@ def rows(writer: CudaWriter, group: Group, operations: list[Operation]) -> Piece
     return Piece("rows", block(lines), -(-n * lanes // threads), threads, elements)
 
 
-class Rows(Values):
+class Rows(Elements):
     """Writes operations on whole rows as loops over their elements, one after the other."""
 
     def __init__(self, writer: CudaWriter, group: Group) -> None:
@@ -56,7 +56,7 @@ class Rows(Values):
         self.width = width
         self.stores: list[str] = []
         self.after: list[str] = []
-        self.results: dict[Node, str] = {}  # of rows, known when the loop is closed
+        self.results = {}
 
     def close(self) -> None:
         """End the loop."""
@@ -108,10 +108,3 @@ class Rows(Values):
         other = f"__shfl_xor_sync(0xffffffff, {name}, half, LANES)"
         line = f"{name} = {with_.format(name, other)};"
         self.after.append(f"for (int half = LANES / 2; half; half /= 2) {line}")
-
-    def needs(self, node: Node, seen: set[Node]) -> bool:
-        """Whether the value needs a row's result that is known when the loop is closed."""
-        if node in seen or node in self.writer.homes:
-            return False
-        seen.add(node)
-        return node in self.results or any(self.needs(arg, seen) for arg in node.args if node not in self.known)

@@ -6,29 +6,28 @@ import math
 
 from ._cuda_writer import CudaWriter, c_type
 from ._trace import Node, Operation, Unrecordable
+from ._trace_values import Values
 
 BLOCK, MOST_THREADS, WARP = 256, 1024, 32
 ONE_BLOCK = 1 << 13  # elements that one block may work on, to save other kernels
 MOST_ELEMENTS = 1 << 30  # that have 32-bit numbers
 
 
-class Values:
+class Elements(Values):
     """The names of values in a loop over elements (i, j): of numbers before it, and of elements in it.
 
     With `by_rows`, values of a row i are known before the loop over its elements.
     """
 
+    writer: CudaWriter
+
     def __init__(self, writer: CudaWriter, kind: str, rows: int, by_rows: bool = False) -> None:
-        self.writer, self.kind, self.rows, self.by_rows = writer, kind, rows, by_rows
+        super().__init__(writer, kind, rows)
+        self.by_rows = by_rows
         self.top: list[str] = []
         self.row: list[str] = []
         self.element: list[str] = []
-        self.known: dict[Node, str] = {}
         self.elements: dict[Node, str] = {}
-
-    def is_row(self, node: Node) -> bool:
-        """Whether the value is one number for the row."""
-        return self.kind == "matrix" and (len(node.shape) < 2 or node.shape[1] == 1)
 
     def index(self, shape: tuple[int, ...]) -> str:
         """Where the element of an array of this shape is."""
@@ -44,11 +43,7 @@ class Values:
         if found:
             return found
         single = len(node.shape) == 0 or node.shape == (1,)
-        if not single and (
-            len(node.shape) != (2 if self.kind == "matrix" else 1) or node.shape[0] not in (1, self.rows)
-        ):
-            raise Unrecordable("rows of another number")
-        text, name = self.text(node), self.writer.name()
+        text, name = self.single(node) if single else self.text(node), self.writer.name()
         if single:
             lines, names = self.top, self.known
         elif self.by_rows and self.is_row(node):
@@ -59,26 +54,28 @@ class Values:
         names[node] = name
         return name
 
-    def text(self, node: Node) -> str:
-        """How the value is computed or where it lies."""
+    def single(self, node: Node) -> str:
+        """How a number that is the same for all is computed, or where it lies."""
         home = self.writer.lies(node)
         if home is not None:
-            return f"{home}{self.index(node.shape)}"
-        if node.kind == "gather":
-            memory, (word, kept) = node.data, node.op
-            down, right = (self.writer.size(stride // node.dtype.itemsize) for stride in memory.array.strides)
-            column = "" if node.shape[1] == 1 else f" + (long long)j * {right}"
-            return f"{self.writer.of(memory)}[(long long)(({c_type(kept)} const*)(row + {word}))[i] * {down}{column}]"
+            return f"{home}[0]"
         if node.kind != "each":
-            raise Unrecordable(f"a value by {node.kind} in a loop")
+            raise Unrecordable("a number of another kind")
         return self.writer.formula(node, self.writer.terms_of(node, self.value))
+
+    def gathered(self, node: Node) -> str:
+        """An element of the batch's rows, where it lies."""
+        memory, (word, kept) = node.data, node.op
+        down, right = (self.writer.size(stride // node.dtype.itemsize) for stride in memory.array.strides)
+        column = "" if node.shape[1] == 1 else f" + (long long)j * {right}"
+        return f"{self.writer.of(memory)}[(long long)(({c_type(kept)} const*)(row + {word}))[i] * {down}{column}]"
 
     def written(self, operation: Operation) -> tuple[str, str]:
         """The array and the place to which a value is written, by "store" or "make"."""
         kind, value, memory, _ = operation
         if kind == "store":
             assert memory is not None
-            self.writer.pending.append((memory, True))
+            self.writer.stores(memory)
             return self.writer.of(memory), self.index(value.shape)
         name = self.writer.buffer(value)
         del self.writer.homes[value]  # what is made here is not read here

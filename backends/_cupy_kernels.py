@@ -28,7 +28,7 @@ from ._numpy import NAMESPACE, NumpyBackend
 from ._table import Layout
 from ._trace import Loops, Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
-from ._trace_writer import Buffer
+from ._trace_writer import laid_out
 
 CUDA = Loops(functions=True, row=np.inf, rows=np.inf, totals=True)
 ALIGNED = 256  # bytes
@@ -80,7 +80,7 @@ class Steps:
 
     def __init__(self, source: Source, special: dict[str, Array], tf32: bool) -> None:
         arrays = {name: cupy.asarray(memory.array) for name, memory in source.memories.items()}
-        arrays |= _laid_out(source.buffers) | special
+        arrays |= laid_out(source.buffers, _block) | special
         self.arrays = arrays  # as long as their addresses are in the calls
         self.calls = [_call(each, arrays, tf32) for each in source.calls]
         self.join = source.join
@@ -131,18 +131,6 @@ def _kernel(source: str, name: str) -> Any:
     return cupy.RawKernel(source, name)
 
 
-def _laid_out(buffers: dict[str, Buffer]) -> dict[str, Array]:
-    """Arrays for the buffers. Those that are not alive at the same time share memory."""
-    arrays: dict[str, Array] = {}
-    free: list[Array] = []
-    taken: list[tuple[int, Array]] = []
-    for name, buffer in sorted(buffers.items(), key=lambda item: item[1].first):
-        free += [block for last, block in taken if last < buffer.first]
-        taken = [(last, block) for last, block in taken if last >= buffer.first]
-        dtype = np.dtype(buffer.dtype)
-        size = int(np.prod(buffer.shape, dtype=np.int64)) * dtype.itemsize
-        place = min((k for k, block in enumerate(free) if block.size >= size), key=lambda k: free[k].size, default=None)
-        block = cupy.empty(-(-size // ALIGNED) * ALIGNED, cupy.uint8) if place is None else free.pop(place)
-        taken.append((buffer.last, block))
-        arrays[name] = block[:size].view(dtype).reshape(buffer.shape)
-    return arrays
+def _block(size: int) -> Array:
+    """So many bytes, or a few more, as all blocks begin at multiples of `ALIGNED`."""
+    return cupy.empty(-(-size // ALIGNED) * ALIGNED, cupy.uint8)

@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import types
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -24,6 +24,7 @@ from dlx.checks import checked_tf32, reject
 from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, row_number_dtype, staged, way_to_host
+from dlx.nesting import InPlace as InPlace
 from dlx.nesting import each_of as each_of
 from dlx.nesting import one_by_one
 
@@ -42,22 +43,6 @@ ENTRY_POINTS = "dlx.backends"
 def unfused(function: Function, name: str) -> Function:
     """The function itself: what to pass as `fuse` where nothing is to be fused."""
     return function
-
-
-class InPlace(NamedTuple):
-    """A step that writes to arrays which it keeps: ``run(kept, carry, constants, inputs) -> (carry, output)``.
-
-    `on(backend)` is the same function for arrays of another backend, by which it can be recorded; None if there is
-    none.
-    """
-
-    run: Callable[..., tuple[Any, Array]]
-    kept: Any
-    on: Callable[[Backend], Callable[..., tuple[Any, Array]]] | None
-
-    def __call__(self, carry: Any, constants: Any, inputs: Any) -> tuple[Any, Array]:
-        """The step of its own arrays."""
-        return self.run(self.kept, carry, constants, inputs)
 
 
 class Backend:

@@ -171,7 +171,7 @@ def _in_place(task: Task, settings: Settings) -> Callable[[Kept, Carry, Rows, In
 
 def make_step(
     task: Task, settings: Settings, params: Params, optimizer_state: optimizers.State | None = None
-) -> tuple[InPlace | Callable[[Carry, Rows, Inputs], tuple[Carry, Array]], Carry]:
+) -> tuple[Callable[[Carry, Rows, Inputs], tuple[Carry, Array]], Carry]:
     """One update as a function of arrays and numbers, which never branches on values or waits for the device.
 
     Returns ``step(carry, samples, inputs) -> (carry, loss)`` and the first carry. On a backend that writes in place the
