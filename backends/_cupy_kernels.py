@@ -128,7 +128,7 @@ def _call(call: Kernel | Product, arrays: dict[str, Array], tf32: bool) -> Calla
 
 @functools.lru_cache(512)
 def _kernel(source: str, name: str) -> Any:
-    return cupy.RawKernel(source, name)
+    return cupy.RawKernel(source, name, options=("--fmad=false",))  # NumPy's bits: every operation is rounded
 
 
 def _block(size: int) -> Array:
