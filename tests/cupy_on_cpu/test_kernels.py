@@ -340,3 +340,12 @@ def test_buffers_share_memory():
     arrays, buffers = shapes[0]
     blocks = {array.data.mem.ptr for array in arrays.values()}
     assert len(blocks) < len(buffers) * 0.75
+
+
+def test_a_checkpoint_of_steps_without_kernels_goes_on_with_a_warning(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(_cupy_kernels, "KIND", {})
+        patch.setattr(_cupy_kernels, "steps_of", lambda *arguments: None)
+        trained("cupy", checkpoint=tmp_path)
+    with pytest.warns(UserWarning, match="steps was single formulas and is kernels of kind 1 now"):
+        trained("cupy", checkpoint=tmp_path, epochs=4)
