@@ -68,7 +68,8 @@ class Elements(Values):
         memory, (word, kept) = node.data, node.op
         down, right = (self.writer.size(stride // node.dtype.itemsize) for stride in memory.array.strides)
         column = "" if node.shape[1] == 1 else f" + (long long)j * {right}"
-        return f"{self.writer.of(memory)}[(long long)(({c_type(kept)} const*)(row + {word}))[i] * {down}{column}]"
+        number = f"(({c_type(kept)} const*)(row + {self.writer.size(word)}))[i]"
+        return f"{self.writer.of(memory)}[(long long){number} * {down}{column}]"
 
     def written(self, operation: Operation) -> tuple[str, str]:
         """The array and the place to which a value is written, by "store" or "make"."""

@@ -30,6 +30,7 @@ CALLS = {
 DEVICE = r"""template <class T> __device__ T dlx_maximum(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> __device__ T dlx_minimum(T a, T b) { return a < b || a != a ? a : b; }
 """
+MOST_NUMBER = 2**31 - 1
 FETCH = """for (int word = blockIdx.x * blockDim.x + threadIdx.x; word < {words}; word += gridDim.x * blockDim.x)
     place[word] = row[word];
 """
@@ -75,7 +76,7 @@ class CudaWriter(Writer):
             raise Unrecordable("numbers among themselves")
         if node.kind == "input":
             word, kept = node.data
-            return f"({c_type(dtype)})*({c_type(kept)} const*)(row + {word})"
+            return f"({c_type(dtype)})*({c_type(kept)} const*)(row + {self.size(word)})"
         if dtype.kind in "iu":
             return f"({c_type(dtype)})({int(node.data)})"
         return self.number(float(node.data), dtype)
@@ -122,7 +123,8 @@ class CudaWriter(Writer):
         special = {"row": "const int*", "outputs": f"{c_type(output)}*", "counter": "int*"}
         if first:
             special = special | {"table": "const int*", "place": "int*"}
-            text = f"const int* row = table + (long long)counter[0] * {words};\n{FETCH.format(words=words)}{text}"
+            width = self.size(words)
+            text = f"const int* row = table + (long long)counter[0] * {width};\n{FETCH.format(words=width)}{text}"
             del special["row"]
         special = {name: kind for name, kind in special.items() if re.search(rf"\b{name}\b", text)}
         found: dict[str, dict[str, str]] = {kind: {} for kind in "ancv"}
@@ -133,6 +135,8 @@ class CudaWriter(Writer):
 
         body = re.sub(r"\b([mtncv])\d+(?=\b|_of|_all)", renamed, text).replace("\n", "\n    ").rstrip()
         sizes = {name: size for size, name in self.sizes.items()}
+        if any(abs(sizes[old]) > MOST_NUMBER for old in found["n"]):
+            raise Unrecordable("a size that is no 32-bit number")
         numbers = {name: (number, dtype) for (number, _, dtype), name in self.numbers.items()}
         dtypes = {name: memory.array.dtype for memory, name in self.names.items()}
         dtypes |= {name: buffer.dtype for name, buffer in self.buffers.items()}
