@@ -20,7 +20,7 @@ with importing(
 ):
     import cupy
 
-    from . import _cupy_blas, _cupy_capture, _cupy_graph, _cupy_staging
+    from . import _cupy_blas, _cupy_capture, _cupy_graph, _cupy_kernels, _cupy_staging
 
 
 FEW_BYTES = 1 << 14  # to bring so many to the host takes less time than a kernel and its result
@@ -191,9 +191,9 @@ class CupyBackend(Backend):
         }
 
     def arithmetic(self) -> dict[str, str]:
-        """The versions of CuPy and CUDA and the device, which decide the kernels."""
+        """The versions of CuPy, CUDA and dlx's own kernels, and the device: they decide the order of every sum."""
         description, name = self.describe(), cupy.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
-        return {key: description[key] for key in ("version", "CUDA", "tf32")} | {"device": name}
+        return {key: description[key] for key in ("version", "CUDA", "tf32")} | {"device": name} | _cupy_kernels.KIND
 
 
 def _place(result: Any, arguments: tuple[Any, ...]) -> int | None:

@@ -31,7 +31,7 @@ import numpy as np
 
 from dlx.backend import Array, each_of
 
-from . import _cupy_blas, said
+from . import _cupy_blas, _cupy_kernels, said
 from ._cupy_capture import Graph, NotCaptured, capture, current, own_stream
 from ._table import Layout, leaves_of, warn_of_plain_steps
 
@@ -170,6 +170,8 @@ class Recording:
         self.inputs = self.layout.parts(self.row, lambda words, dtype, shape: words.view(dtype).reshape(shape))
         self.counter = cupy.zeros(1, cupy.int32)  # of the next step
         self.outputs: Any = None
+        self.steps: Any = None  # the step as few kernels, if it is one of dlx's own
+        self.ran = False
         self.graph: Graph | None = None
 
     def load(self, constants: Any, inputs: Any, first: int) -> None:
@@ -178,13 +180,26 @@ class Recording:
         The next step is the one with the number `first`.
         """
         if not self.moved and _addresses(constants) != _addresses(self.constants):
-            self.constants, self.moved, self.graph = each_of(cupy.empty_like, constants), True, None
+            self.constants, self.moved = each_of(cupy.empty_like, constants), True
+            self.steps = self.graph = self.outputs = None
+            self.ran = False
         if self.moved:
             for kept, given in zip(leaves_of(self.constants), leaves_of(constants), strict=True):
                 kept[...] = given
         host = each_of(cupy.asnumpy, inputs)
         self.table[...] = cupy.asarray(self.layout.words(host, len(self.table)))
         self.counter.fill(first)
+        if self.outputs is None and self.program.trusted:
+            self.record()
+
+    def record(self) -> None:
+        """Let the step be few kernels, if it can be recorded."""
+        special = {"table": self.table, "counter": self.counter, "row": self.row, "place": self.row}
+        arrays = self.carry, self.constants
+        with cupy.cuda.using_allocator(self.allocate):
+            self.steps = _cupy_kernels.steps_of(self.program.step, *arrays, self.layout, special, self.program.tf32)
+        if self.steps is not None:
+            self.outputs = self.steps.arrays["outputs"]
 
     def prepare(self, first: int, checks: bool) -> bool:
         """Capture the graph, if it is time. Returns whether there is one; without one, one plain step can be run.
@@ -194,7 +209,7 @@ class Recording:
         if not self.program.trusted:
             if self.graph is None or checks:
                 self.graph = self.tried(first)
-        elif self.graph is None and self.outputs is not None:
+        elif self.graph is None and self.ran:
             self.graph = self.captured()
         return self.graph is not None
 
@@ -209,6 +224,7 @@ class Recording:
         """Run so many steps."""
         for _ in range(steps):
             self.one_step() if self.graph is None else self.graph.launch()
+        self.ran = True
 
     def allocate(self, size: int) -> Any:
         """Memory from the graph's pool. If none is left, CuPy's own pool gives back what it keeps for reuse."""
@@ -223,6 +239,9 @@ class Recording:
         for stream, workspace in zip((own_stream(), own_stream("products")), self.program.workspaces, strict=True):
             with current(stream):
                 _cupy_blas.use_workspace(workspace, self.program.tf32)
+        if self.steps is not None:
+            self.steps.run()
+            return
         pairs = self.row.size // 2
         arguments = self.table, self.counter, np.int32(pairs), self.row
         _kernel("dlx_fetch")((-(-pairs // THREADS),), (THREADS,), arguments)

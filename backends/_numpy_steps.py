@@ -21,9 +21,9 @@ from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
 from ._trace import Program, Unrecordable
-from ._trace_recording import Number, Recording, RowNumbers
+from ._trace_recording import NUMPY, Number, Recording, RowNumbers
 from ._trace_source import Source, source_of
-from ._trace_writer import Buffer, Call
+from ._trace_writer import Call, laid_out
 
 ALIGNED = 64  # bytes
 NAME = "steps"
@@ -92,8 +92,8 @@ class Tables:
 
 
 def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
-    """The program of one step: a partial function whose first argument are the arrays that it keeps."""
-    program = Program()
+    """The program of one step: an `InPlace`."""
+    program = Program(NUMPY)
     columns = {"f": 0, "i": 0}
 
     def memory(x: Any) -> Recording:
@@ -109,8 +109,8 @@ def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
         columns[kind] += 1
         return Number(program, node)
 
-    kept, at = each_of(memory, step.args[0]), each_of(memory, carry)
-    after, output = step.func(kept, at, each_of(memory, constants), each_of(one, inputs))
+    kept, at = each_of(memory, step.kept), each_of(memory, carry)
+    after, output = step.run(kept, at, each_of(memory, constants), each_of(one, inputs))
     if after is not at or not isinstance(output, Recording):
         raise Unrecordable("a step that is not in place")
     program.output = output.value
@@ -125,7 +125,7 @@ class Recorded:
         assert program.output is not None
         self.dtype = program.output.dtype
         written = source_of(program)
-        arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)
+        arrays = {name: memory.array for name, memory in written.memories.items()} | laid_out(written.buffers, _block)
         self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
         self.calls = np.asarray([_row(call, arrays) for call in written.calls], np.int64)
         self.sizes = np.asarray(written.sizes, np.int64)
@@ -171,23 +171,6 @@ def _type(x: HostArray) -> str:
     """What numba tells arrays apart by."""
     layout = "C" if x.flags.c_contiguous else "F" if x.flags.f_contiguous else "A"
     return f"{x.dtype.name}-{x.ndim}{layout}{'' if x.flags.writeable else '-read-only'}"
-
-
-def _laid_out(buffers: dict[str, Buffer]) -> dict[str, HostArray]:
-    """Arrays for the buffers. Those that are not alive at the same time share memory."""
-    arrays: dict[str, HostArray] = {}
-    free: list[HostArray] = []
-    taken: list[tuple[int, HostArray]] = []
-    for name, buffer in sorted(buffers.items(), key=lambda item: item[1].first):
-        free += [block for last, block in taken if last < buffer.first]
-        taken = [(last, block) for last, block in taken if last >= buffer.first]
-        dtype = np.dtype(buffer.dtype)
-        size = int(np.prod(buffer.shape, dtype=np.int64)) * dtype.itemsize
-        place = min((k for k, block in enumerate(free) if block.size >= size), key=lambda k: free[k].size, default=None)
-        block = _block(size) if place is None else free.pop(place)
-        taken.append((buffer.last, block))
-        arrays[name] = block[:size].view(dtype).reshape(buffer.shape or 1)
-    return arrays
 
 
 def _block(size: int) -> HostArray:

@@ -18,10 +18,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator
-from functools import partial
 from typing import Any
 
-from dlx.backend import Array, Loop, each_of, warn
+from dlx.backend import Array, InPlace, Loop, each_of, warn
 
 from . import _numpy_inner, _numpy_loops
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
@@ -101,7 +100,7 @@ class Recordings:
 def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
     """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
-    if not isinstance(step, partial) or steps < FEWEST or interpreted:
+    if not isinstance(step, InPlace) or steps < FEWEST or interpreted:
         return plain
     recordings = Recordings(step, kind, steps, has_numba)
     at_once = 1

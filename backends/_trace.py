@@ -17,23 +17,42 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from dlx.backend import HostArray
+from dlx.backend import Array
 
 DTYPES = "?bBhHiIlLqQfd"  # what numba has, too
+
+
+def address(array: Array) -> int:
+    """Where an array begins, in the memory of the host or of a CUDA device."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
 
 
 class Unrecordable(TypeError):
     """The step has an operation that cannot be recorded."""
 
 
+class Loops(NamedTuple):
+    """What can be part of a loop over rows, instead of an operation on whole arrays.
+
+    Transcendental `functions`; sums of rows of fewer numbers than `row`; sums of columns of so many `rows`; and the
+    `totals` of values that are no arrays.
+    """
+
+    functions: bool
+    row: float
+    rows: float
+    totals: bool
+
+
 class Memory:
     """An array that exists before the step and after it. `extent` are the addresses between which it lies."""
 
-    def __init__(self, array: HostArray) -> None:
+    def __init__(self, array: Array) -> None:
         self.array = array
-        start, end = np.lib.array_utils.byte_bounds(array)
+        span = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+        start = address(array) + sum(each for each in span if each < 0)
+        end = address(array) + sum(each for each in span if each > 0) + array.itemsize
         self.extent = (start, end) if array.size else (0, 0)
 
     def overlaps(self, other: Memory) -> bool:
@@ -78,9 +97,10 @@ class Operation(NamedTuple):
 
 
 class Program:
-    """The list of operations of one step."""
+    """The list of operations of one step, for what runs such `loops`."""
 
-    def __init__(self) -> None:
+    def __init__(self, loops: Loops) -> None:
+        self.loops = loops
         self.operations: list[Operation] = []
         self.writes: list[Memory] = []
         self.memories: dict[Any, Memory] = {}
@@ -98,10 +118,10 @@ class Program:
             self.nodes[key] = Node(len(self.nodes), kind, op, args, shape, dtype, data)
         return self.nodes[key]
 
-    def memory(self, array: HostArray) -> Memory:
+    def memory(self, array: Array) -> Memory:
         """The memory of an array; the same for the same view."""
-        key = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
-        if array.dtype.char not in DTYPES or not array.dtype.isnative or not array.flags.aligned:
+        key = address(array), array.shape, array.strides, array.dtype
+        if array.dtype.char not in DTYPES or not array.dtype.isnative or key[0] % array.dtype.alignment:
             raise Unrecordable(str(array.dtype))
         return self.memories.setdefault(key, Memory(array))
 
@@ -143,7 +163,8 @@ class Program:
         if dtype.kind != "f" or any(arg.dtype != dtype for arg in args):
             raise Unrecordable("whole arrays of other dtypes")
         known = len(self.nodes)
-        args = tuple(map(self.array, args))
+        if kind != "total" or not self.loops.totals:
+            args = tuple(map(self.array, args))
         if out is not None:
             value = self.node(kind, op, args, shape, dtype, (out, len(self.writes)))
             if (out.array.shape, out.array.dtype) != (shape, dtype):

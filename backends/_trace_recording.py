@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from ._trace import DTYPES, Memory, Node, Operation, Program, Unrecordable
+from ._trace import DTYPES, Loops, Memory, Node, Operation, Program, Unrecordable
 
 COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal)
 ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.sqrt, np.absolute, np.negative)
 BITS = (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift)
 OF_INTEGERS = (*COMPARISONS, *BITS, np.add, np.subtract, np.multiply)
 TRANSCENDENTAL = (np.exp, np.expm1, np.log, np.log1p, np.tanh)
-FEW = 8  # NumPy adds up fewer numbers one after the other, and more in another order
-MOST_ROWS = 1024  # of a column's sum: NumPy's backend adds up more in blocks
+# NumPy adds up fewer than 8 numbers one after the other, and more in another order. Its backend adds up more than 1024
+# rows in blocks.
+NUMPY = Loops(functions=False, row=8, rows=1024, totals=False)
 
 
 class Recording(np.lib.mixins.NDArrayOperatorsMixin):
@@ -122,7 +123,7 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         if self.program.load(self.memory).op:
             raise Unrecordable("rows of what is written")
         shape = (indices.shape[0], self.shape[1])
-        return Recording(self.program, self.program.node("gather", None, (), shape, self.dtype, self.memory))
+        return Recording(self.program, self.program.node("gather", indices.place, (), shape, self.dtype, self.memory))
 
     def _product(self, a: Any, b: Any, out: Recording | None) -> Recording:
         """The product of two matrices, of which either may be transposed."""
@@ -158,9 +159,9 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
             case "maximum", 2, -1, True if out is None:
                 return self._row(ufunc)
             case "add", 2, -1, True if out is None:
-                few = self.shape[1] < FEW
+                few = self.shape[1] < self.program.loops.row
                 return self._row(ufunc) if few else self._whole("rows", None, (self.operand,), (self.shape[0], 1))
-            case "add", 2, -2, True if self.shape[0] <= MOST_ROWS and out is not None:
+            case "add", 2, -2, True if self.shape[0] <= self.program.loops.rows and out is not None:
                 return self._columns(out)
             case "add", 2, (-2, -1), False if out is None:
                 return self._whole("total", None, (self.operand,), ())
@@ -180,7 +181,7 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
     def _columns(self, out: Recording) -> Recording:
         """The sum of each column, (1, K)."""
         program, shape = self.program, (1, self.shape[1])
-        if shape[1] == 1:
+        if shape[1] == 1 and not program.loops.totals:
             return self._whole("total", None, (self.operand,), shape, out)
         if out.memory is None or (out.shape, out.dtype) != (shape, self.dtype):
             raise Unrecordable("an output that is no memory")
@@ -222,18 +223,19 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         if len(sizes) > 1:
             raise Unrecordable("vectors beside matrices")
         shape = np.broadcast_shapes(*(term.shape for term in terms))
-        if op in TRANSCENDENTAL:
+        if op in TRANSCENDENTAL and not self.program.loops.functions:
             if len(terms[0].shape) == 0:
                 raise Unrecordable("a function of a number")
             return self.program.whole("call", op, terms, shape)
-        if not (op == "where" or op in ARITHMETIC or op in COMPARISONS or (op in BITS and common.kind == "i")):
+        known = op == "where" or op in ARITHMETIC or op in COMPARISONS or op in TRANSCENDENTAL
+        if not (known or (op in BITS and common.kind == "i")):
             raise Unrecordable(op.__name__)
         return self.program.node("each", op, terms, shape, np.dtype(bool) if op in COMPARISONS else common)
 
 
 def _is_real(number: Node) -> bool:
     """Whether a number without a dtype is a float."""
-    return number.data[1] == "f" if number.kind == "input" else type(number.data) is float
+    return bool(np.dtype(number.data[1]).kind == "f") if number.kind == "input" else type(number.data) is float
 
 
 class Flipped:
@@ -269,10 +271,10 @@ class Number(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class RowNumbers:
-    """The numbers of the batch's rows, which each step is given."""
+    """The numbers of the batch's rows, which each step is given; `place` says where, if that has to be known."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+    def __init__(self, shape: tuple[int, ...], place: Any = None) -> None:
+        self.shape, self.place = shape, place
 
 
 def _where(self: Recording, condition: Any, yes: Any, no: Any) -> Recording:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ._trace import Memory, Node, Operation, Program, Unrecordable
 from ._trace_groups import Group, grouped
+from ._trace_values import Values
 from ._trace_writer import Buffer, Call, Writer, zeros
 
 
@@ -54,16 +55,15 @@ def source_of(program: Program) -> Source:
     return Source([*inputs, *writer.lines], memories, writer.buffers, writer.calls, list(writer.sizes), numbers)
 
 
-class Rows:
+class Rows(Values):
     """Writes one group as a loop over rows, and loops over their columns in it; of a vector, as one loop."""
 
     def __init__(self, writer: Writer, group: Group) -> None:
-        self.writer, self.group = writer, group
         assert group.space is not None
-        self.kind, self.rows = group.space
+        super().__init__(writer, *group.space)
+        self.group = group
         self.body: list[str] = []
         self.before: list[str] = []  # before the loop over rows
-        self.known: dict[Node, str] = {}  # values of the row
         self.open_loop(None)
 
     def open_loop(self, columns: int | None) -> None:
@@ -72,7 +72,7 @@ class Rows:
         self.inner: list[str] = []
         self.after: list[str] = []
         self.elements: dict[Node, str] = {}
-        self.results: dict[Node, str] = {}  # of rows, known when the loop is closed
+        self.results = {}
         self.stores: dict[Memory, str] = {}
         self.writes: list[tuple[Memory, Node | None]] = []
 
@@ -122,7 +122,7 @@ class Rows:
             assert memory is not None
             self.stores[memory] = f"{writer.of(memory)}{self.index(value.shape)} = {text}"
             self.writes.append((memory, value))
-            writer.pending.append((memory, True))
+            writer.stores(memory)
             return []
         if operation.kind == "columns":
             assert memory is not None
@@ -154,17 +154,6 @@ class Rows:
             self.body.append(f"{result} = {dtype}(-np.inf)")
             self.inner.append(f"{result} = {text} if {text} > {result} or {text} != {text} else {result}")
 
-    def is_row(self, node: Node) -> bool:
-        """Whether the value is one number for the row."""
-        return self.kind == "matrix" and (len(node.shape) < 2 or node.shape[1] == 1)
-
-    def needs(self, node: Node, seen: set[Node]) -> bool:
-        """Whether the value needs a row's result that is known when the loop is closed."""
-        if node in seen or node in self.writer.homes:
-            return False
-        seen.add(node)
-        return node in self.results or any(self.needs(arg, seen) for arg in node.args if node not in self.known)
-
     def index(self, shape: tuple[int, ...]) -> str:
         """Where the element of an array of this shape is."""
         if len(shape) == 1:
@@ -180,8 +169,6 @@ class Rows:
         names = self.known if row else self.elements
         if node in self.known or node in names:
             return self.known.get(node) or names[node]
-        if len(node.shape) != (2 if self.kind == "matrix" else 1) or node.shape[0] not in (1, self.rows):
-            raise Unrecordable("rows of another number")
         text = self.text(node)
         name = self.writer.name()
         lines = self.inner if not row or self.columns is None else self.body
@@ -189,13 +176,6 @@ class Rows:
         names[node] = name
         return name
 
-    def text(self, node: Node) -> str:
-        """How the value is computed or where it lies."""
-        home = self.writer.lies(node)
-        if home is not None:
-            return f"{home}{self.index(node.shape)}"
-        if node.kind == "gather":
-            return f"{self.writer.of(node.data)}[rows[u, i], {'0' if node.shape[1] == 1 else 'j'}]"
-        if node.kind != "each":
-            raise Unrecordable(f"a value by {node.kind} in a loop")
-        return self.writer.formula(node, self.writer.terms_of(node, self.value))
+    def gathered(self, node: Node) -> str:
+        """An element of the batch's rows, where it lies."""
+        return f"{self.writer.of(node.data)}[rows[u, i], {'0' if node.shape[1] == 1 else 'j'}]"

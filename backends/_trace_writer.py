@@ -9,9 +9,13 @@ What shaped it:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dlx.backend import Array
 
 from ._numpy_loops import CALLS, INFIX
 from ._trace import Memory, Node, Operation, Unrecordable
@@ -46,6 +50,7 @@ class Writer:
         self.homes: dict[Node, tuple[str, Memory | None]] = {}  # the arrays in which values lie
         self.written: list[Memory] = []
         self.pending: list[tuple[Memory, bool]] = []  # what the present loop writes, and whether by a store
+        self.reads: list[tuple[int, Memory]] = []  # by group
         self.scalars: dict[Node, str] = {}
         self.group = 0
         self.count = 0
@@ -80,6 +85,13 @@ class Writer:
         """Raise if the memory is overwritten while it is read. A store to all of it comes after the reads."""
         if any(other.overlaps(memory) and not (other is memory and stores) for other, stores in self.pending):
             raise Unrecordable("a value whose source is overwritten")
+        self.reads.append((self.group, memory))
+
+    def stores(self, memory: Memory) -> None:
+        """Note that the present loop stores to memory. What it reads of it must be the very same elements."""
+        if any(k == self.group and each is not memory and each.overlaps(memory) for k, each in self.reads):
+            raise Unrecordable("a value whose source is overwritten")
+        self.pending.append((memory, True))
 
     def wrote(self, memory: Memory) -> None:
         """Note a write to memory."""
@@ -173,3 +185,20 @@ def zeros(name: str, sizes: list[str]) -> list[str]:
     if len(sizes) < 2:
         return [f"{name}[0] = 0"]
     return [f"for i in range({sizes[0]}):", f"    for j in range({sizes[1]}):", f"        {name}[i, j] = 0"]
+
+
+def laid_out(buffers: dict[str, Buffer], block_of: Callable[[int], Array]) -> dict[str, Array]:
+    """Arrays for the buffers, in blocks of bytes. Those that are not alive at the same time share memory."""
+    arrays: dict[str, Array] = {}
+    free: list[Array] = []
+    taken: list[tuple[int, Array]] = []
+    for name, buffer in sorted(buffers.items(), key=lambda item: item[1].first):
+        free += [block for last, block in taken if last < buffer.first]
+        taken = [(last, block) for last, block in taken if last >= buffer.first]
+        dtype = np.dtype(buffer.dtype)
+        size = math.prod(buffer.shape) * dtype.itemsize
+        place = min((k for k, block in enumerate(free) if block.size >= size), key=lambda k: free[k].size, default=None)
+        block = block_of(size) if place is None else free.pop(place)
+        taken.append((buffer.last, block))
+        arrays[name] = block[:size].view(dtype).reshape(buffer.shape or 1)
+    return arrays

@@ -24,6 +24,7 @@ from dlx.checks import checked_tf32, reject
 from dlx.checks import warn as warn
 from dlx.host import HostArray as HostArray
 from dlx.host import as_numpy, row_number_dtype, staged, way_to_host
+from dlx.nesting import InPlace as InPlace
 from dlx.nesting import each_of as each_of
 from dlx.nesting import one_by_one
 
@@ -277,7 +278,7 @@ class Backend:
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
-        arrays of the first carry. A step in place is a `functools.partial` of the arrays that it keeps.
+        arrays of the first carry. A step that writes in place may be an `InPlace`, which can be recorded.
         """
         return one_by_one(self.compile(step), self.asarray)
 

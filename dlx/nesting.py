@@ -1,7 +1,8 @@
-"""Arrays in tuples, and in tuples of tuples."""
+"""Arrays in tuples, and in tuples of tuples; and steps that are given their rows."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -44,6 +45,23 @@ def one_by_one(step: Callable[..., tuple[Any, Any]], place: Callable[[Any], Any]
             yield carry, output
 
     return run
+
+
+@dataclasses.dataclass(frozen=True)
+class InPlace:
+    """A step that writes to arrays which it keeps: ``run(kept, carry, constants, inputs) -> (carry, output)``.
+
+    `on(backend)` is the same function for arrays of another backend, by which it can be recorded; None if there is
+    none.
+    """
+
+    run: Callable[..., tuple[Any, Any]]
+    kept: Any
+    on: Callable[[Any], Callable[..., tuple[Any, Any]]] | None
+
+    def __call__(self, carry: Any, constants: Any, inputs: Any) -> tuple[Any, Any]:
+        """The step of its own arrays."""
+        return self.run(self.kept, carry, constants, inputs)
 
 
 def _maker(parts: tuple[Any, ...]) -> Callable[[Iterable[Any]], Any]:

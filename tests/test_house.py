@@ -39,7 +39,7 @@ LIBRARIES = {
     "_strict": {"array_api_strict"},
     "_numpy": {"threadpoolctl", "numba"},
     **{name: {"torch"} for name in ("_torch_graph", "_torch_modules", "_torch_precision", "_torch_recorder")},
-    **{name: {"cupy"} for name in ("_cupy_blas", "_cupy_capture", "_cupy_graph", "_cupy_staging")},
+    **{name: {"cupy"} for name in ("_cupy_blas", "_cupy_capture", "_cupy_graph", "_cupy_kernels", "_cupy_staging")},
 }
 # otherwise _torch: torch and so on
 LIBRARY = re.compile(r"(numpy|cupy|torch|jax|dask|strict|array_api_strict|dpnp|sparse|ndonnx)(:.*)?")

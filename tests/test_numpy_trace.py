@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+from programs import overlapping, random_step
 
 import dlx
 from dlx import activations, losses, optimizers
+from dlx.backend import InPlace
 
 inner, writer, steps, trace, training = (
     importlib.import_module(f"dlx.backends.{name}")
@@ -234,50 +236,6 @@ def test_gradients_are_pytorchs(activation, recorded):
     assert recorded
 
 
-def overlapping(seed):
-    """Arrays of which some are views of others."""
-    rng = np.random.default_rng(seed)
-    n, K = rng.integers(1, 6), rng.integers(1, 10)
-    v, w = rng.standard_normal((2, 3 * n * K)).astype("float32")
-    return v, w, w[: 2 * n * K], rng.standard_normal((1, K)).astype("float32"), *v.reshape(3, n, K)
-
-
-def random_step(seed):
-    """A step of random operations, many of them in place, on these arrays."""
-    plan = np.random.default_rng(seed + 1).integers(0, (9, 3, 60, 60), (12, 4)).tolist()
-    plan = plan[: 2 + seed % 11]
-
-    def step(kept, carry, constants, inputs):
-        v, w, half, b, *matrices = kept
-        values, vectors = [x * 1.0 for x in matrices], [v * 0.5]
-        for kind, i, j, k in plan:
-            M, x, y = matrices[i], values[j % len(values)], values[k % len(values)]
-            if kind == 0:
-                M += x
-            elif kind == 1:
-                values.append(x * y + b)
-            elif kind == 2:
-                values.append(np.tanh(x - M))
-            elif kind == 3:
-                np.add.reduce(x, axis=-2, keepdims=True, out=b)
-            elif kind == 4:
-                sums = np.add.reduce(M, axis=-1, keepdims=True)
-                values.append(x - np.maximum.reduce(y, axis=-1, keepdims=True) + sums)
-            elif kind == 5:
-                v *= inputs[0]
-                vectors.append(v + w)
-            elif kind == 6:
-                half -= 0.25
-                w += vectors[j % len(vectors)]
-            elif kind == 7:
-                values.append((x @ (y * 1.0).T) @ M)
-            else:
-                np.matmul(x @ y.T, x, out=M)
-        return carry, np.add.reduce(values[-1], axis=(-2, -1)) + np.add.reduce(vectors[-1], axis=-1)
-
-    return step
-
-
 def test_memory_that_overlaps_is_read_and_written_in_order(monkeypatch):
     """Of 400 random programs many are refused, as they use values whose sources are gone; no other may be wrong."""
     monkeypatch.setattr(steps._numpy_loops, "prepared", as_python)
@@ -285,7 +243,7 @@ def test_memory_that_overlaps_is_read_and_written_in_order(monkeypatch):
     for seed in range(400):
         step, mine, theirs = random_step(seed), overlapping(seed), overlapping(seed)
         try:
-            recording = steps.Recorded(functools.partial(step, mine), (), (), inputs)
+            recording = steps.Recorded(InPlace(step, mine, None), (), (), inputs)
         except trace.Unrecordable:
             continue
         tables = steps.Tables(inputs).arrays()
@@ -297,6 +255,18 @@ def test_memory_that_overlaps_is_read_and_written_in_order(monkeypatch):
             np.testing.assert_array_equal(x, y, err_msg=str(seed))
         run += 1
     assert run > 80
+
+
+def test_a_row_that_is_part_of_what_it_is_added_to_is_not_recorded():
+    z = np.ones((3, 4))
+
+    def step(kept, carry, constants, inputs):
+        x = kept[0]
+        x += x[:1]
+        return carry, np.add.reduce(x, axis=(-2, -1))
+
+    with pytest.raises(trace.Unrecordable, match="whose source is overwritten"):
+        steps.Recorded(InPlace(step, (z,), None), (), (), (np.ones(3),))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

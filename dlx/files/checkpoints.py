@@ -311,7 +311,7 @@ def _warn_of_other_bits(folder: Path, was: Any, backend: Backend) -> None:
     now = _arithmetic(backend)
     if not isinstance(was, Mapping) or was.get("backend") != now["backend"]:
         return
-    was = {"tf32": "False", **was}  # as in files that are older than this argument
+    was = {"tf32": "False", "steps": "single formulas", **was}  # as in files that are older than these words
     differ = [name for name in now if was.get(name, now[name]) != now[name]]
     if differ:
         what = container.escaped(", ".join(f"{name} was {was[name]} and is {now[name]} now" for name in differ))

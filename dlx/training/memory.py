@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import traceback
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ def out_of_memory_explained(backend: Backend, batch_size: int, expected: Needs) 
     except Exception as reason:
         if not backend.out_of_memory(reason):
             raise
+        traceback.clear_frames(reason.__traceback__)  # whose arrays a reference cycle may keep alive for long
         backend.release_memory()
         parts = ", ".join(f"{name} {_in_units(part)}" for name, part in expected._asdict().items())
         raise OutOfMemory(

@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
     def task(self, rows: Rows, chosen: HostArray | None) -> Task:
         """The task of training this network on the rows with the numbers in `chosen`, on all rows if that is None."""
-        return Task(self.backend, self.formulas(self.backend), self.dtype, rows, chosen, self.key)
+        return Task(self.backend, self.formulas(self.backend), self.dtype, rows, chosen, self.key, self.formulas)
 
 
 @contextlib.contextmanager

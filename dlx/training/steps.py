@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from dlx import network, optimizers
-from dlx.backend import Array, Backend, HostArray, Loop, Namespace
+from dlx.backend import Array, Backend, HostArray, InPlace, Loop, Namespace
 from dlx.data.features import Batch, Rows, gather, one_hot
 from dlx.host import row_number_dtype
 from dlx.network import Layer, Params
@@ -34,7 +33,8 @@ class Draws(Protocol):
 class Task(NamedTuple):
     """A network's formulas and the rows that it is trained on: those with the numbers in `chosen`, or all if None.
 
-    Tasks with equal keys have equal formulas. A `key` of None makes no such promise.
+    Tasks with equal keys have equal formulas. A `key` of None makes no such promise. `bound` gives the formulas on
+    another backend, which a step needs that is recorded.
     """
 
     backend: Backend
@@ -43,6 +43,7 @@ class Task(NamedTuple):
     rows: Rows
     chosen: HostArray | None
     key: Hashable = None
+    bound: Callable[[Backend], network.Formulas] | None = None
 
     @property
     def size(self) -> int:
@@ -125,6 +126,49 @@ class Kept(NamedTuple):
     slots: tuple[Array, ...]
 
 
+def _gradients(task: Task) -> Callable[[Params, Rows, Inputs, Params | None], tuple[Array, Params]]:
+    """The loss and its gradients as a function of the parameters and of what one step takes."""
+    net, xp, dtype = task.net, task.net.xp, task.backend.dtype(task.dtype)
+    fused = task.backend.fuse(one_hot(xp, dtype), "one_hot")
+
+    def gradients_of(params: Params, samples: Rows, inputs: Inputs, into: Params | None) -> tuple[Array, Params]:
+        shares = inputs.shares
+        formulas = net if shares is None else net._replace(l2=inputs.l2, l1=inputs.l1)
+        X, Y, weights = batch_of(xp, samples, inputs.row_numbers, shares, dtype, fused)
+        return network.loss_and_gradients(formulas, params, X, Y, weights, inputs.dropout_keys, into)
+
+    return gradients_of
+
+
+def _clipped(xp: Namespace, settings: Settings, gradients: Params) -> Params:
+    if settings.clip_value is not None:
+        gradients = optimizers.clip_by_value(xp, gradients, settings.clip_value)
+    if settings.clip_norm is not None:
+        gradients = optimizers.clip_by_norm(xp, gradients, settings.clip_norm)
+    return gradients
+
+
+def _in_place(task: Task, settings: Settings) -> Callable[[Kept, Carry, Rows, Inputs], tuple[Carry, Array]]:
+    """The step that writes to the arrays that it keeps."""
+    assert not settings.optimizer.full_batch
+    xp, gradients_of, update = task.net.xp, _gradients(task), optimizers.bind(settings.optimizer, task.backend)
+    clips = settings.clip_value is not None or settings.clip_norm is not None
+
+    def run(kept: Kept, carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
+        own, slopes, slots = kept
+        loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
+        g, shrink = slopes.vector, inputs.shrink
+        if clips:
+            g = _clipped(xp, settings, (Layer(g, g[:0]),))[0].W
+        if shrink is not None:
+            weights = own.weights
+            weights *= shrink
+        update(own.vector, g, *slots, *inputs.coefficients)
+        return carry, loss
+
+    return run
+
+
 def make_step(
     task: Task, settings: Settings, params: Params, optimizer_state: optimizers.State | None = None
 ) -> tuple[Callable[[Carry, Rows, Inputs], tuple[Carry, Array]], Carry]:
@@ -134,32 +178,17 @@ def make_step(
     arrays of the carry stay the same: they are views of a few vectors, to which `params` are copied. The optimizer
     starts with `optimizer_state`, or with zeros if that is None.
     """
-    net, xp, optimizer = task.net, task.net.xp, settings.optimizer
+    xp, optimizer = task.net.xp, settings.optimizer
     assert not optimizer.full_batch
-    update = optimizers.bind(optimizer, task.backend)
-    dtype = task.backend.dtype(task.dtype)
-    fused = task.backend.fuse(one_hot(xp, dtype), "one_hot")
-
-    def gradients_of(params: Params, samples: Rows, inputs: Inputs, into: Params | None) -> tuple[Array, Params]:
-        shares = inputs.shares
-        formulas = net if shares is None else net._replace(l2=inputs.l2, l1=inputs.l1)
-        X, Y, weights = batch_of(xp, samples, inputs.row_numbers, shares, dtype, fused)
-        return network.loss_and_gradients(formulas, params, X, Y, weights, inputs.dropout_keys, into)
-
-    def clipped(gradients: Params) -> Params:
-        if settings.clip_value is not None:
-            gradients = optimizers.clip_by_value(xp, gradients, settings.clip_value)
-        if settings.clip_norm is not None:
-            gradients = optimizers.clip_by_norm(xp, gradients, settings.clip_norm)
-        return gradients
-
-    def pure(carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
-        loss, gradients = gradients_of(carry.params, samples, inputs, None)
-        gradients = clipped(gradients)
-        coefficients, shrink = inputs.coefficients, inputs.shrink
-        return Carry(*optimizers.step(update, carry.params, gradients, carry.state, coefficients, shrink)), loss
-
     if not (task.backend.in_place and optimizers.is_own(optimizer)):  # a user's own is given one array at a time
+        gradients_of, update = _gradients(task), optimizers.bind(optimizer, task.backend)
+
+        def pure(carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
+            loss, gradients = gradients_of(carry.params, samples, inputs, None)
+            gradients = _clipped(xp, settings, gradients)
+            coefficients, shrink = inputs.coefficients, inputs.shrink
+            return Carry(*optimizers.step(update, carry.params, gradients, carry.state, coefficients, shrink)), loss
+
         if optimizer_state is None:
             optimizer_state = optimizers.start(task.backend, optimizer, params)
         return pure, Carry(params, optimizer_state)
@@ -171,21 +200,14 @@ def make_step(
     if optimizer_state is not None:
         for view, slot in zip(views, optimizers.by_slot(optimizer_state, optimizer.slots), strict=True):
             flat.add(view, slot)
-    clips = settings.clip_value is not None or settings.clip_norm is not None
+    bound = task.bound
 
-    def in_place(kept: Kept, carry: Carry, samples: Rows, inputs: Inputs) -> tuple[Carry, Array]:
-        own, slopes, slots = kept
-        loss, _ = gradients_of(own.layers, samples, inputs, slopes.layers)
-        g, shrink = slopes.vector, inputs.shrink
-        if clips:
-            g = clipped((Layer(g, g[:0]),))[0].W
-        if shrink is not None:
-            weights = own.weights
-            weights *= shrink
-        update(own.vector, g, *slots, *inputs.coefficients)
-        return carry, loss
+    def on(backend: Backend) -> Callable[..., tuple[Carry, Array]]:
+        assert bound is not None
+        return _in_place(task._replace(backend=backend, net=bound(backend)), settings)
 
-    return partial(in_place, Kept(own, slopes, slots)), Carry(own.layers, optimizers.by_layer(views, len(params)))
+    step = InPlace(_in_place(task, settings), Kept(own, slopes, slots), None if bound is None else on)
+    return step, Carry(own.layers, optimizers.by_layer(views, len(params)))
 
 
 def chained(

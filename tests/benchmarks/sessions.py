@@ -88,6 +88,7 @@ def torch_session(item: Item, X: np.ndarray, y: np.ndarray, device: str = "cpu",
     model = torch_model(item, device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True, capturable=graph)
     X_d, y_d = torch.from_numpy(X).to(device), torch.from_numpy(y.astype(np.int64)).to(device)
+    draws = torch.Generator().manual_seed(0)
 
     def step(numbers: Any) -> Any:
         optimizer.zero_grad(set_to_none=not graph)
@@ -99,7 +100,7 @@ def torch_session(item: Item, X: np.ndarray, y: np.ndarray, device: str = "cpu",
     one = torch_captured(step, model, optimizer, item.batch, device) if graph else step
 
     def epoch() -> float:
-        batches = torch.randperm(len(X)).to(device).split(item.batch)
+        batches = torch.randperm(len(X), generator=draws).to(device).split(item.batch)
         losses = [(one if len(numbers) == item.batch else step)(numbers) for numbers in batches]
         return float(torch.stack(losses).cpu().mean())
 
