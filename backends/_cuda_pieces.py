@@ -13,7 +13,20 @@ from __future__ import annotations
 from typing import Any
 
 from ._cuda_rows import rows
-from ._cuda_values import BLOCK, MOST_THREADS, ONE_BLOCK, WARP, Elements, block, checked, done, few, indented, term
+from ._cuda_values import (
+    BLOCK,
+    MOST_THREADS,
+    ONE_BLOCK,
+    WARP,
+    Elements,
+    block,
+    checked,
+    done,
+    few,
+    indented,
+    term,
+    wrote,
+)
 from ._cuda_writer import CudaWriter, Piece, c_type
 from ._trace import Node, Operation
 from ._trace_groups import Group
@@ -48,7 +61,7 @@ def _width(operation: Operation) -> int:
 
 
 def each_element(writer: CudaWriter, group: Group, operations: list[Operation], width: int) -> Piece:
-    """Elements of elements, each in a thread of its own."""
+    """Values of elements, each in a thread of its own."""
     assert group.space is not None
     kind, n = group.space
     values, homes = Elements(writer, kind, n), {}
@@ -61,6 +74,7 @@ def each_element(writer: CudaWriter, group: Group, operations: list[Operation], 
             homes[operation.value] = name
     elements, place = checked(n if kind == "vector" else n * width), _place(writer, kind, n, width)
     loop = _loop(place, [*values.element, *stores.values()])
+    wrote(writer, operations)
     done(writer, operations, homes)
     blocks = min(MOST_BLOCKS, -(-elements // BLOCK)) or 1
     return Piece("each", block([*values.top, *loop]), blocks, BLOCK, elements)
@@ -105,7 +119,7 @@ def _summed(name: str, dtype: Any, width: int, write: str) -> list[str]:
 
 
 def columns(writer: CudaWriter, group: Group, operations: list[Operation], width: int) -> list[Piece]:
-    """Elements of elements with sums of their columns: a block has some columns, and its threads share out the rows.
+    """Values of elements with sums of their columns: a block has some columns, and its threads share out the rows.
 
     Where rows are many and columns are few, several blocks share out the rows, and their sums are added up after them.
     """
@@ -125,6 +139,7 @@ def columns(writer: CudaWriter, group: Group, operations: list[Operation], width
         stores.append(f"if (live) {name}{index} = {text};")
         if operation.kind == "make":
             homes[operation.value] = name
+    wrote(writer, operations)
     done(writer, operations, homes)
     at_once = _columns_at_once(width)
     rows_at_once, tiles = MOST_THREADS // at_once, -(-width // at_once)
@@ -165,11 +180,8 @@ def _column_sums(
     stride = f"blockDim.x / {at_once}"
     if parts > 1:
         many = writer.size(parts)
-        tile, part, row = (
-            f"blockIdx.x / {many}",
-            f"blockIdx.x % {many} * {wide} + ",
-            f"blockIdx.x % {many} * ({stride})",
-        )
+        tile, mine = f"blockIdx.x / {many}", f"blockIdx.x % {many}"
+        part, row = f"{mine} * {wide} + ", f"{mine} * ({stride})"
         stride = f"{many} * ({stride})"
     lines = [
         *top,

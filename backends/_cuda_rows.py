@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ._cuda_values import BLOCK, ONE_BLOCK, WARP, Elements, block, checked, done, few, indented, term
+from ._cuda_values import BLOCK, ONE_BLOCK, WARP, Elements, block, checked, done, few, indented, term, wrote
 from ._cuda_writer import CudaWriter, Piece, c_type
 from ._trace import Node, Operation
 from ._trace_groups import Group
@@ -55,6 +55,7 @@ class Rows(Elements):
         """Begin a loop over so many elements of the row; None is no loop."""
         self.width = width
         self.stores: list[str] = []
+        self.stored: list[Operation] = []
         self.after: list[str] = []
         self.results = {}
 
@@ -68,6 +69,7 @@ class Rows(Elements):
             head = f"for (int j = lane; j < {self.writer.size(self.width or 0)}; j += LANES) {{"
             self.body += [head, *indented(loop), "}"]
         self.body += self.after
+        wrote(self.writer, self.stored)  # a later loop that needs what was there is refused
         self.known |= self.results
         self.row, self.element, self.elements = [], [], {}
         self.open(None)
@@ -84,6 +86,7 @@ class Rows(Elements):
         if operation.kind != "row":
             name, index = self.written(operation)
             self.stores.append(f"if ({guard}) {name}{index} = {text};")
+            self.stored.append(operation)
             if operation.kind == "make":
                 self.homes[value] = name
             return

@@ -69,20 +69,20 @@ def source_of(program: Program, words: int) -> Source:
 def _joined(writer: CudaWriter, made: list[tuple[int, Kernel | Product]]) -> int:
     """Before which call the products that are aside must be done. What they read is kept until then."""
     memories = {name: memory for memory, name in writer.names.items()}
-    written: list[Memory] = []
-    read: list[str] = []
-    for place, (group, call) in enumerate(made):
-        names = call.arrays if isinstance(call, Kernel) else (*call.operands, *(() if call.aside else (call.out,)))
+    busy: list[Memory] = []  # which they write or read
+    kept: list[str] = []
+    place, group = len(made), len(made)
+    for k, (number, call) in enumerate(made):
+        aside = isinstance(call, Product) and call.aside
+        names = call.arrays if isinstance(call, Kernel) else [*call.operands, call.out]
         touched = [memories[name] for name in names if name in memories]
-        if any(memory.overlaps(other) for memory in touched for other in written):
-            for name in read:
-                if name in writer.buffers:
-                    writer.buffers[name].last = max(writer.buffers[name].last, group)
-            return place
-        if isinstance(call, Product) and call.aside:
-            written.append(memories[call.out])
-            read += call.operands
-    for name in read:
+        if not aside and any(memory.overlaps(other) for memory in touched for other in busy):
+            place, group = k, number
+            break
+        if aside:
+            busy += touched
+            kept += names
+    for name in kept:
         if name in writer.buffers:
-            writer.buffers[name].last = len(made)
-    return len(made)
+            writer.buffers[name].last = max(writer.buffers[name].last, group)
+    return place

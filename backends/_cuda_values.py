@@ -83,14 +83,25 @@ class Elements(Values):
         return name, self.index(value.shape)
 
 
-def done(writer: CudaWriter, operations: list[Operation], homes: dict[Node, str]) -> None:
-    """Note what a piece has written, for later pieces."""
-    for kind, value, memory, _ in operations:
+def wrote(writer: CudaWriter, operations: list[Operation]) -> None:
+    """Note what a loop has written to memory."""
+    for kind, _, memory, _ in operations:
         if memory is not None:
             writer.wrote(memory)
             writer.pending.remove((memory, kind == "store"))
-            if kind == "store":
-                writer.homes[value] = (writer.of(memory), memory)
+
+
+def done(writer: CudaWriter, operations: list[Operation], homes: dict[Node, str]) -> None:
+    """Note where later pieces find what a piece has written, which it does not read itself."""
+    for kind, value, memory, _ in operations:
+        if memory is not None:
+            for node in [
+                node for node, (_, home) in writer.homes.items() if home is not None and home.overlaps(memory)
+            ]:
+                del writer.homes[node]
+        if kind == "store":
+            assert memory is not None
+            writer.homes[value] = (writer.of(memory), memory)
     writer.homes.update({node: (name, None) for node, name in homes.items()})
 
 

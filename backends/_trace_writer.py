@@ -96,6 +96,10 @@ class Writer:
     def wrote(self, memory: Memory) -> None:
         """Note a write to memory."""
         self.written.append(memory)
+        self.forget(memory)
+
+    def forget(self, memory: Memory) -> None:
+        """Note that values no longer lie in memory."""
         lost = [node for node, (_, home) in self.homes.items() if home is not None and home.overlaps(memory)]
         for node in lost:
             del self.homes[node]
