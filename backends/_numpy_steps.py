@@ -125,7 +125,7 @@ class Recorded:
         assert program.output is not None
         self.dtype = program.output.dtype
         written = source_of(program)
-        arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)
+        arrays = {name: memory.array for name, memory in written.memories.items()} | laid_out(written.buffers)
         self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
         self.calls = np.asarray([_row(call, arrays) for call in written.calls], np.int64)
         self.sizes = np.asarray(written.sizes, np.int64)
@@ -135,6 +135,10 @@ class Recorded:
         rows = Tables(inputs).rows
         self.source = _source(written, self.arrays, "int32" if rows is None else rows.dtype.name)
         self.compiled: Callable[..., None] | None = None
+
+    def tables(self, inputs: Any) -> tuple[HostArray, HostArray, HostArray]:
+        """What the steps of one call are given."""
+        return Tables(inputs).arrays()
 
     def compile(self, tables: tuple[HostArray, HostArray, HostArray]) -> None:
         """Compile the function, or read it from the cache."""
@@ -173,7 +177,7 @@ def _type(x: HostArray) -> str:
     return f"{x.dtype.name}-{x.ndim}{layout}{'' if x.flags.writeable else '-read-only'}"
 
 
-def _laid_out(buffers: dict[str, Buffer]) -> dict[str, HostArray]:
+def laid_out(buffers: dict[str, Buffer]) -> dict[str, HostArray]:
     """Arrays for the buffers. Those that are not alive at the same time share memory."""
     arrays: dict[str, HostArray] = {}
     free: list[HostArray] = []

@@ -24,6 +24,7 @@ from typing import Any
 from dlx.backend import Array, Loop, each_of, warn
 
 from . import _numpy_inner, _numpy_loops
+from ._numpy_replay import Replayed
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
 
 SECONDS_AT_ONCE = 0.25  # in the compiled function
@@ -41,10 +42,10 @@ class Recordings:
 
     def __init__(self, step: Any, kind: Hashable, steps: float, has_numba: Callable[[], bool]) -> None:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
-        self.known: dict[Any, Recorded | None] = {}
+        self.known: dict[Any, Recorded | Replayed | None] = {}
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
 
-    def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
+    def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | Replayed | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
 
         Arrays of a single step have to come back first: a stream brings others every time.
@@ -58,8 +59,15 @@ class Recordings:
         self.seen[key] = carry, constants
         if steps == 1 and not again:
             return None
-        self.known[key] = self._new(carry, constants, inputs)
+        self.known[key] = self._new(carry, constants, inputs) or self._replayed(carry, constants, inputs)
         return self.known[key]
+
+    def _replayed(self, carry: Any, constants: Any, inputs: Any) -> Replayed | None:
+        """The step as a list of calls."""
+        try:
+            return Replayed(self.step, carry, constants, inputs)
+        except Exception:  # as in `_new`
+            return None
 
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
         kind = self.kind, _kinds(carry, constants, inputs)
@@ -114,7 +122,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
         if recorded is None:
             yield from plain(carry, constants, inputs, steps, first, most)
             return
-        tables = Tables(inputs).arrays()
+        tables = recorded.tables(inputs)
         while first < steps:
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()

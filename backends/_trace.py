@@ -32,7 +32,7 @@ class Memory:
     """An array that exists before the step and after it. `extent` are the addresses between which it lies."""
 
     def __init__(self, array: HostArray) -> None:
-        self.array = array
+        self.array, self.shape = array, array.shape
         start, end = np.lib.array_utils.byte_bounds(array)
         self.extent = (start, end) if array.size else (0, 0)
 

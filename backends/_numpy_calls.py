@@ -1,0 +1,324 @@
+"""A recorded step as a list of calls of NumPy's functions, each with an array for its result.
+
+What shaped it:
+
+- The result is that of the plain step to the last bit, so every call is the one that the plain step makes, of arrays
+  that lie in memory as its own do. What differs is where results are written, and that equal values are computed once.
+- A call of NumPy's costs as much as some hundred elements. An array beside one of the same layout, and a number as an
+  array without axes, cost the least; shapes that have to be broadcast cost four times as much.
+- A value is computed where it is needed first, and is written to memory directly if it is to be stored. Before memory
+  is overwritten, what was to be computed from it is computed, and what lies in it and is still needed is copied.
+- A result takes the place of an operand that is not needed any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlx.backend import HostArray
+
+from ._trace import Memory, Node, Operation, Program, Unrecordable
+from ._trace_recording import COMPARISONS
+from ._trace_writer import Buffer
+
+FEW_COLUMNS = 10  # up to so many, a call for each column is faster than NumPy's reduction of many short rows
+LONG = 2048  # elements: `clip` is vectorised, but has a slow start; the plain step's maximum is that from here on
+assign = np.ndarray.__setitem__
+
+
+Place = Memory | Buffer
+
+
+class Part(NamedTuple):
+    """The transposed matrix in a place, or its column of this number."""
+
+    place: Place
+    column: int | None
+
+    def of(self, array: HostArray) -> HostArray:
+        """The view of the array in the place."""
+        return array.T if self.column is None else array[:, self.column]
+
+
+class Full(NamedTuple):
+    """A number as a vector, of which as many elements are taken as the call has."""
+
+    number: HostArray
+
+
+class Call(NamedTuple):
+    """A call: `given` are its arguments, in which places stand for arrays; it writes to `out`."""
+
+    function: Any
+    given: tuple[Any, ...]
+    out: Place
+    elementwise: bool
+
+    @property
+    def places(self) -> list[Place]:
+        """All that it reads or writes."""
+        given = [x.place if isinstance(x, Part) else x for x in self.given]
+        return [x for x in given if isinstance(x, Place)]
+
+
+class Task(NamedTuple):
+    """Compute the value in this way, or if `operation` is None copy it, to the memory if there is one."""
+
+    value: Node
+    memory: Memory | None
+    operation: Operation | None
+
+    @property
+    def reads(self) -> tuple[Node, ...]:
+        """The values that it reads."""
+        return (self.value,) if self.operation is None else self.value.args
+
+
+class Order:
+    """The tasks of a step in the order in which they are done."""
+
+    def __init__(self, program: Program) -> None:
+        self.tasks: list[Task] = []
+        self.done: set[Node] = set()
+        self.writes: list[Memory] = []
+        self.readers: dict[Node, list[Node]] = defaultdict(list)  # of what lies in memory
+        self._find_readers(program)
+        for operation in program.operations:
+            self._add(operation)
+        assert program.output is not None
+        self._need(program.output)
+
+    def _find_readers(self, program: Program) -> None:
+        seen: set[Node] = set()
+        assert program.output is not None
+        stack = [program.output, *(operation.value for operation in program.operations)]
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen.add(node)
+                stack += node.args
+                for arg in node.args if node.kind == "each" else ():
+                    if arg.kind == "load":
+                        self.readers[arg].append(node)
+
+    def _add(self, operation: Operation) -> None:
+        kind, value, memory, _ = operation
+        if kind == "make" or (kind != "store" and value in self.done):
+            self._need(value)
+            return
+        direct = kind != "store" or (value.kind == "each" and value not in self.done)
+        if direct:
+            self._need_all(value.args)
+        else:
+            self._need(value)
+        if memory is not None:
+            for load in lying(self.readers, memory, self.writes):
+                self._need_all([reader for reader in self.readers.pop(load) if reader is not value])
+            self.writes.append(memory)
+        self.tasks.append(Task(value, memory, operation if direct else None))
+        self.done.add(value)
+
+    def _need_all(self, nodes: Any) -> None:
+        for node in nodes:
+            self._need(node)
+
+    def _need(self, node: Node) -> None:
+        """Compute an elementwise value, and before it what it is computed from."""
+        if node.kind != "each" or node in self.done:
+            return
+        self.done.add(node)
+        self._need_all(node.args)
+        self.tasks.append(Task(node, None, Operation("each", node)))
+
+
+def lying(loads: Iterable[Node], memory: Memory, writes: list[Memory]) -> list[Node]:
+    """Those of the loads that read what lies in the memory now, after these writes, and not what it will hold later."""
+    near = [load for load in loads if load.data.overlaps(memory)]
+    return [load for load in near if load.op <= sum(map(load.data.overlaps, writes))]
+
+
+class Calls:
+    """The calls of a step, where its values lie, and the numbers that each step is given."""
+
+    def __init__(self, program: Program) -> None:
+        self.calls: list[Call] = []
+        self.places: dict[Node, Place] = {}
+        self.writes: list[Memory] = []
+        self.gathered: dict[Node, Buffer] = {}
+        self.inputs: dict[Any, list[tuple[int, str]]] = defaultdict(list)  # columns of a step's numbers, by dtypes
+        self.vectors: dict[Any, HostArray] = {}  # where a step finds them
+        self.most = sum(node.kind == "input" for node in program.nodes.values())
+        tasks = Order(program).tasks
+        self.left = Counter(node for task in tasks for node in task.reads)  # reads that are still to come
+        assert program.output is not None
+        self.left[program.output] += 1
+        self.loads = [node for node in self.left if node.kind == "load"]
+        self.places |= {node: node.data for node in self.loads}
+        for task in tasks:
+            self._do(task)
+        self.output = self.place(program.output)
+
+    def place(self, node: Node) -> Place:
+        """Where a value lies."""
+        if node.kind == "gather" and node not in self.places:
+            self.places[node] = self.gathered[node] = Buffer(node.shape, node.dtype, 0)
+        if node not in self.places:
+            raise Unrecordable(f"a value by {node.kind} as an array")
+        return self.places[node]
+
+    def operand(self, node: Node, dtype: Any) -> Any:
+        """What a call is given for a value: its place, or for a number an array without axes in this dtype."""
+        if node.kind == "each" and node.op == "cast" and node.args[0].kind == "number":
+            return np.asarray(node.args[0].data, node.dtype)
+        if node.dtype is not None:
+            return self.place(node)
+        if dtype is None:
+            raise Unrecordable("numbers among themselves")
+        if node.kind == "number":
+            return np.asarray(node.data, dtype)
+        vector = self.vectors.setdefault(dtype, np.zeros(self.most, dtype))
+        columns = self.inputs[dtype]
+        if node.data not in columns:
+            columns.append(node.data)
+        k = columns.index(node.data)
+        return vector[k : k + 1].reshape(())
+
+    def _do(self, task: Task) -> None:
+        value, memory, operation = task
+        self.left.subtract(task.reads)
+        if memory is not None:
+            self._save(memory, value)
+        if operation is None:
+            assert memory is not None
+            self._call(assign, (memory, ..., self.operand(value, memory.array.dtype)), memory, True)
+        elif value.kind == "each":
+            memory = self._each(value, memory)
+        else:
+            self._whole(operation)
+        if memory is not None and self.left[value] > 0:
+            self.places[value] = memory
+
+    def _save(self, memory: Memory, value: Node) -> None:
+        """Copy what lies in memory that is overwritten and is still needed."""
+        lie = [node for node, at in self.places.items() if isinstance(at, Memory) and at.overlaps(memory)]
+        loads = [node for node in lie if node.kind == "load"]
+        later = {*loads} - {*lying(loads, memory, self.writes)}
+        for node in lie:
+            if self.left[node] > 0 and node is not value and node not in later:
+                place, copy = self.places[node], Buffer(node.shape, node.dtype, 0)
+                self.places[node] = copy
+                self._call(assign, (copy, ..., place), copy, True)
+        self.writes.append(memory)
+
+    def _out(self, node: Node, operands: list[Any], memory: Memory | None) -> Place:
+        """Where an elementwise value is written to: memory, the place of an operand, or a new one."""
+        if memory is not None:
+            return memory
+        for arg, operand in zip(node.args, operands, strict=True):
+            dies = isinstance(operand, Buffer) and self.left[arg] == 0
+            if dies and (arg.shape, arg.dtype) == (node.shape, node.dtype):
+                self.places[node] = operand
+                return operand
+        self.places[node] = new = Buffer(node.shape, node.dtype, 0)
+        return new
+
+    def _each(self, node: Node, memory: Memory | None) -> Memory | None:
+        """An elementwise value. Returns the memory to which it is written."""
+        op, common = node.op, node.dtype
+        if op in COMPARISONS or op == "where":
+            chosen = node.args[1:] if op == "where" else node.args
+            common = np.result_type(*(arg.dtype for arg in chosen if arg.dtype is not None))
+        if op == "cast" and node.args[0].kind == "number":
+            operands = [np.asarray(node.args[0].data, node.dtype)]
+        else:
+            operands = [self.operand(arg, common) for arg in node.args]
+        for operand in operands:
+            if isinstance(operand, Memory) and not operand.array.flags.c_contiguous:
+                raise Unrecordable("a result that NumPy lays out in another order")
+        if op == "where":
+            self._where(node, operands, memory)
+            return memory
+        out = self._out(node, operands, memory)
+        if op == "cast":
+            self._call(assign, (out, ..., *operands), out, True)
+        elif op in (np.maximum, np.minimum) and node.args[1].kind == "number" and node.dtype.kind == "f":
+            self._bounded(op, node, operands, out)
+        else:
+            self._call(op, (*operands, out), out, True)
+        return memory
+
+    def _bounded(self, op: Any, node: Node, operands: list[Any], out: Place) -> None:
+        """A maximum or minimum with a number. NumPy's loop is slow for an operand that does not move in memory."""
+        x, bound = operands
+        if not isinstance(x, Memory | Buffer) or node.shape == ():
+            self._call(op, (*operands, out), out, True)
+        elif math.prod(node.shape) > LONG:
+            bounds = (bound, math.inf) if op is np.maximum else (-math.inf, bound)
+            self._call(np.ndarray.clip, (x, *bounds, out), out, True)
+        else:
+            self._call(op, (x, Full(bound), out), out, True)
+
+    def _where(self, node: Node, operands: list[Any], memory: Memory | None) -> None:
+        """A choice between two values. What is not chosen is written first, and what is chosen over it."""
+        condition, yes, no = operands
+        out: Place | None = None
+        if memory is None and isinstance(no, Buffer) and no is not yes and self.left[node.args[2]] == 0:
+            out = no if (node.args[2].shape, node.args[2].dtype) == (node.shape, node.dtype) else None
+        out = out or Buffer(node.shape, node.dtype, 0)
+        if out is not no:
+            self._call(assign, (out, ..., no), out, True)
+        alike = node.args[0].shape == node.shape and node.args[1].shape in (node.shape, ())
+        if alike:
+            self._call(np.putmask, (out, condition, yes), out, True)
+        else:
+            self._call(np.copyto, (out, yes, "same_kind", condition), out, True)
+        self.places[node] = out
+        if memory is not None:
+            self._call(assign, (memory, ..., out), memory, True)
+
+    def _whole(self, operation: Operation) -> None:
+        """An operation on whole arrays."""
+        kind, value, memory, flipped = operation
+        out: Place = memory if memory is not None else Buffer(value.shape, value.dtype, 0)
+        given: list[Any] = [self.place(arg) for arg in value.args]
+        if memory is None:
+            self.places[value] = out
+        x = given[0]
+        if kind == "call":
+            if isinstance(x, Memory) and not x.array.flags.c_contiguous:
+                raise Unrecordable("a result that NumPy lays out in another order")
+            if isinstance(x, Buffer) and self.left[value.args[0]] == 0:
+                self.places[value] = out = x
+            self._call(value.op, (x, out), out, True)
+        elif kind == "product":
+            factors = [Part(each, None) if flip else each for each, flip in zip(given, flipped, strict=True)]
+            self._call(np.matmul, (*factors, out), out, False)
+        elif kind == "dots":
+            self._call(np.vecdot, (x, x, out), out, False)
+        elif kind == "row":
+            self._row(value, x, out)
+        else:
+            axes = {"rows": -1, "columns": -2}.get(kind, -2 if len(value.shape) == 2 else (-2, -1))
+            axes = -1 if len(value.args[0].shape) == 1 else axes
+            self._call(np.add.reduce, (x, axes, None, out, value.shape != ()), out, False)
+
+    def _row(self, value: Node, x: Place, out: Place) -> None:
+        """The sum or maximum of each row. NumPy adds up few numbers one after the other."""
+        K = value.args[0].shape[1]
+        if K > FEW_COLUMNS:
+            self._call(value.op.reduce, (x, -1, None, out, True), out, False)
+            return
+        result, first = Part(out, 0), Part(x, 0)
+        if K == 1:
+            self._call(assign, (out, ..., x), out, False)
+        for k in range(1, K):
+            self._call(value.op, (first, Part(x, k), result), out, False)
+            first = result
+
+    def _call(self, function: Any, given: tuple[Any, ...], out: Place, elementwise: bool) -> None:
+        self.calls.append(Call(function, given, out, elementwise))
