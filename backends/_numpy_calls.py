@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from ._trace_recording import COMPARISONS
 from ._trace_writer import Buffer
 
 FEW_COLUMNS = 10  # up to so many, a call for each column is faster than NumPy's reduction of many short rows
+MOST_NARROW = 3  # columns: so many calls are faster than one whose operands have to be broadcast
 LONG = 2048  # elements: `clip` is vectorised, but has a slow start; the plain step's maximum is that from here on
 assign = np.ndarray.__setitem__
 
@@ -35,14 +37,17 @@ Place = Memory | Buffer
 
 
 class Part(NamedTuple):
-    """The transposed matrix in a place, or its column of this number."""
+    """The transposed matrix in a place, or its column of this number, which is the only one if there is one."""
 
     place: Place
     column: int | None
 
     def of(self, array: HostArray) -> HostArray:
-        """The view of the array in the place."""
-        return array.T if self.column is None else array[:, self.column]
+        """The view of the array in the place. One number is an array without axes."""
+        if self.column is None:
+            return array.T
+        column = array[:, min(self.column, array.shape[1] - 1)]
+        return column.reshape(()) if len(column) == 1 else column
 
 
 class Full(NamedTuple):
@@ -58,6 +63,13 @@ class Call(NamedTuple):
     given: tuple[Any, ...]
     out: Place
     elementwise: bool
+
+    def bound(self, argument: Callable[[Any], Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The function and its arguments, with arrays in the places."""
+        given = tuple(map(argument, self.given))
+        if self.function in (np.maximum, np.minimum):  # NumPy deprecates that their output is not named
+            return partial(self.function, out=given[-1]), given[:-1]
+        return self.function, given
 
     @property
     def places(self) -> list[Place]:
@@ -248,9 +260,18 @@ class Calls:
             self._call(assign, (out, ..., *operands), out, True)
         elif op in (np.maximum, np.minimum) and node.args[1].kind == "number" and node.dtype.kind == "f":
             self._bounded(op, node, operands, out)
+        elif self._is_narrow(node, operands):
+            for k in range(node.shape[1]):
+                parts = [Part(x, k) if isinstance(x, Place) else x for x in (*operands, out)]
+                self._call(op, tuple(parts), out, False)
         else:
             self._call(op, (*operands, out), out, True)
         return memory
+
+    def _is_narrow(self, node: Node, operands: list[Any]) -> bool:
+        """Whether shapes have to be broadcast, and a call for each column is faster."""
+        shapes = {x.shape for x in operands if isinstance(x, Place)}
+        return len(node.shape) == 2 and node.shape[1] <= MOST_NARROW and len(shapes) > 1
 
     def _bounded(self, op: Any, node: Node, operands: list[Any], out: Place) -> None:
         """A maximum or minimum with a number. NumPy's loop is slow for an operand that does not move in memory."""

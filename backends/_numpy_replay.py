@@ -183,14 +183,12 @@ def _bound(run: Run, arrays: dict[Place, HostArray]) -> Iterator[tuple[Callable[
         def argument(x: Any) -> Any:
             if isinstance(x, Part):
                 return x.of(arrays[x.place])
-            if isinstance(x, Full):
-                return np.full(run.shape, x.number)
-            if not isinstance(x, Place):
+            if not isinstance(x, Place | Full):
                 return x
-            array = arrays[x]
-            if x in run.small:
+            array = np.full(run.shape, x.number) if isinstance(x, Full) else arrays[x]
+            if isinstance(x, Buffer) and x in run.small:
                 return array[: last - first]
             return array[first:last] if run.rows and array.shape[:1] == run.shape[:1] else array
 
         for call in run.calls:
-            yield call.function, tuple(map(argument, call.given))
+            yield call.bound(argument)
