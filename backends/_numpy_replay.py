@@ -26,8 +26,8 @@ from ._numpy_steps import Tables, laid_out, record
 from ._trace import Memory, Unrecordable
 from ._trace_writer import Buffer
 
-BLOCK = 1 << 14  # elements: some ten such float32 arrays fit in a cache of 1 MB
-FITS_IN_CACHE = 1 << 17  # elements: a few such arrays stay in cache without blocks
+BLOCK = 1 << 16  # elements: some such float32 arrays fit in a cache of 1 MB, and a call is short against its work
+FITS_IN_CACHE = 1 << 18  # elements: up to here, the calls of blocks cost what the cache saves
 
 
 class Run:
@@ -74,7 +74,7 @@ class Numbers(NamedTuple):
 
     steps: int
     rows: HostArray | None
-    columns: list[tuple[HostArray, int, HostArray]]
+    columns: list[tuple[HostArray, int, list[float]]]
 
 
 class Replayed:
@@ -101,7 +101,7 @@ class Replayed:
         tables = Tables(inputs)
         kinds = {"f": tables.reals, "i": tables.whole}
         columns = [
-            (self.vectors[dtype], k, kinds[kind][column])
+            (self.vectors[dtype], k, kinds[kind][column].tolist())
             for dtype, wanted in self.inputs.items()
             for k, (column, kind) in enumerate(wanted)
         ]

@@ -20,6 +20,7 @@ import numpy as np
 from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
+from ._table import leaves_of
 from ._trace import Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
 from ._trace_source import Source, source_of
@@ -70,7 +71,8 @@ class Tables:
         self.reals: list[HostArray] = []
         self.whole: list[HostArray] = []
         self.rows: HostArray | None = None
-        each_of(self._add, inputs)
+        for x in leaves_of(inputs):
+            self._add(x)
 
     def _add(self, x: HostArray) -> None:
         if x.ndim == 2 and x.dtype.kind == "i" and self.rows is None:
