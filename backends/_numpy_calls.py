@@ -6,16 +6,15 @@ What shaped it:
   that lie in memory as its own do. What differs is where results are written, and that equal values are computed once.
 - A call of NumPy's costs as much as some hundred elements. An array beside one of the same layout, and a number as an
   array without axes, cost the least; shapes that have to be broadcast cost four times as much.
-- A value is computed where it is needed first, and is written to memory directly if it is to be stored. Before memory
-  is overwritten, what was to be computed from it is computed, and what lies in it and is still needed is copied.
-- A result takes the place of an operand that is not needed any more.
+- A result takes the place of an operand that is not needed any more. What lies in memory that is overwritten, and is
+  still needed, is copied before.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import numpy as np
 from dlx.backend import HostArray
 
 from ._trace import Memory, Node, Operation, Program, Unrecordable
+from ._trace_order import Order, Task, lying
 from ._trace_recording import COMPARISONS
 from ._trace_writer import Buffer
 
@@ -78,82 +78,6 @@ class Call(NamedTuple):
         return [x for x in given if isinstance(x, Place)]
 
 
-class Task(NamedTuple):
-    """Compute the value in this way, or if `operation` is None copy it, to the memory if there is one."""
-
-    value: Node
-    memory: Memory | None
-    operation: Operation | None
-
-    @property
-    def reads(self) -> tuple[Node, ...]:
-        """The values that it reads."""
-        return (self.value,) if self.operation is None else self.value.args
-
-
-class Order:
-    """The tasks of a step in the order in which they are done."""
-
-    def __init__(self, program: Program) -> None:
-        self.tasks: list[Task] = []
-        self.done: set[Node] = set()
-        self.writes: list[Memory] = []
-        self.readers: dict[Node, list[Node]] = defaultdict(list)  # of what lies in memory
-        self._find_readers(program)
-        for operation in program.operations:
-            self._add(operation)
-        assert program.output is not None
-        self._need(program.output)
-
-    def _find_readers(self, program: Program) -> None:
-        seen: set[Node] = set()
-        assert program.output is not None
-        stack = [program.output, *(operation.value for operation in program.operations)]
-        while stack:
-            node = stack.pop()
-            if node not in seen:
-                seen.add(node)
-                stack += node.args
-                for arg in node.args if node.kind == "each" else ():
-                    if arg.kind == "load":
-                        self.readers[arg].append(node)
-
-    def _add(self, operation: Operation) -> None:
-        kind, value, memory, _ = operation
-        if kind == "make" or (kind != "store" and value in self.done):
-            self._need(value)
-            return
-        direct = kind != "store" or (value.kind == "each" and value not in self.done)
-        if direct:
-            self._need_all(value.args)
-        else:
-            self._need(value)
-        if memory is not None:
-            for load in lying(self.readers, memory, self.writes):
-                self._need_all([reader for reader in self.readers.pop(load) if reader is not value])
-            self.writes.append(memory)
-        self.tasks.append(Task(value, memory, operation if direct else None))
-        self.done.add(value)
-
-    def _need_all(self, nodes: Any) -> None:
-        for node in nodes:
-            self._need(node)
-
-    def _need(self, node: Node) -> None:
-        """Compute an elementwise value, and before it what it is computed from."""
-        if node.kind != "each" or node in self.done:
-            return
-        self.done.add(node)
-        self._need_all(node.args)
-        self.tasks.append(Task(node, None, Operation("each", node)))
-
-
-def lying(loads: Iterable[Node], memory: Memory, writes: list[Memory]) -> list[Node]:
-    """Those of the loads that read what lies in the memory now, after these writes, and not what it will hold later."""
-    near = [load for load in loads if load.data.overlaps(memory)]
-    return [load for load in near if load.op <= sum(map(load.data.overlaps, writes))]
-
-
 class Calls:
     """The calls of a step, where its values lie, and the numbers that each step is given."""
 
@@ -169,8 +93,7 @@ class Calls:
         self.left = Counter(node for task in tasks for node in task.reads)  # reads that are still to come
         assert program.output is not None
         self.left[program.output] += 1
-        self.loads = [node for node in self.left if node.kind == "load"]
-        self.places |= {node: node.data for node in self.loads}
+        self.places |= {node: node.data for node in self.left if node.kind == "load"}
         for task in tasks:
             self._do(task)
         self.output = self.place(program.output)
@@ -235,9 +158,10 @@ class Calls:
             dies = isinstance(operand, Buffer) and self.left[arg] == 0
             if dies and (arg.shape, arg.dtype) == (node.shape, node.dtype):
                 self.places[node] = operand
-                return operand
-        self.places[node] = new = Buffer(node.shape, node.dtype, 0)
-        return new
+                break
+        else:
+            self.places[node] = Buffer(node.shape, node.dtype, 0)
+        return self.places[node]
 
     def _each(self, node: Node, memory: Memory | None) -> Memory | None:
         """An elementwise value. Returns the memory to which it is written."""

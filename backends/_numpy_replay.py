@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +71,7 @@ def _conflict(x: Place, y: Place) -> bool:
 
 
 class Numbers(NamedTuple):
-    """What the steps of one call are given: row numbers, and where each number is written to; there are `steps` rows."""
+    """What so many steps are given: row numbers, and for each number the array and the place to which it is written."""
 
     steps: int
     rows: HostArray | None
@@ -115,7 +116,7 @@ class Replayed:
                 raise IndexError("there are fewer rows than a batch asks for")
         return Numbers(lengths.pop(), rows, columns)
 
-    def run(self, tables: Numbers, first: int, last: int) -> HostArray:
+    def run(self, tables: Any, first: int, last: int) -> HostArray:
         """Make these steps, and return their losses."""
         if last > tables.steps:
             raise IndexError("there are fewer inputs than steps")
@@ -179,16 +180,18 @@ def _arranged(found: Calls) -> tuple[dict[Place, HostArray], list[Run]]:
 def _bound(run: Run, arrays: dict[Place, HostArray]) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
     """The calls of a run with their arrays."""
     for first, last in run.blocks:
-
-        def argument(x: Any) -> Any:
-            if isinstance(x, Part):
-                return x.of(arrays[x.place])
-            if not isinstance(x, Place | Full):
-                return x
-            array = np.full(run.shape, x.number) if isinstance(x, Full) else arrays[x]
-            if isinstance(x, Buffer) and x in run.small:
-                return array[: last - first]
-            return array[first:last] if run.rows and array.shape[:1] == run.shape[:1] else array
-
+        argument = partial(_argument, run, arrays, first, last)
         for call in run.calls:
             yield call.bound(argument)
+
+
+def _argument(run: Run, arrays: dict[Place, HostArray], first: int, last: int, x: Any) -> Any:
+    """What a call is given for `x`: if it is a place, the array or its rows from `first` to `last`."""
+    if isinstance(x, Part):
+        return x.of(arrays[x.place])
+    if not isinstance(x, Place | Full):
+        return x
+    array = np.full(run.shape, x.number) if isinstance(x, Full) else arrays[x]
+    if isinstance(x, Buffer) and x in run.small:
+        return array[: last - first]
+    return array[first:last] if run.rows and array.shape[:1] == run.shape[:1] else array

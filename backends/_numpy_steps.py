@@ -148,7 +148,7 @@ class Recorded:
         self.compiled = _numpy_loops.prepared(NAME, self.source, arguments)
         self.compiled(*arguments)  # no steps: what is not cached is compiled now
 
-    def run(self, tables: tuple[HostArray, HostArray, HostArray], first: int, last: int) -> HostArray:
+    def run(self, tables: Any, first: int, last: int) -> HostArray:
         """Make these steps, and return their losses."""
         losses = np.empty(len(tables[0]), self.dtype)
         if last > len(losses):
