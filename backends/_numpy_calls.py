@@ -6,6 +6,8 @@ What shaped it:
   that lie in memory as its own do. What differs is where results are written, and that equal values are computed once.
 - A call of NumPy's costs as much as some hundred elements. An array beside one of the same layout, and a number as an
   array without axes, cost the least; shapes that have to be broadcast cost four times as much.
+- A product of small matrices takes as long to start as to compute. `dot` makes the same call of the BLAS as `matmul`
+  and starts sooner; whether it has the same bits is looked at for each shape.
 - A result takes the place of an operand that is not needed any more. What lies in memory that is overwritten, and is
   still needed, is copied before.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ from ._trace_writer import Buffer
 
 FEW_COLUMNS = 10  # up to so many, a call for each column is faster than NumPy's reduction of many short rows
 MOST_NARROW = 3  # columns: so many calls are faster than one whose operands have to be broadcast
+SMALL_PRODUCT = 1 << 20  # multiplications: 30 us
 LONG = 2048  # elements: `clip` is vectorised, but has a slow start; the plain step's maximum is that from here on
 assign = np.ndarray.__setitem__
 
@@ -242,7 +245,7 @@ class Calls:
             self._call(value.op, (x, out), out, True)
         elif kind == "product":
             factors = [Part(each, None) if flip else each for each, flip in zip(given, flipped, strict=True)]
-            self._call(np.matmul, (*factors, out), out, False)
+            self._call(_product(value, given, flipped), (*factors, out), out, False)
         elif kind == "dots":
             self._call(np.vecdot, (x, x, out), out, False)
         elif kind == "row":
@@ -267,3 +270,22 @@ class Calls:
 
     def _call(self, function: Any, given: tuple[Any, ...], out: Place, elementwise: bool) -> None:
         self.calls.append(Call(function, given, out, elementwise))
+
+
+def _product(value: Node, given: list[Place], flipped: tuple[bool, bool]) -> Any:
+    """The function that multiplies two matrices: for small ones `dot`, which calls the same BLAS, but starts sooner."""
+    (n, p), (a, b) = value.shape, given
+    k = a.shape[0] if flipped[0] else a.shape[1]
+    contiguous = all(x.array.flags.c_contiguous for x in given if isinstance(x, Memory))
+    small = min(n, k, p) > 1 and n * k * p < SMALL_PRODUCT and a is not b
+    same = small and contiguous and is_product(n, k, p, flipped, value.dtype)
+    return np.ndarray.dot if same else np.matmul
+
+
+@lru_cache(1024)
+def is_product(n: int, k: int, p: int, flipped: tuple[bool, bool], dtype: Any) -> bool:
+    """Whether `dot` gives the bits of `matmul` for matrices of these shapes, flipped or not."""
+    numbers = np.random.default_rng(0)
+    a, b = (numbers.standard_normal(shape).astype(dtype) for shape in ((n, k), (k, p)))
+    a, b = (np.asfortranarray(x) if flip else x for x, flip in zip((a, b), flipped, strict=True))
+    return bool(np.all(a.dot(b) == np.matmul(a, b)))

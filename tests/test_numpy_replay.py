@@ -159,6 +159,22 @@ def test_wrong_calls_are_seen(replayed, monkeypatch):
     assert replayed
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_small_products_are_made_by_dot_where_it_has_their_bits(same, replayed, monkeypatch):
+    monkeypatch.setattr(calls, "is_product", lambda *given: same)
+    assert_same(*both(X, y, (5, 8, 3)))
+    functions = {function for function, _ in replayed[0].calls}
+    assert (np.ndarray.dot in functions, np.matmul in functions) == (same, not same)
+
+
+def test_small_products_have_the_bits_of_dot():
+    """If this fails, NumPy or its BLAS has changed: nothing is wrong, but small networks train slower."""
+    shapes = np.random.default_rng(0).integers(2, 40, (100, 3)).tolist()
+    flips = [(False, False), (True, False), (False, True)]
+    found = [calls.is_product(*n, flips[k % 3], np.dtype(("f4", "f8")[k % 2])) for k, n in enumerate(shapes)]
+    assert sum(found) > 90
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "selu"])
 def test_gradients_are_pytorchs(activation, replayed):
     torch = pytest.importorskip("torch")
