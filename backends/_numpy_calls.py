@@ -25,7 +25,7 @@ import numpy as np
 from dlx.backend import HostArray
 
 from ._trace import Memory, Node, Operation, Program, Unrecordable
-from ._trace_order import Order, Task, lying
+from ._trace_order import Order, Task, is_constant, lying
 from ._trace_recording import COMPARISONS
 from ._trace_writer import Buffer
 
@@ -40,17 +40,20 @@ Place = Memory | Buffer
 
 
 class Part(NamedTuple):
-    """The transposed matrix in a place, or its column of this number, which is the only one if there is one."""
+    """The part with this index of the array in a place, or if that is None the transposed matrix."""
 
     place: Place
-    column: int | None
+    index: Any
 
     def of(self, array: HostArray) -> HostArray:
-        """The view of the array in the place. One number is an array without axes."""
-        if self.column is None:
-            return array.T
-        column = array[:, min(self.column, array.shape[1] - 1)]
-        return column.reshape(()) if len(column) == 1 else column
+        """The view of the array in the place."""
+        return array.T if self.index is None else array[self.index]
+
+
+def column(place: Place, k: int) -> Part:
+    """The column of this number, or the only one. One number becomes an array without axes, which costs less."""
+    rows, columns = place.shape
+    return Part(place, (slice(None) if rows > 1 else 0, min(k, columns - 1), ...))
 
 
 class Full(NamedTuple):
@@ -111,7 +114,7 @@ class Calls:
 
     def operand(self, node: Node, dtype: Any) -> Any:
         """What a call is given for a value: its place, or for a number an array without axes in this dtype."""
-        if node.kind == "each" and node.op == "cast" and node.args[0].kind == "number":
+        if is_constant(node):
             return np.asarray(node.args[0].data, node.dtype)
         if node.dtype is not None:
             return self.place(node)
@@ -172,16 +175,15 @@ class Calls:
         if op in COMPARISONS or op == "where":
             chosen = node.args[1:] if op == "where" else node.args
             common = np.result_type(*(arg.dtype for arg in chosen if arg.dtype is not None))
-        if op == "cast" and node.args[0].kind == "number":
-            operands = [np.asarray(node.args[0].data, node.dtype)]
-        else:
-            operands = [self.operand(arg, common) for arg in node.args]
+        operands = [self.operand(arg, common) for arg in node.args]
         for operand in operands:
             if isinstance(operand, Memory) and not operand.array.flags.c_contiguous:
                 raise Unrecordable("a result that NumPy lays out in another order")
         if op == "where":
             self._where(node, operands, memory)
             return memory
+        if op != "cast" and not isinstance(op, np.ufunc):
+            raise Unrecordable(f"an elementwise operation {op}")
         out = self._out(node, operands, memory)
         if op == "cast":
             self._call(assign, (out, ..., *operands), out, True)
@@ -189,7 +191,7 @@ class Calls:
             self._bounded(op, node, operands, out)
         elif self._is_narrow(node, operands):
             for k in range(node.shape[1]):
-                parts = [Part(x, k) if isinstance(x, Place) else x for x in (*operands, out)]
+                parts = [column(x, k) if isinstance(x, Place) else x for x in (*operands, out)]
                 self._call(op, tuple(parts), out, False)
         else:
             self._call(op, (*operands, out), out, True)
@@ -198,7 +200,8 @@ class Calls:
     def _is_narrow(self, node: Node, operands: list[Any]) -> bool:
         """Whether shapes have to be broadcast, and a call for each column is faster."""
         shapes = {x.shape for x in operands if isinstance(x, Place)}
-        return len(node.shape) == 2 and node.shape[1] <= MOST_NARROW and len(shapes) > 1
+        matrices = {len(shape) for shape in (node.shape, *shapes)} == {2}
+        return matrices and node.shape[1] <= MOST_NARROW and len(shapes) > 1
 
     def _bounded(self, op: Any, node: Node, operands: list[Any], out: Place) -> None:
         """A maximum or minimum with a number. NumPy's loop is slow for an operand that does not move in memory."""
@@ -250,6 +253,12 @@ class Calls:
             self._call(np.vecdot, (x, x, out), out, False)
         elif kind == "row":
             self._row(value, x, out)
+        elif kind == "blocks":
+            for k in range(value.shape[0]):
+                rows, row = Part(x, slice(k * value.op, (k + 1) * value.op)), Part(out, slice(k, k + 1))
+                self._call(np.add.reduce, (rows, -2, None, row, True), out, False)
+        elif kind not in ("rows", "columns", "total"):
+            raise Unrecordable(f"an operation {kind}")
         else:
             axes = {"rows": -1, "columns": -2}.get(kind, -2 if len(value.shape) == 2 else (-2, -1))
             axes = -1 if len(value.args[0].shape) == 1 else axes
@@ -261,11 +270,11 @@ class Calls:
         if K > FEW_COLUMNS:
             self._call(value.op.reduce, (x, -1, None, out, True), out, False)
             return
-        result, first = Part(out, 0), Part(x, 0)
+        result, first = column(out, 0), column(x, 0)
         if K == 1:
             self._call(assign, (out, ..., x), out, False)
         for k in range(1, K):
-            self._call(value.op, (first, Part(x, k), result), out, False)
+            self._call(value.op, (first, column(x, k), result), out, False)
             first = result
 
     def _call(self, function: Any, given: tuple[Any, ...], out: Place, elementwise: bool) -> None:

@@ -35,6 +35,16 @@ def lying(loads: Iterable[Node], memory: Memory, writes: list[Memory]) -> list[N
     return [load for load in near if load.op <= sum(map(load.data.overlaps, writes))]
 
 
+def is_constant(node: Node) -> bool:
+    """Whether it is an array of one number, which elementwise operations take as a number."""
+    return node.kind == "each" and node.op == "cast" and node.args[0].kind == "number"
+
+
+def varying(node: Node) -> Iterable[Node]:
+    """The arguments that are no such arrays."""
+    return (arg for arg in node.args if not is_constant(arg))
+
+
 class Order:
     """The tasks of a step in the order in which they are done."""
 
@@ -69,7 +79,7 @@ class Order:
             return
         direct = kind != "store" or (value.kind == "each" and value not in self.done)
         if direct:
-            self._need_all(value.args)
+            self._need_all(value.args if value.kind != "each" else varying(value))
         else:
             self._need(value)
         if memory is not None:
@@ -88,5 +98,5 @@ class Order:
         if node.kind != "each" or node in self.done:
             return
         self.done.add(node)
-        self._need_all(node.args)
+        self._need_all(varying(node))
         self.tasks.append(Task(node, None, Operation("each", node)))
