@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
-from dlx.backend import Array, HostArray, Loop, warn
+from dlx.backend import Array, Loop, warn
 
 from . import _numpy_inner, _numpy_loops
 from ._numpy_replay import Replayed
@@ -47,7 +47,6 @@ class Recordings:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
         self.known: dict[Any, Recorded | Replayed | None] = {}
         self.longest = 1  # steps of an epoch
-        self.given: tuple[Any, Any, list[HostArray]] = ((), (), [])
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
 
     def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | Replayed | None:
@@ -55,7 +54,7 @@ class Recordings:
 
         Arrays of a single step have to come back first: a stream brings others every time.
         """
-        key = _identities(self._arrays_of(carry, constants), inputs)
+        key = _identities(carry, constants, inputs)
         if key in self.known:
             return self.known[key]
         again = key in self.seen
@@ -68,12 +67,6 @@ class Recordings:
         given = carry, constants, inputs
         self.known[key] = self._new(*given) or self._replayed(*given, steps)
         return self.known[key]
-
-    def _arrays_of(self, carry: Any, constants: Any) -> list[HostArray]:
-        """The arrays of both, which are mostly those of the epoch before. An epoch may be a single step of 20 us."""
-        if carry is not self.given[0] or constants is not self.given[1]:
-            self.given = carry, constants, leaves_of((carry, constants))
-        return self.given[2]
 
     def _replayed(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Replayed | None:
         """The step as a list of calls, if there are enough of its kind: so many for each epoch of the `longest` one."""
@@ -154,9 +147,10 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
     return run
 
 
-def _identities(arrays: list[HostArray], inputs: Any) -> Any:
+def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
-    return (*((id(x), x.shape) for x in arrays), *((x.dtype.char, x.shape[1:]) for x in leaves_of(inputs)))
+    arrays = [(id(x), x.shape) for x in leaves_of((carry, constants))]
+    return (*arrays, *((x.dtype.char, x.shape[1:]) for x in leaves_of(inputs)))
 
 
 def _kinds(carry: Any, constants: Any, inputs: Any) -> Any:
