@@ -86,7 +86,6 @@ class Replayed:
         assert program.output is not None
         if program.output.shape != ():
             raise Unrecordable("a loss that is no number")
-        self.alive = constants
         self.dtype = program.output.dtype
         found = Calls(program)
         arrays, runs = _arranged(found)
@@ -109,11 +108,9 @@ class Replayed:
         lengths = {len(x) for x in (*tables.reals, *tables.whole, *([] if tables.rows is None else [tables.rows]))}
         if len(lengths) != 1:
             raise IndexError("the inputs of a training have different numbers of steps")
-        rows = None
-        if tables.rows is not None:
-            rows = tables.rows.astype(np.intp)
-            if rows.size and not 0 <= rows.min() <= rows.max() < self.most_rows:
-                raise IndexError("there are fewer rows than a batch asks for")
+        rows = tables.rows
+        if rows is not None and rows.size and not 0 <= rows.min() <= rows.max() < self.most_rows:
+            raise IndexError("there are fewer rows than a batch asks for")
         return Numbers(lengths.pop(), rows, columns)
 
     def run(self, tables: Any, first: int, last: int) -> HostArray:
@@ -121,13 +118,13 @@ class Replayed:
         if last > tables.steps:
             raise IndexError("there are fewer inputs than steps")
         losses = np.empty(last - first, self.dtype)
-        rows, columns, output = tables.rows, tables.columns, self.output
-        gathers, calls = self.gathers, self.calls
+        rows = None if tables.rows is None else tables.rows[first:last].astype(np.intp)  # as `take` would for each step
+        columns, output, gathers, calls = tables.columns, self.output, self.gathers, self.calls
         for k in range(first, last):
             for vector, place, column in columns:
                 vector[place] = column[k]
             if rows is not None:
-                numbers = rows[k]
+                numbers = rows[k - first]
                 for take, out in gathers:
                     take(numbers, 0, out, "clip")  # which writes to `out` directly; they are in range
             for function, given in calls:
