@@ -43,7 +43,9 @@ def _max(x: Any, /, *, axis: Any = None, keepdims: Any = False) -> Any:
 
 
 def _take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
-    """np.take of an array."""
+    """np.take of an array. It would first copy all of one that is not contiguous, as the columns of a table are not."""
+    if axis == 0 and type(x) is np.ndarray and not x.flags.c_contiguous:
+        return np.ascontiguousarray(x[indices])
     return x.take(indices, axis=axis)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
+from ._table import leaves_of
 from ._trace import Program, Unrecordable
 from ._trace_recording import NUMPY, Number, Recording, RowNumbers
 from ._trace_source import Source, source_of
@@ -70,7 +71,8 @@ class Tables:
         self.reals: list[HostArray] = []
         self.whole: list[HostArray] = []
         self.rows: HostArray | None = None
-        each_of(self._add, inputs)
+        for x in leaves_of(inputs):
+            self._add(x)
 
     def _add(self, x: HostArray) -> None:
         if x.ndim == 2 and x.dtype.kind == "i" and self.rows is None:
@@ -125,7 +127,7 @@ class Recorded:
         assert program.output is not None
         self.dtype = program.output.dtype
         written = source_of(program)
-        arrays = {name: memory.array for name, memory in written.memories.items()} | laid_out(written.buffers, _block)
+        arrays = {name: memory.array for name, memory in written.memories.items()} | laid_out(written.buffers, block)
         self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
         self.calls = np.asarray([_row(call, arrays) for call in written.calls], np.int64)
         self.sizes = np.asarray(written.sizes, np.int64)
@@ -136,13 +138,17 @@ class Recorded:
         self.source = _source(written, self.arrays, "int32" if rows is None else rows.dtype.name)
         self.compiled: Callable[..., None] | None = None
 
+    def tables(self, inputs: Any) -> tuple[HostArray, HostArray, HostArray]:
+        """What the steps of one call are given."""
+        return Tables(inputs).arrays()
+
     def compile(self, tables: tuple[HostArray, HostArray, HostArray]) -> None:
         """Compile the function, or read it from the cache."""
         arguments = self._arguments(0, 0, tables, np.zeros(0, self.dtype))
         self.compiled = _numpy_loops.prepared(NAME, self.source, arguments)
         self.compiled(*arguments)  # no steps: what is not cached is compiled now
 
-    def run(self, tables: tuple[HostArray, HostArray, HostArray], first: int, last: int) -> HostArray:
+    def run(self, tables: Any, first: int, last: int) -> HostArray:
         """Make these steps, and return their losses."""
         losses = np.empty(len(tables[0]), self.dtype)
         if last > len(losses):
@@ -173,7 +179,7 @@ def _type(x: HostArray) -> str:
     return f"{x.dtype.name}-{x.ndim}{layout}{'' if x.flags.writeable else '-read-only'}"
 
 
-def _block(size: int) -> HostArray:
+def block(size: int) -> HostArray:
     """So many bytes, which start at a multiple of `ALIGNED`."""
     block = np.empty(size + ALIGNED, np.uint8)
     first = -block.__array_interface__["data"][0] % ALIGNED

@@ -1,9 +1,10 @@
-"""Training on NumPy with the step recorded once: many updates are one call of a function that numba has compiled.
+"""Training on NumPy with the step recorded once: as one function that numba has compiled, or as a list of calls.
 
 What shaped it:
 
 - The result is that of the plain step to the last bit. So it makes no difference when the plain steps end and the
-  compiled ones begin: a training may be resumed anywhere, and nobody has to know which path was taken.
+  others begin: a training may be resumed anywhere, and nobody has to know which path was taken.
+- What is not compiled is replayed: the calls of the step are listed once, which takes milliseconds and no numba.
 - What a compiled step saves is what Python takes for a plain one. That grows with the number of its operations, as does
   the time to compile it: seconds. Reading what was compiled takes a tenth of that. So the number of updates decides,
   which is known before.
@@ -20,15 +21,18 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
-from dlx.backend import Array, InPlace, Loop, each_of, warn
+from dlx.backend import Array, InPlace, Loop, warn
 
 from . import _numpy_inner, _numpy_loops
+from ._numpy_replay import Replayed
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
+from ._table import leaves_of
 
 SECONDS_AT_ONCE = 0.25  # in the compiled function
 SAVED, COMPILING = 4.5e-7, 0.02  # seconds for each line of a step's source: saved in each step, and to compile it
 IMPORTING, READING = 0.25, 0.2  # seconds: of numba, of a step that is cached
-FEWEST = 400  # steps that repay recording them
+FEWEST = 400  # steps that may repay compiling them
+FEWEST_REPLAYED = 200  # steps that repay recording them and listing their calls: 3 ms, of which each saves 20 us
 MOST_SOURCES = 256
 MOST_KINDS = 4  # of arrays in a fit: full batches and the ragged one; more only if every batch brings its own
 _IN_MEMORY: set[str] = set()  # the sources that have been compiled or read in this process
@@ -40,10 +44,11 @@ class Recordings:
 
     def __init__(self, step: Any, kind: Hashable, steps: float, has_numba: Callable[[], bool]) -> None:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
-        self.known: dict[Any, Recorded | None] = {}
+        self.known: dict[Any, Recorded | Replayed | None] = {}
+        self.longest = 1  # steps of an epoch
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
 
-    def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
+    def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | Replayed | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
 
         Arrays of a single step have to come back first: a stream brings others every time.
@@ -55,12 +60,25 @@ class Recordings:
         if len(self.seen) >= MOST_KINDS and not again:
             return None
         self.seen[key] = carry, constants
+        self.longest = max(self.longest, steps)
         if steps == 1 and not again:
             return None
-        self.known[key] = self._new(carry, constants, inputs)
+        given = carry, constants, inputs
+        self.known[key] = self._new(*given) or self._replayed(*given, steps)
         return self.known[key]
 
+    def _replayed(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Replayed | None:
+        """The step as a list of calls, if there are enough of its kind: so many for each epoch of the `longest` one."""
+        if self.steps * steps / self.longest < FEWEST_REPLAYED:
+            return None
+        try:
+            return Replayed(self.step, carry, constants, inputs)
+        except Exception:  # as in `_new`
+            return None
+
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
+        if self.steps < FEWEST:
+            return None
         kind = self.kind, _kinds(carry, constants, inputs)
         if kind in _SOURCES and not self._is_wanted(_SOURCES[kind]):
             return None
@@ -99,10 +117,10 @@ class Recordings:
 
 def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
     """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
-    interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
-    if not isinstance(step, InPlace) or steps < FEWEST or interpreted:
+    if not isinstance(step, InPlace) or steps < FEWEST_REPLAYED:
         return plain
-    recordings = Recordings(step, kind, steps, has_numba)
+    interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
+    recordings = Recordings(step, kind, steps, (lambda: False) if interpreted else has_numba)
     at_once = 1
 
     def run(
@@ -113,7 +131,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
         if recorded is None:
             yield from plain(carry, constants, inputs, steps, first, most)
             return
-        tables = Tables(inputs).arrays()
+        tables = recorded.tables(inputs)
         while first < steps:
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()
@@ -130,15 +148,11 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
 
 def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
-    identities: list[Any] = []
-    each_of(lambda x: identities.append((id(x), x.shape)), (carry, constants))
-    each_of(lambda x: identities.append((x.dtype.char, x.shape[1:])), inputs)
-    return tuple(identities)
+    arrays = [(id(x), x.shape) for x in leaves_of((carry, constants))]
+    return (*arrays, *((x.dtype.char, x.shape[1:]) for x in leaves_of(inputs)))
 
 
 def _kinds(carry: Any, constants: Any, inputs: Any) -> Any:
     """What the source depends on besides the formulas."""
-    kinds: list[Any] = []
-    each_of(lambda x: kinds.append((x.dtype.char, x.shape)), (carry, constants))
-    each_of(lambda x: kinds.append((x.dtype.char, x.shape[1:])), inputs)
-    return tuple(kinds)
+    arrays = [(x.dtype.char, x.shape) for x in leaves_of((carry, constants))]
+    return (*arrays, *((x.dtype.char, x.shape[1:]) for x in leaves_of(inputs)))

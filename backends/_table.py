@@ -60,6 +60,6 @@ def warn_of_plain_steps(reason: str, trusted: bool) -> None:
 
 def leaves_of(nested: Any) -> list[Array]:
     """All arrays in nested tuples."""
-    arrays: list[Array] = []
-    each_of(arrays.append, nested)
-    return arrays
+    if isinstance(nested, tuple):
+        return [x for part in nested for x in leaves_of(part)]
+    return [] if nested is None else [nested]

@@ -49,7 +49,7 @@ class Memory:
     """An array that exists before the step and after it. `extent` are the addresses between which it lies."""
 
     def __init__(self, array: Array) -> None:
-        self.array = array
+        self.array, self.shape = array, array.shape
         span = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
         start = address(array) + sum(each for each in span if each < 0)
         end = address(array) + sum(each for each in span if each > 0) + array.itemsize
