@@ -151,9 +151,9 @@ class NumpyBackend(Backend):
         return other
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
-        """As in `Backend`. dlx's own steps are recorded and compiled, where there are enough of them."""
+        """As in `Backend`. Steps are recorded and compiled, where there are enough of them."""
         plain = super().loop(step, key)
-        if self.compiles is False or key is None:
+        if self.compiles is False:
             return plain
         return _numpy_trace.loop(step, key, plain, self.updates, _has_numba)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ import numpy as np
 from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
+from ._numpy_trial import Trial
+from ._table import leaves_of
 from ._trace import Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
 from ._trace_source import Source, source_of
@@ -92,7 +95,7 @@ class Tables:
 
 
 def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
-    """The program of one step: a partial function whose first argument are the arrays that it keeps."""
+    """The program of one step. Of one in place, a partial function, the first argument are the arrays that it keeps."""
     program = Program()
     columns = {"f": 0, "i": 0}
 
@@ -109,11 +112,19 @@ def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
         columns[kind] += 1
         return Number(program, node)
 
-    kept, at = each_of(memory, step.args[0]), each_of(memory, carry)
-    after, output = step.func(kept, at, each_of(memory, constants), each_of(one, inputs))
-    if after is not at or not isinstance(output, Recording):
-        raise Unrecordable("a step that is not in place")
+    in_place = isinstance(step, partial)
+    function, kept = (step.func, step.args) if in_place else (step, ())
+    at = each_of(memory, carry)
+    after, output = function(*each_of(memory, kept), at, each_of(memory, constants), each_of(one, inputs))
+    if not isinstance(output, Recording):
+        raise Unrecordable("a loss that is no recording")
     program.output = output.value
+    kept_and_new = zip(leaves_of(at), leaves_of(after), strict=True)
+    changed = [(array, new) for array, new in kept_and_new if new is not array]  # none by a step in place
+    if not all(isinstance(new, Recording) for _, new in changed):
+        raise Unrecordable("a parameter or a slot that is no recording")
+    for (array, _), value in zip(changed, [new.value for _, new in changed], strict=True):
+        array.assign(value)
     return program
 
 
@@ -123,6 +134,7 @@ class Recorded:
     def __init__(self, step: Any, carry: Any, constants: Any, inputs: Any) -> None:
         program = record(step, carry, constants, inputs)
         assert program.output is not None
+        self.carry, self.trial = carry, Trial()
         self.dtype = program.output.dtype
         written = source_of(program)
         arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)

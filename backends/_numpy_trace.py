@@ -9,6 +9,8 @@ What shaped it:
   which is known before.
 - A training that brings new arrays for every step (`stream`, sparse rows) runs plainly. So does what cannot be recorded
   or compiled; it is not tried again.
+- A function of a user's own may do more than a recording sees. So a step that has one is tried first; see
+  `_numpy_trial`.
 - The function comes back at least every half second, for Ctrl-C and checkpoints.
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 
 from dlx.backend import Array, Loop, each_of, warn
 
-from . import _numpy_inner, _numpy_loops
+from . import _numpy_inner, _numpy_loops, _numpy_trial
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
 
 SECONDS_AT_ONCE = 0.25  # in the compiled function
@@ -43,13 +45,17 @@ class Recordings:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
         self.known: dict[Any, Recorded | None] = {}
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
+        self.refused = False
 
     def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
 
         Arrays of a single step have to come back first: a stream brings others every time.
         """
-        key = _identities(carry, constants, inputs)
+        if self.refused:
+            return None
+        in_place = isinstance(self.step, partial)
+        key = _kinds(carry), _identities(carry if in_place else None, constants, inputs)
         if key in self.known:
             return self.known[key]
         again = key in self.seen
@@ -61,9 +67,14 @@ class Recordings:
         self.known[key] = self._new(carry, constants, inputs)
         return self.known[key]
 
+    def refuse(self) -> None:
+        """Train plainly from now on."""
+        self.refused = True
+        self.known.clear()
+
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
-        kind = self.kind, _kinds(carry, constants, inputs)
-        if kind in _SOURCES and not self._is_wanted(_SOURCES[kind]):
+        kind = self.kind, _kinds((carry, constants)), _kinds(inputs, 1)
+        if self.kind is not None and kind in _SOURCES and not self._is_wanted(_SOURCES[kind]):
             return None
         try:
             new = Recorded(self.step, carry, constants, inputs)
@@ -99,9 +110,9 @@ class Recordings:
 
 
 def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
-    """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
+    """The loop of a step that is made about so many times in all; `plain` where it is not to be compiled."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
-    if not isinstance(step, partial) or steps < FEWEST or interpreted:
+    if steps < FEWEST or interpreted:
         return plain
     recordings = Recordings(step, kind, steps, has_numba)
     at_once = 1
@@ -111,10 +122,20 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
     ) -> Iterator[tuple[Any, Array]]:
         nonlocal at_once
         recorded = recordings.get(carry, constants, inputs, steps)
+        if recorded is not None and kind is None and recorded.trial.is_due(steps - first):
+            last = min(first + _numpy_trial.STEPS, steps)
+            plain_steps = plain(carry, constants, inputs, last, first)
+            carry = yield from recorded.trial.of(recorded, Tables(inputs).arrays(), carry, plain_steps, first)
+            first = last
+            if recorded.trial.failed:
+                recordings.refuse()
+                recorded = None
         if recorded is None:
             yield from plain(carry, constants, inputs, steps, first, most)
             return
         tables = Tables(inputs).arrays()
+        if first < steps:
+            _numpy_trial.load(recorded.carry, carry)
         while first < steps:
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()
@@ -124,7 +145,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
             elif last - first == at_once:
                 at_once *= 2
             first = last
-            yield carry, losses
+            yield recorded.carry, losses
 
     return run
 
@@ -133,13 +154,11 @@ def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
     identities: list[Any] = []
     each_of(lambda x: identities.append((id(x), x.shape)), (carry, constants))
-    each_of(lambda x: identities.append((x.dtype.char, x.shape[1:])), inputs)
-    return tuple(identities)
+    return tuple(identities), _kinds(inputs, 1)
 
 
-def _kinds(carry: Any, constants: Any, inputs: Any) -> Any:
-    """What the source depends on besides the formulas."""
+def _kinds(arrays: Any, first: int = 0) -> Any:
+    """What the source depends on besides the formulas: dtypes and shapes, the latter from this axis on."""
     kinds: list[Any] = []
-    each_of(lambda x: kinds.append((x.dtype.char, x.shape)), (carry, constants))
-    each_of(lambda x: kinds.append((x.dtype.char, x.shape[1:])), inputs)
+    each_of(lambda x: kinds.append((x.dtype.char, x.shape[first:])), arrays)
     return tuple(kinds)

@@ -98,6 +98,18 @@ class Program:
             self.nodes[key] = Node(len(self.nodes), kind, op, args, shape, dtype, data)
         return self.nodes[key]
 
+    def number(self, x: float) -> Node:
+        """A number, which takes the dtype of the arrays beside it."""
+        return self.node("number", None, (), (), None, x)
+
+    def cast(self, value: Node, dtype: Any) -> Node:
+        """The value in another dtype."""
+        return (
+            value
+            if value.dtype is not None and value.dtype == dtype
+            else self.node("each", "cast", (value,), value.shape, dtype)
+        )
+
     def memory(self, array: HostArray) -> Memory:
         """The memory of an array; the same for the same view."""
         key = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype

@@ -19,17 +19,23 @@ from typing import Any
 import numpy as np
 
 from ._trace import DTYPES, Memory, Node, Operation, Program, Unrecordable
+from ._trace_words import FUNCTIONS, REWRITTEN, Words, alike, from_the_end, is_real
 
 COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal)
 ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.sqrt, np.absolute, np.negative)
-BITS = (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift)
+TRUTH = (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
+BITS = (*TRUTH, np.left_shift, np.right_shift)
 OF_INTEGERS = (*COMPARISONS, *BITS, np.add, np.subtract, np.multiply)
 TRANSCENDENTAL = (np.exp, np.expm1, np.log, np.log1p, np.tanh)
+OF_USERS = (  # more of them, in functions of a user's own
+    *(np.exp2, np.log2, np.log10, np.cbrt, np.sin, np.cos, np.tan, np.arcsin, np.arccos, np.arctan),
+    *(np.sinh, np.cosh, np.arcsinh, np.arccosh, np.arctanh),
+)
 FEW = 8  # NumPy adds up fewer numbers one after the other, and more in another order
 MOST_ROWS = 1024  # of a column's sum: NumPy's backend adds up more in blocks
 
 
-class Recording(np.lib.mixins.NDArrayOperatorsMixin):
+class Recording(Words):
     """What stands for an array while a step is recorded: a value, or the memory of an array."""
 
     def __init__(self, program: Program, value: Node | None, memory: Memory | None = None) -> None:
@@ -62,6 +68,8 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
 
     def assign(self, value: Node) -> Recording:
         """Change it in place."""
+        if value.dtype != self.dtype and value.dtype.kind == self.dtype.kind == "f":
+            value = self.program.cast(value, self.dtype)
         if (value.shape, value.dtype) != (self.shape, self.dtype) or (self.viewed and self.memory is None):
             raise Unrecordable("a change in place")
         if self.memory is None:
@@ -78,6 +86,11 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
             return self._reduced(ufunc, target, **options)
         if method != "__call__" or options:
             raise Unrecordable(f"{ufunc.__name__}.{method}")
+        if ufunc in REWRITTEN:
+            result = REWRITTEN[ufunc](*inputs)
+            return result if target is None else target.assign(result.value)
+        if ufunc is np.positive and target is None:
+            return Recording(self.program, self.value)
         if ufunc is np.matmul:
             a, b = inputs
             return self._product(a, b, target)
@@ -108,12 +121,9 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
     def astype(self, dtype: Any, copy: bool = True) -> Recording:
         """The same values in another dtype."""
         dtype = np.dtype(dtype)
-        value = self.value
         if dtype.char not in DTYPES or not (dtype.kind == "f" or self.dtype.kind == dtype.kind == "i"):
             raise Unrecordable(f"a conversion to {dtype}")
-        if dtype != self.dtype:
-            value = self.program.node("each", "cast", (value,), self.shape, dtype)
-        return Recording(self.program, value)
+        return Recording(self.program, self.program.cast(self.value, dtype))
 
     def take(self, indices: Any, axis: int | None = None) -> Recording:
         """The batch's rows."""
@@ -152,6 +162,7 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         self, ufunc: Any, out: Recording | None, axis: Any = 0, dtype: Any = None, keepdims: bool = False
     ) -> Recording:
         """A sum or a maximum."""
+        axis = from_the_end(axis, self.ndim)
         if dtype is not None or self.dtype.kind != "f":
             raise Unrecordable(f"{ufunc.__name__}.reduce in another dtype")
         match ufunc.__name__, self.ndim, axis, keepdims:
@@ -160,10 +171,10 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
             case "add", 2, -1, True if out is None:
                 few = self.shape[1] < FEW
                 return self._row(ufunc) if few else self._whole("rows", None, (self.operand,), (self.shape[0], 1))
-            case "add", 2, -2, True if self.shape[0] <= MOST_ROWS and out is not None:
-                return self._columns(out)
-            case "add", 2, (-2, -1), False if out is None:
-                return self._whole("total", None, (self.operand,), ())
+            case "add", 2, -2, True if self.shape[0] <= MOST_ROWS:
+                return self._columns(self._empty((1, self.shape[1])) if out is None else out)
+            case "add", 2, (-2, -1), _ if out is None:
+                return self._whole("total", None, (self.operand,), (1, 1) if keepdims else ())
             case "add", 1, -1, _ if out is None:
                 return self._whole("total", None, (self.operand,), (1,) if keepdims else ())
         raise Unrecordable(f"{ufunc.__name__}.reduce over {axis}")
@@ -189,6 +200,10 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         program.wrote(out.memory)
         return out
 
+    def _empty(self, shape: tuple[int, ...]) -> Recording:
+        """A new array of this dtype."""
+        return Recording(self.program, None, self.program.memory(np.empty(shape, self.dtype)))
+
     def _wrapped(self, x: Any) -> Recording:
         """An array that the step has made itself, from what never changes."""
         if type(x) is not np.ndarray or x.ndim == 0:
@@ -202,19 +217,27 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         if isinstance(x, Number):
             return x.node
         if type(x) in (float, int):
-            return self.program.node("number", None, (), (), None, x)
+            return self.program.number(x)
+        if isinstance(x, np.floating):
+            return self.program.cast(self.program.number(float(x)), x.dtype)
         return self._wrapped(x).value
 
     def _each(self, op: Any, inputs: Any) -> Node:
         """The value of an elementwise operation: `op` is a ufunc, or "where" with the condition first."""
         terms = tuple(map(self._term, inputs))
-        chosen = terms[1:] if op == "where" else terms
+        if op == "where":
+            chosen = alike(self.program, terms[1:])
+            terms = terms[0], *chosen
+        else:
+            terms = chosen = terms if op in BITS else alike(self.program, terms)
         dtypes = {term.dtype for term in chosen if term.dtype is not None}
         common = np.result_type(*dtypes) if dtypes else None
-        if common is None or common.kind not in "fiu" or (len(dtypes) > 1 and op not in COMPARISONS):
+        if common is None or (len(dtypes) > 1 and op not in COMPARISONS):
             raise Unrecordable("operands without a common dtype")
         weak = [term for term in chosen if term.dtype is None]
-        if common.kind != "f" and (op not in OF_INTEGERS or any(_is_real(term) for term in weak)):
+        if common.kind == "b" and op not in TRUTH:
+            raise Unrecordable("an operation on truth values")
+        if common.kind != "f" and (op not in OF_INTEGERS or any(is_real(term) for term in weak)):
             raise Unrecordable("an operation on integers")
         if len(dtypes) > 1 and any(dtype.kind != "i" for dtype in dtypes):
             raise Unrecordable("a comparison of other dtypes")
@@ -222,18 +245,13 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         if len(sizes) > 1:
             raise Unrecordable("vectors beside matrices")
         shape = np.broadcast_shapes(*(term.shape for term in terms))
-        if op in TRANSCENDENTAL:
+        if op in TRANSCENDENTAL or op in OF_USERS:
             if len(terms[0].shape) == 0:
                 raise Unrecordable("a function of a number")
             return self.program.whole("call", op, terms, shape)
-        if not (op == "where" or op in ARITHMETIC or op in COMPARISONS or (op in BITS and common.kind == "i")):
+        if not (op == "where" or op in ARITHMETIC or op in COMPARISONS or (op in BITS and common.kind in "ib")):
             raise Unrecordable(op.__name__)
         return self.program.node("each", op, terms, shape, np.dtype(bool) if op in COMPARISONS else common)
-
-
-def _is_real(number: Node) -> bool:
-    """Whether a number without a dtype is a float."""
-    return number.data[1] == "f" if number.kind == "input" else type(number.data) is float
 
 
 class Flipped:
@@ -281,13 +299,6 @@ def _where(self: Recording, condition: Any, yes: Any, no: Any) -> Recording:
     return Recording(self.program, self._each("where", (condition, yes, no)))
 
 
-def _zeros_like(self: Recording, x: Recording, dtype: Any = None, **options: Any) -> Recording:
-    if dtype not in (None, x.dtype):
-        raise Unrecordable("zeros of another dtype")
-    zero = self.program.node("number", None, (), (), None, 0.0)
-    return Recording(self.program, self.program.node("each", "cast", (zero,), x.shape, x.dtype))
-
-
 def _expand_dims(self: Recording, x: Recording, axis: int) -> Recording:
     """A vector as a column: its formula with each array as a column."""
 
@@ -306,8 +317,8 @@ def _expand_dims(self: Recording, x: Recording, axis: int) -> Recording:
     return Recording(self.program, column(x.value))
 
 
-KNOWN: dict[Any, Callable[..., Recording]] = {
+KNOWN: dict[Any, Callable[..., Any]] = {
     np.where: _where,
-    np.zeros_like: _zeros_like,
     np.expand_dims: _expand_dims,
+    **FUNCTIONS,
 }
