@@ -21,7 +21,6 @@ import numpy as np
 from dlx.backend import HostArray, each_of
 
 from . import _numpy_inner, _numpy_loops
-from ._numpy_trial import Trial
 from ._table import leaves_of
 from ._trace import Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
@@ -134,7 +133,6 @@ class Recorded:
     def __init__(self, step: Any, carry: Any, constants: Any, inputs: Any) -> None:
         program = record(step, carry, constants, inputs)
         assert program.output is not None
-        self.carry, self.trial = carry, Trial()
         self.dtype = program.output.dtype
         written = source_of(program)
         arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)

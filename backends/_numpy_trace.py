@@ -45,6 +45,7 @@ class Recordings:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
         self.known: dict[Any, Recorded | None] = {}
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
+        self.trials: dict[Recorded, _numpy_trial.Trial] = {}
         self.refused = False
 
     def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
@@ -64,13 +65,16 @@ class Recordings:
         self.seen[key] = carry, constants
         if steps == 1 and not again:
             return None
-        self.known[key] = self._new(carry, constants, inputs)
-        return self.known[key]
+        self.known[key] = new = self._new(carry, constants, inputs)
+        if new is not None:
+            self.trials[new] = _numpy_trial.Trial(new, carry)
+        return new
 
     def refuse(self) -> None:
         """Train plainly from now on."""
         self.refused = True
         self.known.clear()
+        self.trials.clear()
 
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
         kind = self.kind, _kinds((carry, constants)), _kinds(inputs, 1)
@@ -122,20 +126,21 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
     ) -> Iterator[tuple[Any, Array]]:
         nonlocal at_once
         recorded = recordings.get(carry, constants, inputs, steps)
-        if recorded is not None and kind is None and recorded.trial.is_due(steps - first):
+        trial = None if recorded is None else recordings.trials[recorded]
+        if trial is not None and kind is None and trial.is_due(steps - first):
             last = min(first + _numpy_trial.STEPS, steps)
             plain_steps = plain(carry, constants, inputs, last, first)
-            carry = yield from recorded.trial.of(recorded, Tables(inputs).arrays(), carry, plain_steps, first)
+            carry = yield from trial.of(plain_steps, carry, Tables(inputs).arrays(), first)
             first = last
-            if recorded.trial.failed:
+            if trial.failed:
                 recordings.refuse()
                 recorded = None
-        if recorded is None:
+        if recorded is None or trial is None:
             yield from plain(carry, constants, inputs, steps, first, most)
             return
         tables = Tables(inputs).arrays()
         if first < steps:
-            _numpy_trial.load(recorded.carry, carry)
+            carry = trial.take(carry)
         while first < steps:
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()
@@ -145,7 +150,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
             elif last - first == at_once:
                 at_once *= 2
             first = last
-            yield recorded.carry, losses
+            yield carry, losses
 
     return run
 

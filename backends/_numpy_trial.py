@@ -21,18 +21,17 @@ STEPS = 2  # of a trial
 
 
 class Repeated(Protocol):
-    """A recorded step, which keeps its carry in arrays of its own."""
-
-    carry: Any
+    """A recorded step, which writes to the arrays of the carry that it was recorded with."""
 
     def run(self, tables: Any, first: int, last: int) -> HostArray:
         """Make these steps, and return their losses."""
 
 
 class Trial:
-    """Whether a recorded step may be trusted: it `runs` as long as its bits are those of plain steps."""
+    """A recorded step with the carry that it writes to, and whether it may be trusted."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorded: Repeated, carry: Any) -> None:
+        self.recorded, self.carry = recorded, carry
         self.compared = 0  # steps
         self.failed = False
 
@@ -41,7 +40,7 @@ class Trial:
         return self.compared < STEPS or steps > 1
 
     def of(
-        self, recorded: Repeated, tables: Any, carry: Any, plain: Iterator[tuple[Any, Array]], first: int
+        self, plain: Iterator[tuple[Any, Array]], carry: Any, tables: Any, first: int
     ) -> Generator[tuple[Any, Array], None, Any]:
         """Make the `plain` steps of the training, which begin at `first`; then compare them with the recorded ones.
 
@@ -52,25 +51,25 @@ class Trial:
             losses.append(loss)
             yield carry, loss
         after = [x.copy() for x in leaves_of(carry)]
-        restore(recorded.carry, before)
-        found = recorded.run(tables, first, first + len(losses))
-        self.failed = not all(map(_equal_bits, [*found, *leaves_of(recorded.carry)], [*losses, *after]))
+        _write(self.carry, before)
+        found = self.recorded.run(tables, first, first + len(losses))
+        self.failed = not all(map(_equal_bits, [*found, *leaves_of(self.carry)], [*losses, *after]))
         self.compared += len(losses)
-        restore(carry, after)  # in any case, as it may share arrays with the recording's
+        _write(carry, after)  # in any case, as it may share arrays with the recording's
         return carry
 
+    def take(self, carry: Any) -> Any:
+        """Write another carry to the recording's own, which is returned. Both may have the same arrays, swapped."""
+        arrays = leaves_of(carry)
+        if any(a is not b for a, b in zip(leaves_of(self.carry), arrays, strict=True)):
+            _write(self.carry, [x.copy() for x in arrays])
+        return self.carry
 
-def restore(carry: Any, values: list[HostArray]) -> None:
+
+def _write(carry: Any, values: list[HostArray]) -> None:
     """Write the values to the arrays of the carry."""
     for array, value in zip(leaves_of(carry), values, strict=True):
         array[...] = value
-
-
-def load(carry: Any, given: Any) -> None:
-    """Write another carry to the arrays of this one. Those of the two may be the same ones in another order."""
-    arrays = leaves_of(given)
-    if any(a is not b for a, b in zip(leaves_of(carry), arrays, strict=True)):
-        restore(carry, [x.copy() for x in arrays])
 
 
 def _equal_bits(a: HostArray, b: HostArray) -> bool:

@@ -47,8 +47,8 @@ class Node(NamedTuple):
     "number" (`data`), "input" (`data` is its column among a step's numbers), "load" (of the memory `data` as it is
     after `op` writes that touched it), "gather" (the batch's rows of the memory `data`), "each" (elementwise, by the
     ufunc or word `op`), "row" (the sum or maximum of each row), and what a whole array is computed for: "call" (a
-    transcendental ufunc), "product", "dots" (of equal rows), "columns", "rows" and "total" (sums). Numbers have no
-    dtype: they take that of the arrays beside them.
+    transcendental ufunc), "product", "dots" (of equal rows), "columns", "blocks" (the columns of `op` rows at a time),
+    "rows" and "total" (sums). Numbers have no dtype: they take that of the arrays beside them.
     """
 
     number: int

@@ -32,7 +32,6 @@ OF_USERS = (  # more of them, in functions of a user's own
     *(np.sinh, np.cosh, np.arcsinh, np.arccosh, np.arctanh),
 )
 FEW = 8  # NumPy adds up fewer numbers one after the other, and more in another order
-MOST_ROWS = 1024  # of a column's sum: NumPy's backend adds up more in blocks
 
 
 class Recording(Words):
@@ -171,10 +170,11 @@ class Recording(Words):
             case "add", 2, -1, True if out is None:
                 few = self.shape[1] < FEW
                 return self._row(ufunc) if few else self._whole("rows", None, (self.operand,), (self.shape[0], 1))
-            case "add", 2, -2, True if self.shape[0] <= MOST_ROWS:
-                return self._columns(self._empty((1, self.shape[1])) if out is None else out)
+            case "add", 2, -2, True:
+                return self._columns(out)
             case "add", 2, (-2, -1), _ if out is None:
-                return self._whole("total", None, (self.operand,), (1, 1) if keepdims else ())
+                total = self._whole("total", None, (self.operand,), ())
+                return total.shaped((1, 1)) if keepdims else total
             case "add", 1, -1, _ if out is None:
                 return self._whole("total", None, (self.operand,), (1,) if keepdims else ())
         raise Unrecordable(f"{ufunc.__name__}.reduce over {axis}")
@@ -188,9 +188,20 @@ class Recording(Words):
             program.operations.append(Operation("row", result))
         return Recording(program, result)
 
-    def _columns(self, out: Recording) -> Recording:
+    def sum_blocks(self, rows: int, out: Recording | None) -> Recording:
+        """The sum of each column, (1, K): first of so many rows at a time, then of these sums."""
+        program, shape = self.program, (-(-self.shape[0] // rows), self.shape[1])
+        known, value = len(program.nodes), self.value
+        sums = program.node("blocks", rows, (value,), shape, self.dtype)
+        if len(program.nodes) > known:
+            program.operations.append(Operation("blocks", sums))
+        return Recording(program, sums)._columns(out)
+
+    def _columns(self, out: Recording | None) -> Recording:
         """The sum of each column, (1, K)."""
         program, shape = self.program, (1, self.shape[1])
+        if out is None:
+            out = Recording(program, None, program.memory(np.empty(shape, self.dtype)))
         if shape[1] == 1:
             return self._whole("total", None, (self.operand,), shape, out)
         if out.memory is None or (out.shape, out.dtype) != (shape, self.dtype):
@@ -199,10 +210,6 @@ class Recording(Words):
         program.operations.append(Operation("columns", value, out.memory))
         program.wrote(out.memory)
         return out
-
-    def _empty(self, shape: tuple[int, ...]) -> Recording:
-        """A new array of this dtype."""
-        return Recording(self.program, None, self.program.memory(np.empty(shape, self.dtype)))
 
     def _wrapped(self, x: Any) -> Recording:
         """An array that the step has made itself, from what never changes."""

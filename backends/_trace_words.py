@@ -26,6 +26,11 @@ class Words(np.lib.mixins.NDArrayOperatorsMixin):
     shape: tuple[int, ...]
     dtype: Any
 
+    def shaped(self, shape: tuple[int, ...]) -> Any:
+        """A number as a matrix."""
+        number: Any = self
+        return type(number)(self.program, self.program.node("each", "cast", (number.value,), shape, self.dtype))
+
     def filled(self, number: Any, dtype: Any = None, **options: Any) -> Any:
         """An array like this one that holds one number."""
         if dtype not in (None, self.dtype) or type(number) not in (float, int):
