@@ -23,9 +23,9 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
-from dlx.backend import Array, Loop, each_of, warn
+from dlx.backend import Array, Loop, Path, each_of, warn
 
-from . import _numpy_inner, _numpy_loops, _numpy_trial
+from . import _numpy_inner, _numpy_loops, _numpy_trial, said
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
 
 SECONDS_AT_ONCE = 0.25  # in the compiled function
@@ -47,6 +47,7 @@ class Recordings:
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
         self.trials: dict[Recorded, _numpy_trial.Trial] = {}
         self.refused = False
+        self.path: Path = ("plainly, as they are not worth a recording", False)
 
     def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
@@ -64,17 +65,24 @@ class Recordings:
             return None
         self.seen[key] = carry, constants
         if steps == 1 and not again:
+            self.plainly("each of them brings other arrays")
             return None
         self.known[key] = new = self._new(carry, constants, inputs)
         if new is not None:
             self.trials[new] = _numpy_trial.Trial(new, carry)
         return new
 
+    def plainly(self, reason: str, unknown: bool = False) -> None:
+        """Note why steps run plainly, unless others are compiled: perhaps as it is `unknown` what they do."""
+        if not any(self.known.values()):
+            self.path = f"plainly, as {reason}", unknown and self.kind is None
+
     def refuse(self) -> None:
         """Train plainly from now on."""
         self.refused = True
         self.known.clear()
         self.trials.clear()
+        self.plainly("two recorded steps gave other numbers than two plain ones", unknown=True)
 
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
         kind = self.kind, _kinds((carry, constants)), _kinds(inputs, 1)
@@ -83,8 +91,10 @@ class Recordings:
         try:
             new = Recorded(self.step, carry, constants, inputs)
             if not _numpy_inner.work(new.dtype):
+                self.plainly("NumPy's inner loops are not where they are looked for")
                 return None
-        except Exception:  # Unrecordable, or any error of an operation that recordings do not have
+        except Exception as reason:  # Unrecordable, or any error of an operation that recordings do not have
+            self.plainly(f"they cannot be recorded: {said(reason)}", unknown=True)
             return None
         if len(_SOURCES) >= MOST_SOURCES:
             _SOURCES.clear()
@@ -95,15 +105,25 @@ class Recordings:
             new.compile(Tables(inputs).arrays())
         except Exception as reason:
             warn(f"the training step cannot be compiled by numba, so that training is slower: {reason}")
+            self.plainly(f"numba cannot compile them: {said(reason)}")
             return None
         _IN_MEMORY.add(new.source)
+        self.path = "as one compiled function", False
         return new
 
     def _is_wanted(self, source: str) -> bool:
         """Whether the step is to run compiled. The second kind of a training, the ragged batch, is not worth much."""
         if source in _IN_MEMORY:
             return True
-        return not any(self.known.values()) and self._repays(source) and self.has_numba()
+        if any(self.known.values()):
+            return False
+        if not self._repays(source):
+            self.plainly("they are too few to repay compiling")
+            return False
+        if not self.has_numba():
+            self.plainly("there is no numba")
+            return False
+        return True
 
     def _repays(self, source: str) -> bool:
         """Whether the steps save more than it takes to compile them, or to read them from the cache."""
@@ -113,12 +133,28 @@ class Recordings:
         return self.steps * lines * SAVED > importing + preparing
 
 
+class Traced:
+    """A loop whose step may be recorded, and its recordings."""
+
+    def __init__(self, run: Loop, recordings: Recordings) -> None:
+        self.run, self.recordings = run, recordings
+
+    def __call__(self, *arguments: Any, **options: Any) -> Iterator[tuple[Any, Array]]:
+        return self.run(*arguments, **options)
+
+    @property
+    def path(self) -> Path:
+        """How its steps run."""
+        return self.recordings.path
+
+
 def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
     """The loop of a step that is made about so many times in all; `plain` where it is not to be compiled."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
-    if steps < FEWEST or interpreted:
-        return plain
     recordings = Recordings(step, kind, steps, has_numba)
+    if steps < FEWEST or interpreted:
+        recordings.plainly("NUMBA_DISABLE_JIT is set" if interpreted else "they are few")
+        return Traced(plain, recordings)
     at_once = 1
 
     def run(
@@ -152,7 +188,7 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
             first = last
             yield carry, losses
 
-    return run
+    return Traced(run, recordings)
 
 
 def _identities(carry: Any, constants: Any, inputs: Any) -> Any:

@@ -31,6 +31,7 @@ Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = Callable[..., Iterator[tuple[Any, Array]]]
+Path = tuple[str, bool]  # how the steps of a loop run, in words, and whether a function of the user's own slows them
 Staging = Callable[[Callable[[HostArray, slice], Any], tuple[int, ...], str], Callable[[], Array]]  # Backend.staging
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the type variable `Function`
 
@@ -277,7 +278,8 @@ class Backend:
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
-        arrays of the first carry. A step in place is a `functools.partial` of the arrays that it keeps.
+        arrays of the first carry. A step in place is a `functools.partial` of the arrays that it keeps. The result may
+        have the attribute `path`, a `Path`.
         """
         return one_by_one(self.compile(step), self.asarray)
 

@@ -276,9 +276,9 @@ class Network:
         """The common faults of a training that the network, its history and its data show, with evidence and remedy.
 
         The faults are "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated
-        units"), "vanishing gradients", "exploding gradients", "overfitting", "learning rate too low", "too few epochs"
-        and "classes missing from validation". Causes come before their consequences. In doubt a rule finds nothing, so
-        that an empty report proves nothing.
+        units"), "vanishing gradients", "exploding gradients", "overfitting", "learning rate too low", "too few epochs",
+        "classes missing from validation", and "plain steps" where functions of your own made it slower. Causes come
+        before their consequences. In doubt a rule finds nothing, so that an empty report proves nothing.
 
         Some rules need the history, and some need facts that only the fit knows. A file does not hold these facts, and
         a network from parameters of your own has neither; the other rules work without them.

@@ -278,3 +278,27 @@ def test_numba_gives_the_same_bits():
     test_numpy_trace.training._IN_MEMORY.clear()
     assert_same(*both(X, X[:, :3], (5, 12, 3), epochs=3, **options))
     assert test_numpy_trace.training._IN_MEMORY
+
+
+def test_a_network_knows_how_its_steps_ran(recorded, monkeypatch):
+    """The report says it where a function of the user's own made them slower, and only there."""
+
+    def path(activation="relu", backend=TRACED, **options):
+        net = trained(activation, backend, **options)
+        report = net.report(X, CLASSES)
+        how, slowed = net.facts.path
+        assert slowed == ("plain steps" in {finding.name for finding in report})
+        assert not slowed or how in str(report).replace("\n    ", " ")
+        return how, slowed
+
+    own = Slope(1.0)
+    assert path() == ("as one compiled function", False)
+    assert path(ACTIVATIONS["sine"]) == ("as one compiled function", False)
+    assert path(MORE["branches"]) == ("plainly, as they cannot be recorded: Unrecordable: a branch", True)
+    text = "plainly, as two recorded steps gave other numbers than two plain ones"
+    assert path((own.falling, own.df)) == (text, True)
+    assert path(batch_size=41, epochs=1) == ("plainly, as each of them brings other arrays", False)
+    assert path(MORE["branches"], "numpy") == ("plainly, as they are few", False)
+    monkeypatch.setattr(test_numpy_trace.training, "SAVED", 0.0)
+    assert path("tanh", epochs=150) == ("plainly, as they are too few to repay compiling", False)
+    assert trained("relu", PLAIN).facts.path is None
