@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array, namespace_of, warn
 
-from . import _numpy_loops, _numpy_trace, no_device
+from . import _numpy_explained, _numpy_loops, _numpy_trace, no_device
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 ROWS_AT_ONCE = 1024  # of a block in `sum_rows`
@@ -161,6 +161,10 @@ class NumpyBackend(Backend):
         if self.compiles is False:
             return plain
         return _numpy_trace.loop(step, key, plain, self.updates, _has_numba)
+
+    def explain(self, step: Callable[..., tuple[Any, Array]], carry: Any, constants: Any, inputs: Any) -> str:
+        """What becomes of a step of `loop` with these arguments, as a text: its operations, and their source."""
+        return _numpy_explained.explained(step, carry, constants, inputs)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs as one vector, of single ones and of vectors."""

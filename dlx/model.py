@@ -24,7 +24,7 @@ from dlx.files.streams import Source, Target
 from dlx.host import HostArray
 from dlx.interchange import onnx_model, torch_modules
 from dlx.network import Layer, Params
-from dlx.report import evidence, rules, summary
+from dlx.report import evidence, explanation, rules, summary
 from dlx.training.loop import History
 
 AT_A_STROKE = 128  # the most rows that may be computed in one piece, without the work of making blocks
@@ -335,6 +335,36 @@ class Network:
         19 parameters, 152 bytes (float64 on numpy); loss squared_error
         """
         return summary.text(self)
+
+    def explain(self, optimizer: Any = "adam", batch_size: Any = 128) -> str:
+        """How a training step of this network is computed, as a text.
+
+        On NumPy these are its operations, as they are recorded, and the source that numba compiles where the steps are
+        many and numba is installed. Other libraries have ways of their own.
+
+        Parameters
+        ----------
+        optimizer : name or Optimizer, default "adam"
+        batch_size : int, default 128
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `dlx.fit`.
+
+        Examples
+        --------
+        >>> import dlx, numpy as np
+        >>> net = dlx.Network([(np.ones((3, 1)), np.zeros(1))], loss="squared_error")
+        >>> print(net.explain("sgd", batch_size=8)[:49])
+        The operations of one step, as they were recorded
+        """
+        with self.backend.scope():
+            return explanation.text(self, optimizer, batch_size)
 
     def _repr_html_(self) -> str:
         """The summary as a table, for notebooks."""
