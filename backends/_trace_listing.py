@@ -16,7 +16,7 @@ from typing import Any
 from ._numpy_loops import CALLS, INFIX
 from ._trace import Memory, Node, Operation, Program
 
-WIDTH = 72  # columns, where the shapes begin
+WIDTH = 62  # columns, where the shapes begin
 
 
 class Listing:
