@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ class Network:
     def formulas(self) -> network.Formulas:
         """The network's formulas on its backend, bound when they are first needed."""
         parts = self.backend, self.dtype, self.activation, self.loss
-        if self._bound is None or any(a is not b for a, b in zip(self._bound[0], parts, strict=True)):
+        if self._bound is None or not all(map(operator.is_, self._bound[0], parts)):
             self._bound = parts, network.bind(*parts)
         return self._bound[1]
 
@@ -574,9 +575,10 @@ class Network:
 
     def _of_rows(self, X: Any, of_scores: scoring.OfScores, name: Hashable) -> Array:
         """`of_scores` of all rows, where `X` lies."""
+        formulas = self.formulas
         if self._is_ready(X):
-            return of_scores(self.formulas, network.scores(self.formulas, self.params, X))
-        predictor = scoring.Predictor(self.backend, self.formulas, self.params)
+            return of_scores(formulas, network.scores(formulas, self.params, X))
+        predictor = scoring.Predictor(self.backend, formulas, self.params)
         return predictor.of_rows(samples.inputs_of(self, X), of_scores, name, stays=library_of(X) == self.backend.name)
 
     def _is_ready(self, X: Any) -> bool:
