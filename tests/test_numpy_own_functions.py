@@ -6,7 +6,7 @@ The oracle is the training with plain steps, and for gradients and optimizers al
 import numpy as np
 import pytest
 import test_numpy_trace
-from test_numpy_trace import PLAIN, TRACED, assert_same, both, with_numba
+from test_numpy_trace import NUMPY, PLAIN, TRACED, assert_same, both, configuration, fit_or_diverge, with_numba
 
 import dlx
 from dlx import losses
@@ -167,6 +167,27 @@ def test_functions_that_do_more_train_plainly(name, dtype, recorded, recwarn):
     assert_same(*both(X.astype(dtype), CLASSES, (5, 8, 3), activation=MORE[name], epochs=3))
     assert not recorded
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_trainings(seed, recorded):
+    """Those of the other tests, in which some of dlx's own formulas are a user's."""
+    X, y, dims, options = configuration(seed)
+    own = np.random.default_rng(seed).integers(0, 2, 3)
+    if own[0]:
+        options["activation"] = tuple(dlx.activations.get(options["activation"]).bind(NUMPY.xp))
+    if own[1] and "missing" not in options:
+        options["loss"] = options["loss"]._replace(name="mine")
+    if own[2]:
+        options["optimizer"] = options["optimizer"]._replace(name="mine")
+    given = X, y, dims, options
+    found, plain = fit_or_diverge(TRACED, *given), fit_or_diverge(PLAIN, *given)
+    if isinstance(plain, str):
+        assert found == plain
+    else:
+        assert_same(found, plain)
+        assert found.facts.path == ("as one compiled function", False)
+    assert recorded
 
 
 class Slope:
