@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
-from dlx.backend import Array, Loop, Path, each_of, warn
+from dlx.backend import Array, Loop, each_of, warn
 
 from . import _numpy_inner, _numpy_loops, _numpy_trial, said
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
@@ -47,7 +47,7 @@ class Recordings:
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
         self.trials: dict[Recorded, _numpy_trial.Trial] = {}
         self.refused = False
-        self.path: Path = ("plainly, as they are not worth a recording", False)
+        self.path: tuple[str, bool] = ("plainly, as they are not worth a recording", False)
 
     def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
@@ -143,7 +143,7 @@ class Traced:
         return self.run(*arguments, **options)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> tuple[str, bool]:
         """How its steps run."""
         return self.recordings.path
 

@@ -104,11 +104,9 @@ class Program:
 
     def cast(self, value: Node, dtype: Any) -> Node:
         """The value in another dtype."""
-        return (
-            value
-            if value.dtype is not None and value.dtype == dtype
-            else self.node("each", "cast", (value,), value.shape, dtype)
-        )
+        if value.dtype is not None and value.dtype == dtype:  # None equals float64
+            return value
+        return self.node("each", "cast", (value,), value.shape, dtype)
 
     def memory(self, array: HostArray) -> Memory:
         """The memory of an array; the same for the same view."""

@@ -83,7 +83,7 @@ def from_the_end(axis: Any, ndim: int) -> Any:
 
 def is_real(number: Node) -> bool:
     """Whether a number without a dtype is a float."""
-    return number.data[1] == "f" if number.kind == "input" else type(number.data) is float
+    return bool(np.dtype(number.data[1]).kind == "f") if number.kind == "input" else type(number.data) is float
 
 
 def alike(program: Program, terms: tuple[Node, ...]) -> tuple[Node, ...]:

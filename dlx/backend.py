@@ -31,7 +31,6 @@ Array = Any  # no static type describes the arrays of every library
 Namespace = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = Callable[..., Iterator[tuple[Any, Array]]]
-Path = tuple[str, bool]  # how the steps of a loop run, in words, and whether a function of the user's own slows them
 Staging = Callable[[Callable[[HostArray, slice], Any], tuple[int, ...], str], Callable[[], Array]]  # Backend.staging
 Fuse = Callable[[Any, str], Any]  # Backend.fuse; as an argument it loses the type variable `Function`
 
@@ -279,7 +278,7 @@ class Backend:
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
         arrays of the first carry. A step in place is a `functools.partial` of the arrays that it keeps. The result may
-        have the attribute `path`, a `Path`.
+        have the attribute `path`: how its steps run, in words, and whether a function of the user's own slows them.
         """
         return one_by_one(self.compile(step), self.asarray)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Never
 import numpy as np
 
 from dlx import checks, initializers, losses, nearest, network, scoring
-from dlx.backend import Array, Path
+from dlx.backend import Array
 from dlx.data import features, gaps, parameters, samples, targets
 from dlx.data.placement import common_backend, in_precision
 from dlx.files import attempts, checkpoints
@@ -304,7 +304,7 @@ def run(job: Job) -> Network:
         stops = [_is_true(listener(net)) for listener in listeners["on_epoch_end"]]  # a list, so that all are called
         return any(stops)
 
-    def told(path: Path | None) -> None:
+    def told(path: tuple[str, bool] | None) -> None:
         assert net.facts is not None
         net.facts = net.facts._replace(path=path)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dlx import activations, checks, losses, network, scoring
-from dlx.backend import HOST, Array, Backend, Namespace, Path, get_backend, library_of
+from dlx.backend import HOST, Array, Backend, Namespace, get_backend, library_of
 from dlx.data import features, samples, targets
 from dlx.data.placement import common_backend
 from dlx.host import HostArray
@@ -35,7 +35,7 @@ class Facts(NamedTuple):
         The labels of training rows that no row of a validation share drawn by the fit has.
     dropout : bool
         Whether a hidden layer had dropout.
-    path : Path or None
+    path : (str, bool) or None
         How the steps ran, in words, and whether a function of the user's own made them slower.
     """
 
@@ -45,7 +45,7 @@ class Facts(NamedTuple):
     restored: bool
     unseen: tuple[Any, ...]
     dropout: bool = False
-    path: Path | None = None
+    path: tuple[str, bool] | None = None
 
 
 class Trained(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlx import network, quasi_newton
-from dlx.backend import Array, Path
+from dlx.backend import Array
 from dlx.network import Params
 from dlx.schedules import Losses, Named, Schedule
 from dlx.training import batches, flat, interrupts, steps
@@ -32,7 +32,7 @@ class Epoch(NamedTuple):
     rate: float
     end: TrainingState | None = None
     last: bool = False
-    path: Path | None = None
+    path: tuple[str, bool] | None = None
 
 
 class Saving(NamedTuple):

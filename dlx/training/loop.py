@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from dlx import checks, network
-from dlx.backend import Backend, Path
+from dlx.backend import Backend
 from dlx.network import Layer, Params
 from dlx.schedules import Losses
 from dlx.training import divergence, epochs, interrupts, steps
@@ -136,7 +136,7 @@ def train(
     start: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
     saver: Saver | None = None,
-    told: Callable[[Path | None], None] = lambda path: None,
+    told: Callable[[tuple[str, bool] | None], None] = lambda path: None,
 ) -> tuple[Params, History]:
     """Train until the last epoch, until `patience` ends, until `report` returns True, or until Ctrl-C.
 
