@@ -193,6 +193,7 @@ def test_long_sums_have_numpys_order(recorded):
     assert len(recorded) == 4
 
 
+@with_numba  # which compiles the formulas of large arrays
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("batch_size", "K"), [(1024, 3), (1025, 3), (1300, 1), (2048, 12), (2500, 2), (5000, 3)])
 def test_sums_of_many_rows_are_those_of_blocks(batch_size, K, dtype, recorded):
