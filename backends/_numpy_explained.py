@@ -15,6 +15,12 @@ from ._trace_source import source_of
 from ._trace_writer import Call
 
 WIDTH = 100  # columns of the source
+WORDS = {  # for steps in place and others
+    True: "The operations of one step, as they were recorded. `own` are the parameters, `slopes` their gradients, "
+    "`slots` the optimizer's state, and `rows` the numbers of the batch's rows.",
+    False: "The operations of one step, as they were recorded. `params` are the parameters, `state` is the "
+    "optimizer's, and `rows` are the numbers of the batch's rows.",
+}
 
 
 def explained(step: Any, carry: Any, constants: Any, inputs: Any) -> str:
@@ -36,14 +42,13 @@ def explained(step: Any, carry: Any, constants: Any, inputs: Any) -> str:
             numbers[columns[kind], kind] = name
             columns[kind] += 1
     listing = Listing(program, names, numbers)
-    known = "; ".join(f"{name} {names.get(memory, 'an own array')}" for name, memory in written.memories.items())
+    known = "; ".join(f"{name} {listing.memory(memory)}" for name, memory in written.memories.items())
     calls = [f"# call {k}: {_called(call)}" for k, call in enumerate(written.calls)]
     source = recorded.source[recorded.source.index("def steps(") :].splitlines()
     head = textwrap.fill(source[0], WIDTH, subsequent_indent="          ")
     legend = textwrap.fill(f"arrays: {known}", WIDTH, initial_indent="# ", subsequent_indent="# ")
     parts = [
-        "The operations of one step, as they were recorded. `own` are the parameters, `slopes` their gradients,\n"
-        "`slots` the optimizer's state, and `rows` the numbers of the batch's rows.",
+        textwrap.fill(WORDS[isinstance(step, partial)], WIDTH),
         "\n".join(line.rstrip() for line in listing.lines),
         "What they became: a function for many steps, which numba compiles. Its calls are NumPy's own loops.",
         "\n".join([legend, *calls, head, *(line for line in source[1:] if not line.lstrip().startswith("#"))]),

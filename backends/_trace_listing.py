@@ -23,7 +23,8 @@ class Listing:
     """The lines of a program whose memories and numbers have these names."""
 
     def __init__(self, program: Program, names: Mapping[Memory, str], numbers: Mapping[Any, str]) -> None:
-        self.program, self.names, self.numbers = program, names, numbers
+        self.program, self.names, self.numbers = program, dict(names), numbers
+        self.unnamed = 0
         self.known: dict[Node, str] = {}
         self.count = 0
         self.lines: list[str] = []
@@ -49,7 +50,7 @@ class Listing:
         kind, value, memory, flipped = operation
         if kind == "store":
             assert memory is not None
-            self._line(f"{self._memory(memory)} <- {self._text(value, outermost=True)}", value.shape)
+            self._line(f"{self.memory(memory)} <- {self._text(value, outermost=True)}", value.shape)
         elif kind == "make":
             if value.kind == "gather" and value not in self.known:
                 self._name(value, self._text(value))
@@ -58,11 +59,15 @@ class Listing:
             if memory is None:
                 self._name(value, text)
             else:
-                self.known[value] = self._memory(memory)
-                self._line(f"{self._memory(memory)} <- {text}", value.shape)
+                self.known[value] = self.memory(memory)
+                self._line(f"{self.memory(memory)} <- {text}", value.shape)
 
-    def _memory(self, memory: Memory) -> str:
-        return self.names.get(memory, "an array of the step's own")
+    def memory(self, memory: Memory) -> str:
+        """The name of a memory: of an array that the step has made, a number."""
+        if memory not in self.names:
+            self.unnamed += 1
+            self.names[memory] = f"a{self.unnamed}"
+        return self.names[memory]
 
     def _whole(self, value: Node, flipped: tuple[bool, bool]) -> str:
         """An operation on whole arrays or rows."""
@@ -87,9 +92,9 @@ class Listing:
             return self.known[node]
         match node.kind:
             case "load":
-                return self._memory(node.data)
+                return self.memory(node.data)
             case "gather":
-                return f"{self._memory(node.data)}[rows]"
+                return f"{self.memory(node.data)}[rows]"
             case "number":
                 return repr(node.data)
             case "input":

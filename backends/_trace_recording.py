@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ._trace import DTYPES, Memory, Node, Operation, Program, Unrecordable
-from ._trace_words import FUNCTIONS, REWRITTEN, Words, alike, from_the_end, is_real
+from ._trace_words import FUNCTIONS, REWRITTEN, Words, alike, from_the_end, is_real, of_numbers
 
 COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal)
 ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.sqrt, np.absolute, np.negative)
@@ -278,7 +278,7 @@ class Flipped:
 
 
 class Number(np.lib.mixins.NDArrayOperatorsMixin):
-    """A number that each step is given. Operations with recordings are theirs; there are no others."""
+    """A number that each step is given, or that is computed from such ones."""
 
     def __init__(self, program: Program, node: Node) -> None:
         self.program, self.node = program, node
@@ -288,7 +288,7 @@ class Number(np.lib.mixins.NDArrayOperatorsMixin):
         if owner is None:
             array = next((x for x in inputs if type(x) is np.ndarray), None)
             if array is None:
-                raise Unrecordable("numbers among themselves")
+                return Number(self.program, of_numbers(self.program, ufunc, inputs))
             owner = Recording(self.program, None, self.program.memory(array))
         return owner.__array_ufunc__(ufunc, method, *inputs, **options)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ._trace import Node, Program, Unrecordable
 
+OF_NUMBERS = (np.add, np.subtract, np.multiply, np.divide, np.negative)
 POWERS = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}  # which NumPy, too, computes by these
 
 
@@ -83,7 +84,17 @@ def from_the_end(axis: Any, ndim: int) -> Any:
 
 def is_real(number: Node) -> bool:
     """Whether a number without a dtype is a float."""
+    if number.kind == "each":  # of numbers
+        return True
     return bool(np.dtype(number.data[1]).kind == "f") if number.kind == "input" else type(number.data) is float
+
+
+def of_numbers(program: Program, ufunc: Any, numbers: tuple[Any, ...]) -> Node:
+    """What Python computes from real numbers alone; it has no dtype, as they have none."""
+    terms: list[Any] = [program.number(x) if type(x) in (float, int) else getattr(x, "node", None) for x in numbers]
+    if ufunc not in OF_NUMBERS or any(term is None or (term.kind == "input" and not is_real(term)) for term in terms):
+        raise Unrecordable(f"{ufunc.__name__} of numbers")
+    return program.node("each", ufunc, tuple(terms), (), None)
 
 
 def alike(program: Program, terms: tuple[Node, ...]) -> tuple[Node, ...]:

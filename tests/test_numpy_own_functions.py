@@ -45,6 +45,7 @@ ACTIVATIONS = {
 def test_activations(name, dtype, recorded):
     net, plain = both(X.astype(dtype), CLASSES, (5, 11, 7, 3), activation=ACTIVATIONS[name], batch_size=16, epochs=3)
     assert_same(net, plain)
+    assert net.facts.path == ("as one compiled function", False)
     assert len(recorded) == 2  # for full batches and for the ragged one
 
 
@@ -105,6 +106,14 @@ OPTIMIZERS = {
     "by layer": optimizer(by_layer, 0),
     "the gradient": optimizer(keeps_the_gradient, 1),
     "plain": optimizer(lambda w, g, rate: (w - rate * g,), 0),
+    "numbers among themselves": optimizer(
+        lambda w, g, m, rate, t: (
+            w - 0.5 * rate / (1 + 0.1 * t) * g - (t - 1) * -rate * m,
+            0.9 * m + (1 - rate / 3) * g,
+        ),
+        1,
+        lambda t, rate: (rate, float(t)),
+    ),
 }
 OPTIONS = {
     "nothing": {},
@@ -118,8 +127,10 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(name, options, recorded):
-    assert_same(*both(X, CLASSES, (5, 12, 3), optimizer=OPTIMIZERS[name], **{"epochs": 3, **OPTIONS[options]}))
+    net, plain = both(X, CLASSES, (5, 12, 3), optimizer=OPTIMIZERS[name], **{"epochs": 3, **OPTIONS[options]})
+    assert_same(net, plain)
     assert recorded
+    assert net.facts.path == ("as one compiled function", False)
 
 
 def test_ones_of_dlxs_own_by_another_name(recorded):
