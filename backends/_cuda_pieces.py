@@ -28,9 +28,10 @@ from ._cuda_values import (
     wrote,
 )
 from ._cuda_writer import CudaWriter, Piece, c_type
-from ._trace import Node, Operation
+from ._trace import Node, Operation, Unrecordable
 from ._trace_groups import Group
 
+KINDS = ("store", "make", "row", "columns", "total")
 MOST_BLOCKS = 4096
 BLOCKS = 64  # at least, of a kernel that has enough to do
 ROWS = 32  # that a thread adds up, before more blocks share them out
@@ -39,6 +40,9 @@ PARTS = 256  # of a total that is too large for one block
 
 def pieces_of(writer: CudaWriter, group: Group) -> list[Piece]:
     """The parts of a group in their order."""
+    for operation in group.operations:
+        if operation.kind not in KINDS:
+            raise Unrecordable(f"an operation of the kind {operation.kind}")
     if group.space is None:
         return total(writer, group.operations[0])
     whole_rows = [each for each in group.operations if each.kind != "columns"]

@@ -30,7 +30,7 @@ from ._trace import Loops, Program, Unrecordable
 from ._trace_recording import Number, Recording, RowNumbers
 from ._trace_writer import laid_out
 
-CUDA = Loops(functions=True, row=np.inf, rows=np.inf, totals=True)
+CUDA = Loops(functions=True, row=np.inf, totals=True)
 ALIGNED = 256  # bytes
 KIND = {"steps": "kernels of kind 1"}  # a change of the kernels that changes bits counts on
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlx.backend import Array, Backend, Function, HostArray, Loop, Namespace, host_array, namespace_of, warn
 
-from . import _numpy_loops, _numpy_trace, no_device
+from . import _numpy_explained, _numpy_loops, _numpy_trace, no_device
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 ROWS_AT_ONCE = 1024  # of a block in `sum_rows`
@@ -42,6 +42,11 @@ def _max(x: Any, /, *, axis: Any = None, keepdims: Any = False) -> Any:
     return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
 
 
+def _argmax(x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+    """np.argmax of an array."""
+    return x.argmax(axis=axis, keepdims=keepdims)
+
+
 def _take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     """np.take of an array. It would first copy all of one that is not contiguous, as the columns of a table are not."""
     if axis == 0 and type(x) is np.ndarray and not x.flags.c_contiguous:
@@ -56,7 +61,7 @@ def _astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Any:
 
 # NumPy's functions with these names also take other objects than arrays, which costs 1 us for each call: a tenth of an
 # update of a small network.
-STRAIGHT = {"sum": _sum, "max": _max, "take": _take, "astype": _astype}
+STRAIGHT = {"sum": _sum, "max": _max, "argmax": _argmax, "take": _take, "astype": _astype}
 
 
 def _namespace() -> Namespace:
@@ -122,9 +127,14 @@ class NumpyBackend(Backend):
         return x if hasattr(x, "indptr") else self.asarray(x)
 
     def sum_rows(self, x: Array, out: Array | None = None) -> Array:
-        """The sum over rows. Many are summed in blocks, as NumPy adds row after row, and float32 would lose digits."""
+        """The sum over rows. Many are summed in blocks, as NumPy adds row after row, and float32 would lose digits.
+
+        The numbers of a single column NumPy adds up by halves.
+        """
         n = x.shape[-2]
-        if n > ROWS_AT_ONCE:  # reduceat would take forty times as long
+        if n > ROWS_AT_ONCE and x.shape[-1] > 1:  # reduceat would take forty times as long
+            if type(x) is not np.ndarray:  # a recording
+                return x.sum_blocks(ROWS_AT_ONCE, out)
             firsts = range(0, n, ROWS_AT_ONCE)
             blocks = [np.add.reduce(x[..., k : k + ROWS_AT_ONCE, :], axis=-2, keepdims=True) for k in firsts]
             x = np.concatenate(blocks, axis=-2)
@@ -133,6 +143,10 @@ class NumpyBackend(Backend):
     def sum_squares(self, x: Array) -> Array:
         """The sum of squares, row by row by the BLAS: a third of the time, and as exact, as no row is long."""
         return np.add.reduce(np.vecdot(x, x), axis=-1)
+
+    def seems_finite(self, x: Array) -> bool:
+        """As in `Backend`, by a number of Python's."""
+        return math.isfinite(np.add.reduce(x, axis=None))
 
     def fuse(self, function: Function, name: str) -> Function:
         """The formula as one loop for large arrays: compiled, or over blocks that stay in cache."""
@@ -153,11 +167,15 @@ class NumpyBackend(Backend):
         return other
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
-        """As in `Backend`. dlx's own steps are recorded and compiled, where there are enough of them."""
+        """As in `Backend`. Steps are recorded and compiled, where there are enough of them."""
         plain = super().loop(step, key)
-        if self.compiles is False or key is None:
+        if self.compiles is False:
             return plain
         return _numpy_trace.loop(step, key, plain, self.updates, _has_numba)
+
+    def explain(self, step: Callable[..., tuple[Any, Array]], carry: Any, constants: Any, inputs: Any) -> str:
+        """What becomes of a step of `loop` with these arguments, as a text: its operations, and their source."""
+        return _numpy_explained.explained(step, carry, constants, inputs)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs as one vector, of single ones and of vectors."""

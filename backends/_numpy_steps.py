@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx.backend import HostArray, each_of
+from dlx.backend import HostArray, InPlace, each_of
 
 from . import _numpy_inner, _numpy_loops
 from ._table import leaves_of
@@ -94,7 +94,7 @@ class Tables:
 
 
 def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
-    """The program of one step: an `InPlace`."""
+    """The program of one step, which may be an `InPlace`."""
     program = Program(NUMPY)
     columns = {"f": 0, "i": 0}
 
@@ -111,11 +111,18 @@ def record(step: Any, carry: Any, constants: Any, inputs: Any) -> Program:
         columns[kind] += 1
         return Number(program, node)
 
-    kept, at = each_of(memory, step.kept), each_of(memory, carry)
-    after, output = step.run(kept, at, each_of(memory, constants), each_of(one, inputs))
-    if after is not at or not isinstance(output, Recording):
-        raise Unrecordable("a step that is not in place")
+    function, kept = (step.run, (step.kept,)) if isinstance(step, InPlace) else (step, ())
+    at = each_of(memory, carry)
+    after, output = function(*each_of(memory, kept), at, each_of(memory, constants), each_of(one, inputs))
+    if not isinstance(output, Recording):
+        raise Unrecordable("a loss that is no recording")
     program.output = output.value
+    kept_and_new = zip(leaves_of(at), leaves_of(after), strict=True)
+    changed = [(array, new) for array, new in kept_and_new if new is not array]  # none by a step in place
+    if not all(isinstance(new, Recording) for _, new in changed):
+        raise Unrecordable("a parameter or a slot that is no recording")
+    for (array, _), value in zip(changed, [new.value for _, new in changed], strict=True):
+        array.assign(value)
     return program
 
 

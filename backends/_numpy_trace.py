@@ -10,6 +10,8 @@ What shaped it:
   which is known before.
 - A training that brings new arrays for every step (`stream`, sparse rows) runs plainly. So does what cannot be recorded
   or compiled; it is not tried again.
+- A function of a user's own may do more than a recording sees. So a step that has one is tried first; see
+  `_numpy_trial`.
 - The function comes back at least every half second, for Ctrl-C and checkpoints.
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 
 from dlx.backend import Array, InPlace, Loop, warn
 
-from . import _numpy_inner, _numpy_loops
+from . import _numpy_inner, _numpy_loops, _numpy_trial, said
 from ._numpy_replay import Replayed
 from ._numpy_steps import NAME, PREAMBLE, Recorded, Tables
 from ._table import leaves_of
@@ -45,15 +47,21 @@ class Recordings:
     def __init__(self, step: Any, kind: Hashable, steps: float, has_numba: Callable[[], bool]) -> None:
         self.step, self.kind, self.steps, self.has_numba = step, kind, steps, has_numba
         self.known: dict[Any, Recorded | Replayed | None] = {}
-        self.longest = 1  # steps of an epoch
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
+        self.longest = 1  # steps of an epoch
+        self.trials: dict[Recorded | Replayed, _numpy_trial.Trial] = {}
+        self.refused = False
+        self.path: tuple[str, bool] = ("plainly, as they are not worth a recording", False)
 
     def get(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Recorded | Replayed | None:
         """The recorded step of these arrays, ready to run; None if they are to be trained on plainly.
 
         Arrays of a single step have to come back first: a stream brings others every time.
         """
-        key = _identities(carry, constants, inputs)
+        if self.refused:
+            return None
+        in_place = isinstance(self.step, InPlace)
+        key = _kinds(carry), _identities(carry if in_place else None, constants, inputs)
         if key in self.known:
             return self.known[key]
         again = key in self.seen
@@ -62,31 +70,52 @@ class Recordings:
         self.seen[key] = carry, constants
         self.longest = max(self.longest, steps)
         if steps == 1 and not again:
+            self.plainly("each of them brings other arrays")
             return None
         given = carry, constants, inputs
-        self.known[key] = self._new(*given) or self._replayed(*given, steps)
-        return self.known[key]
+        self.known[key] = new = self._new(*given) or self._replayed(*given, steps)
+        if new is not None:
+            self.trials[new] = _numpy_trial.Trial(new, carry)
+        return new
+
+    def plainly(self, reason: str, unknown: bool = False) -> None:
+        """Note why steps run plainly, unless others are compiled: perhaps as it is `unknown` what they do."""
+        if not any(self.known.values()):
+            self.path = f"plainly, as {reason}", unknown and self.kind is None
+
+    def refuse(self) -> None:
+        """Train plainly from now on."""
+        self.refused = True
+        self.known.clear()
+        self.trials.clear()
+        self.plainly("two recorded steps gave other numbers than two plain ones", unknown=True)
 
     def _replayed(self, carry: Any, constants: Any, inputs: Any, steps: int) -> Replayed | None:
         """The step as a list of calls, if there are enough of its kind: so many for each epoch of the `longest` one."""
         if self.steps * steps / self.longest < FEWEST_REPLAYED:
             return None
         try:
-            return Replayed(self.step, carry, constants, inputs)
-        except Exception:  # as in `_new`
+            new = Replayed(self.step, carry, constants, inputs)
+        except Exception as reason:  # as in `_new`
+            self.plainly(f"they cannot be recorded: {said(reason)}", unknown=True)
             return None
+        if not any(self.known.values()):
+            self.path = "as a list of calls", False
+        return new
 
     def _new(self, carry: Any, constants: Any, inputs: Any) -> Recorded | None:
         if self.steps < FEWEST:
             return None
-        kind = self.kind, _kinds(carry, constants, inputs)
-        if kind in _SOURCES and not self._is_wanted(_SOURCES[kind]):
+        kind = self.kind, _kinds((carry, constants)), _kinds(inputs, 1)
+        if self.kind is not None and kind in _SOURCES and not self._is_wanted(_SOURCES[kind]):
             return None
         try:
             new = Recorded(self.step, carry, constants, inputs)
             if not _numpy_inner.work(new.dtype):
+                self.plainly("NumPy's inner loops are not where they are looked for")
                 return None
-        except Exception:  # Unrecordable, or any error of an operation that recordings do not have
+        except Exception as reason:  # Unrecordable, or any error of an operation that recordings do not have
+            self.plainly(f"they cannot be recorded: {said(reason)}", unknown=True)
             return None
         if len(_SOURCES) >= MOST_SOURCES:
             _SOURCES.clear()
@@ -97,15 +126,25 @@ class Recordings:
             new.compile(Tables(inputs).arrays())
         except Exception as reason:
             warn(f"the training step cannot be compiled by numba, so that training is slower: {reason}")
+            self.plainly(f"numba cannot compile them: {said(reason)}")
             return None
         _IN_MEMORY.add(new.source)
+        self.path = "as one compiled function", False
         return new
 
     def _is_wanted(self, source: str) -> bool:
         """Whether the step is to run compiled. The second kind of a training, the ragged batch, is not worth much."""
         if source in _IN_MEMORY:
             return True
-        return not any(self.known.values()) and self._repays(source) and self.has_numba()
+        if any(self.known.values()):
+            return False
+        if not self._repays(source):
+            self.plainly("they are too few to repay compiling")
+            return False
+        if not self.has_numba():
+            self.plainly("there is no numba")
+            return False
+        return True
 
     def _repays(self, source: str) -> bool:
         """Whether the steps save more than it takes to compile them, or to read them from the cache."""
@@ -115,12 +154,28 @@ class Recordings:
         return self.steps * lines * SAVED > importing + preparing
 
 
+class Traced:
+    """A loop whose step may be recorded, and its recordings."""
+
+    def __init__(self, run: Loop, recordings: Recordings) -> None:
+        self.run, self.recordings = run, recordings
+
+    def __call__(self, *arguments: Any, **options: Any) -> Iterator[tuple[Any, Array]]:
+        return self.run(*arguments, **options)
+
+    @property
+    def path(self) -> tuple[str, bool]:
+        """How its steps run."""
+        return self.recordings.path
+
+
 def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callable[[], bool]) -> Loop:
-    """The loop of a step that is made in place, about so many times in all; `plain` where it is not to be compiled."""
-    if not isinstance(step, InPlace) or steps < FEWEST_REPLAYED:
-        return plain
+    """The loop of a step that is made about so many times in all; `plain` where it is not to be compiled."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
     recordings = Recordings(step, kind, steps, (lambda: False) if interpreted else has_numba)
+    if steps < FEWEST_REPLAYED:
+        recordings.plainly("they are few")
+        return Traced(plain, recordings)
     at_once = 1
 
     def run(
@@ -128,10 +183,21 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
     ) -> Iterator[tuple[Any, Array]]:
         nonlocal at_once
         recorded = recordings.get(carry, constants, inputs, steps)
-        if recorded is None:
+        trial = None if recorded is None else recordings.trials[recorded]
+        if recorded is not None and trial is not None and kind is None and trial.is_due(steps - first):
+            last = min(first + _numpy_trial.STEPS, steps)
+            plain_steps = plain(carry, constants, inputs, last, first)
+            carry = yield from trial.of(plain_steps, carry, recorded.tables(inputs), first)
+            first = last
+            if trial.failed:
+                recordings.refuse()
+                recorded = None
+        if recorded is None or trial is None:
             yield from plain(carry, constants, inputs, steps, first, most)
             return
         tables = recorded.tables(inputs)
+        if first < steps:
+            carry = trial.take(carry)
         while first < steps:
             last = min(first + min(at_once, most or at_once), steps)
             started = time.perf_counter()
@@ -143,16 +209,14 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
             first = last
             yield carry, losses
 
-    return run
+    return Traced(run, recordings)
 
 
 def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
     """What tells one recording from another: the arrays, and of the inputs their kinds."""
-    arrays = [(id(x), x.shape) for x in leaves_of((carry, constants))]
-    return (*arrays, *((x.dtype.char, x.shape[1:]) for x in leaves_of(inputs)))
+    return tuple((id(x), x.shape) for x in leaves_of((carry, constants))), _kinds(inputs, 1)
 
 
-def _kinds(carry: Any, constants: Any, inputs: Any) -> Any:
-    """What the source depends on besides the formulas."""
-    arrays = [(x.dtype.char, x.shape) for x in leaves_of((carry, constants))]
-    return (*arrays, *((x.dtype.char, x.shape[1:]) for x in leaves_of(inputs)))
+def _kinds(arrays: Any, first: int = 0) -> Any:
+    """What the source depends on besides the formulas: dtypes and shapes, the latter from this axis on."""
+    return tuple((x.dtype.char, x.shape[first:]) for x in leaves_of(arrays))

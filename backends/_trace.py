@@ -35,13 +35,11 @@ class Unrecordable(TypeError):
 class Loops(NamedTuple):
     """What can be part of a loop over rows, instead of an operation on whole arrays.
 
-    Transcendental `functions`; sums of rows of fewer numbers than `row`; sums of columns of so many `rows`; and the
-    `totals` of values that are no arrays.
+    Transcendental `functions`; sums of rows of fewer numbers than `row`; and the `totals` of values that are no arrays.
     """
 
     functions: bool
     row: float
-    rows: float
     totals: bool
 
 
@@ -66,8 +64,8 @@ class Node(NamedTuple):
     "number" (`data`), "input" (`data` is its column among a step's numbers), "load" (of the memory `data` as it is
     after `op` writes that touched it), "gather" (the batch's rows of the memory `data`), "each" (elementwise, by the
     ufunc or word `op`), "row" (the sum or maximum of each row), and what a whole array is computed for: "call" (a
-    transcendental ufunc), "product", "dots" (of equal rows), "columns", "rows" and "total" (sums). Numbers have no
-    dtype: they take that of the arrays beside them.
+    transcendental ufunc), "product", "dots" (of equal rows), "columns", "blocks" (the columns of `op` rows at a time),
+    "rows" and "total" (sums). Numbers have no dtype: they take that of the arrays beside them.
     """
 
     number: int
@@ -117,6 +115,16 @@ class Program:
         if key not in self.nodes:
             self.nodes[key] = Node(len(self.nodes), kind, op, args, shape, dtype, data)
         return self.nodes[key]
+
+    def number(self, x: float) -> Node:
+        """A number, which takes the dtype of the arrays beside it."""
+        return self.node("number", None, (), (), None, x)
+
+    def cast(self, value: Node, dtype: Any) -> Node:
+        """The value in another dtype."""
+        if value.dtype is not None and value.dtype == dtype:  # None equals float64
+            return value
+        return self.node("each", "cast", (value,), value.shape, dtype)
 
     def memory(self, array: Array) -> Memory:
         """The memory of an array; the same for the same view."""

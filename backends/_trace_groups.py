@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ._trace import Memory, Node, Operation, Program
 
-LOOPS = ("store", "make", "row", "columns")  # the operations that are loops over rows
+LOOPS = ("store", "make", "row", "columns", "blocks")  # the operations that are loops over rows
 Space = tuple[str, int]
 
 

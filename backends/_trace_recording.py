@@ -19,18 +19,23 @@ from typing import Any
 import numpy as np
 
 from ._trace import DTYPES, Loops, Memory, Node, Operation, Program, Unrecordable
+from ._trace_words import FUNCTIONS, REWRITTEN, Words, alike, from_the_end, is_real, of_numbers
 
 COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal)
 ARITHMETIC = (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.sqrt, np.absolute, np.negative)
-BITS = (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift)
+TRUTH = (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
+BITS = (*TRUTH, np.left_shift, np.right_shift)
 OF_INTEGERS = (*COMPARISONS, *BITS, np.add, np.subtract, np.multiply)
 TRANSCENDENTAL = (np.exp, np.expm1, np.log, np.log1p, np.tanh)
-# NumPy adds up fewer than 8 numbers one after the other, and more in another order. Its backend adds up more than 1024
-# rows in blocks.
-NUMPY = Loops(functions=False, row=8, rows=1024, totals=False)
+OF_USERS = (  # more of them, in functions of a user's own
+    *(np.exp2, np.log2, np.log10, np.cbrt, np.sin, np.cos, np.tan, np.arcsin, np.arccos, np.arctan),
+    *(np.sinh, np.cosh, np.arcsinh, np.arccosh, np.arctanh),
+)
+# NumPy adds up fewer than 8 numbers one after the other, and more in another order.
+NUMPY = Loops(functions=False, row=8, totals=False)
 
 
-class Recording(np.lib.mixins.NDArrayOperatorsMixin):
+class Recording(Words):
     """What stands for an array while a step is recorded: a value, or the memory of an array."""
 
     def __init__(self, program: Program, value: Node | None, memory: Memory | None = None) -> None:
@@ -63,6 +68,8 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
 
     def assign(self, value: Node) -> Recording:
         """Change it in place."""
+        if value.dtype != self.dtype and value.dtype.kind == self.dtype.kind == "f":
+            value = self.program.cast(value, self.dtype)
         if (value.shape, value.dtype) != (self.shape, self.dtype) or (self.viewed and self.memory is None):
             raise Unrecordable("a change in place")
         if self.memory is None:
@@ -79,6 +86,11 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
             return self._reduced(ufunc, target, **options)
         if method != "__call__" or options:
             raise Unrecordable(f"{ufunc.__name__}.{method}")
+        if ufunc in REWRITTEN:
+            result = REWRITTEN[ufunc](*inputs)
+            return result if target is None else target.assign(result.value)
+        if ufunc is np.positive and target is None:
+            return Recording(self.program, self.value)
         if ufunc is np.matmul:
             a, b = inputs
             return self._product(a, b, target)
@@ -109,12 +121,9 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
     def astype(self, dtype: Any, copy: bool = True) -> Recording:
         """The same values in another dtype."""
         dtype = np.dtype(dtype)
-        value = self.value
         if dtype.char not in DTYPES or not (dtype.kind == "f" or self.dtype.kind == dtype.kind == "i"):
             raise Unrecordable(f"a conversion to {dtype}")
-        if dtype != self.dtype:
-            value = self.program.node("each", "cast", (value,), self.shape, dtype)
-        return Recording(self.program, value)
+        return Recording(self.program, self.program.cast(self.value, dtype))
 
     def take(self, indices: Any, axis: int | None = None) -> Recording:
         """The batch's rows."""
@@ -153,6 +162,7 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         self, ufunc: Any, out: Recording | None, axis: Any = 0, dtype: Any = None, keepdims: bool = False
     ) -> Recording:
         """A sum or a maximum."""
+        axis = from_the_end(axis, self.ndim)
         if dtype is not None or self.dtype.kind != "f":
             raise Unrecordable(f"{ufunc.__name__}.reduce in another dtype")
         match ufunc.__name__, self.ndim, axis, keepdims:
@@ -161,10 +171,11 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
             case "add", 2, -1, True if out is None:
                 few = self.shape[1] < self.program.loops.row
                 return self._row(ufunc) if few else self._whole("rows", None, (self.operand,), (self.shape[0], 1))
-            case "add", 2, -2, True if self.shape[0] <= self.program.loops.rows and out is not None:
+            case "add", 2, -2, True:
                 return self._columns(out)
-            case "add", 2, (-2, -1), False if out is None:
-                return self._whole("total", None, (self.operand,), ())
+            case "add", 2, (-2, -1), _ if out is None:
+                total = self._whole("total", None, (self.operand,), ())
+                return total.shaped((1, 1)) if keepdims else total
             case "add", 1, -1, _ if out is None:
                 return self._whole("total", None, (self.operand,), (1,) if keepdims else ())
         raise Unrecordable(f"{ufunc.__name__}.reduce over {axis}")
@@ -178,9 +189,20 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
             program.operations.append(Operation("row", result))
         return Recording(program, result)
 
-    def _columns(self, out: Recording) -> Recording:
+    def sum_blocks(self, rows: int, out: Recording | None) -> Recording:
+        """The sum of each column, (1, K): first of so many rows at a time, then of these sums."""
+        program, shape = self.program, (-(-self.shape[0] // rows), self.shape[1])
+        known, value = len(program.nodes), self.value
+        sums = program.node("blocks", rows, (value,), shape, self.dtype)
+        if len(program.nodes) > known:
+            program.operations.append(Operation("blocks", sums))
+        return Recording(program, sums)._columns(out)
+
+    def _columns(self, out: Recording | None) -> Recording:
         """The sum of each column, (1, K)."""
         program, shape = self.program, (1, self.shape[1])
+        if out is None:
+            out = Recording(program, None, program.memory(np.empty(shape, self.dtype)))
         if shape[1] == 1 and not program.loops.totals:
             return self._whole("total", None, (self.operand,), shape, out)
         if out.memory is None or (out.shape, out.dtype) != (shape, self.dtype):
@@ -203,19 +225,27 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         if isinstance(x, Number):
             return x.node
         if type(x) in (float, int):
-            return self.program.node("number", None, (), (), None, x)
+            return self.program.number(x)
+        if isinstance(x, np.floating):
+            return self.program.cast(self.program.number(float(x)), x.dtype)
         return self._wrapped(x).value
 
     def _each(self, op: Any, inputs: Any) -> Node:
         """The value of an elementwise operation: `op` is a ufunc, or "where" with the condition first."""
         terms = tuple(map(self._term, inputs))
-        chosen = terms[1:] if op == "where" else terms
+        if op == "where":
+            chosen = alike(self.program, terms[1:])
+            terms = terms[0], *chosen
+        else:
+            terms = chosen = terms if op in BITS else alike(self.program, terms)
         dtypes = {term.dtype for term in chosen if term.dtype is not None}
         common = np.result_type(*dtypes) if dtypes else None
-        if common is None or common.kind not in "fiu" or (len(dtypes) > 1 and op not in COMPARISONS):
+        if common is None or (len(dtypes) > 1 and op not in COMPARISONS):
             raise Unrecordable("operands without a common dtype")
         weak = [term for term in chosen if term.dtype is None]
-        if common.kind != "f" and (op not in OF_INTEGERS or any(_is_real(term) for term in weak)):
+        if common.kind == "b" and op not in TRUTH:
+            raise Unrecordable("an operation on truth values")
+        if common.kind != "f" and (op not in OF_INTEGERS or any(is_real(term) for term in weak)):
             raise Unrecordable("an operation on integers")
         if len(dtypes) > 1 and any(dtype.kind != "i" for dtype in dtypes):
             raise Unrecordable("a comparison of other dtypes")
@@ -223,19 +253,14 @@ class Recording(np.lib.mixins.NDArrayOperatorsMixin):
         if len(sizes) > 1:
             raise Unrecordable("vectors beside matrices")
         shape = np.broadcast_shapes(*(term.shape for term in terms))
-        if op in TRANSCENDENTAL and not self.program.loops.functions:
+        if (op in TRANSCENDENTAL and not self.program.loops.functions) or op in OF_USERS:
             if len(terms[0].shape) == 0:
                 raise Unrecordable("a function of a number")
             return self.program.whole("call", op, terms, shape)
         known = op == "where" or op in ARITHMETIC or op in COMPARISONS or op in TRANSCENDENTAL
-        if not (known or (op in BITS and common.kind == "i")):
+        if not (known or (op in BITS and common.kind in "ib")):
             raise Unrecordable(op.__name__)
         return self.program.node("each", op, terms, shape, np.dtype(bool) if op in COMPARISONS else common)
-
-
-def _is_real(number: Node) -> bool:
-    """Whether a number without a dtype is a float."""
-    return bool(np.dtype(number.data[1]).kind == "f") if number.kind == "input" else type(number.data) is float
 
 
 class Flipped:
@@ -255,7 +280,7 @@ class Flipped:
 
 
 class Number(np.lib.mixins.NDArrayOperatorsMixin):
-    """A number that each step is given. Operations with recordings are theirs; there are no others."""
+    """A number that each step is given, or that is computed from such ones."""
 
     def __init__(self, program: Program, node: Node) -> None:
         self.program, self.node = program, node
@@ -265,7 +290,7 @@ class Number(np.lib.mixins.NDArrayOperatorsMixin):
         if owner is None:
             array = next((x for x in inputs if type(x) is np.ndarray), None)
             if array is None:
-                raise Unrecordable("numbers among themselves")
+                return Number(self.program, of_numbers(self.program, ufunc, inputs))
             owner = Recording(self.program, None, self.program.memory(array))
         return owner.__array_ufunc__(ufunc, method, *inputs, **options)
 
@@ -281,13 +306,6 @@ def _where(self: Recording, condition: Any, yes: Any, no: Any) -> Recording:
     if not isinstance(condition, Recording):
         raise Unrecordable("a condition that is no recording")
     return Recording(self.program, self._each("where", (condition, yes, no)))
-
-
-def _zeros_like(self: Recording, x: Recording, dtype: Any = None, **options: Any) -> Recording:
-    if dtype not in (None, x.dtype):
-        raise Unrecordable("zeros of another dtype")
-    zero = self.program.node("number", None, (), (), None, 0.0)
-    return Recording(self.program, self.program.node("each", "cast", (zero,), x.shape, x.dtype))
 
 
 def _expand_dims(self: Recording, x: Recording, axis: int) -> Recording:
@@ -308,8 +326,8 @@ def _expand_dims(self: Recording, x: Recording, axis: int) -> Recording:
     return Recording(self.program, column(x.value))
 
 
-KNOWN: dict[Any, Callable[..., Recording]] = {
+KNOWN: dict[Any, Callable[..., Any]] = {
     np.where: _where,
-    np.zeros_like: _zeros_like,
     np.expand_dims: _expand_dims,
+    **FUNCTIONS,
 }

@@ -99,7 +99,7 @@ class Rows(Values):
             if memory is not None and kind == "columns":  # which is set to zero before the loop
                 self.writer.pending.append((memory, False))
         for operation in self.group.operations:
-            node = operation.value.args[0] if operation.kind in ("row", "columns") else operation.value
+            node = operation.value.args[0] if operation.kind in ("row", "columns", "blocks") else operation.value
             columns = None if self.is_row(node) else node.shape[-1]
             if self.columns != columns or self.needs(node, set()):
                 self.close()
@@ -133,7 +133,10 @@ class Rows(Values):
             return []
         name = writer.buffer(value)
         del writer.homes[value]  # this group does not read it
-        if operation.kind == "make":
+        if operation.kind == "blocks":
+            self.before += zeros(name, [writer.size(n) for n in value.shape])
+            self.inner.append(f"{name}[i // {value.op}, j] += {text}")
+        elif operation.kind == "make":
             self.inner.append(f"{name}{self.index(value.shape)} = {text}")
         else:
             result = writer.name()

@@ -143,11 +143,23 @@ class Writer:
             column, kind = node.data
             text = f"np.{dtype.name}({'reals' if kind == 'f' else 'whole'}[u, {column}])"
             return self.inputs.setdefault(text, f"x{len(self.inputs)}")
+        if node.kind == "each":
+            text = f"np.{dtype.name}({self.double(node)})"
+            return self.inputs.setdefault(text, f"x{len(self.inputs)}")
         if dtype.kind in "iu":
             return f"np.{dtype.name}({node.data!r})"
         # A float that is the same at every size has a name of its own, so that the source does not depend on it.
         key = float(node.data), str(float(node.data)), dtype.name
         return self.numbers.setdefault(key, f"c{len(self.numbers)}")
+
+    def double(self, node: Node) -> str:
+        """What is computed from numbers alone, in double precision as Python does it."""
+        if node.kind == "input":
+            return f"reals[u, {node.data[0]}]"
+        if node.kind == "number":
+            return self.literal(node, np.dtype(np.float64))
+        terms = [self.double(arg) for arg in node.args]
+        return f"({f' {INFIX[node.op]} '.join(terms)})" if node.op in INFIX else f"(-{terms[0]})"
 
     def formula(self, node: Node, terms: list[str]) -> str:
         """The text of an elementwise operation."""

@@ -433,10 +433,11 @@ def get(activation: Any, name: str = "activation") -> Activation:
     activation : name, Activation, or pair of functions (f, df)
         A user's own functions are elementwise: f(z), and its derivative df(z, a) with a = f(z). They must depend on
         their arrays alone, and not on global state, random numbers or the number of calls. The reason is that a
-        training step is recorded or compiled once and then repeated, on CUDA devices and everywhere on JAX, so that the
-        functions are called only a few times. On CuPy and PyTorch, functions that wait for the device, or copy from or
-        to the host, cannot be recorded: the training is then slower, and a warning says so. JAX refuses functions that
-        wait.
+        training step is recorded or compiled once and then repeated, on CUDA devices, on NumPy with numba and
+        everywhere on JAX, so that the functions are called only a few times. On CuPy and PyTorch, functions that wait
+        for the device, or copy from or to the host, cannot be recorded: the training is then slower, and a warning says
+        so. JAX refuses functions that wait. On NumPy, functions that do more than the recording knows, such as
+        branches, run as they are.
     name : str, default "activation"
         What errors call the argument.
 

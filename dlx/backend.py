@@ -278,7 +278,8 @@ class Backend:
         one number, of a matrix on the host or on the device one row, which lies on the device. They may have more rows
         than `steps`. A step gets tuples of the same types, so that it may read their parts by name. `key` is as in
         `compile`. A library that captures the step gives it numbers as arrays of shape (), and may write over the
-        arrays of the first carry. A step that writes in place may be an `InPlace`, which can be recorded.
+        arrays of the first carry. A step that writes in place may be an `InPlace`, which can be recorded. The result
+        may have the attribute `path`: how its steps run, in words, and whether a function of the user's own slows them.
         """
         return one_by_one(self.compile(step), self.asarray)
 

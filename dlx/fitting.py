@@ -304,11 +304,15 @@ def run(job: Job) -> Network:
         stops = [_is_true(listener(net)) for listener in listeners["on_epoch_end"]]  # a list, so that all are called
         return any(stops)
 
+    def told(path: tuple[str, bool] | None) -> None:
+        assert net.facts is not None
+        net.facts = net.facts._replace(path=path)
+
     for listener in listeners["on_start"]:
         listener(net)
     with progress_bar.progress(job.verbose, settings.epochs, task.size, epochs_done, losses.label(net.loss)) as show:
         net.params, net.history = loop.train(
-            task, settings, params, job.rng, validate, report, resumed, saver=job.saver
+            task, settings, params, job.rng, validate, report, resumed, saver=job.saver, told=told
         )
     for listener in listeners["on_end"]:
         listener(net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from dlx.files.streams import Source, Target
 from dlx.host import HostArray
 from dlx.interchange import onnx_model, torch_modules
 from dlx.network import Layer, Params
-from dlx.report import evidence, rules, summary
+from dlx.report import evidence, explanation, rules, summary
 from dlx.training.loop import History
 
 AT_A_STROKE = 128  # the most rows that may be computed in one piece, without the work of making blocks
@@ -146,7 +147,7 @@ class Network:
     def formulas(self) -> network.Formulas:
         """The network's formulas on its backend, bound when they are first needed."""
         parts = self.backend, self.dtype, self.activation, self.loss
-        if self._bound is None or any(a is not b for a, b in zip(self._bound[0], parts, strict=True)):
+        if self._bound is None or not all(map(operator.is_, self._bound[0], parts)):
             self._bound = parts, network.bind(*parts)
         return self._bound[1]
 
@@ -276,9 +277,9 @@ class Network:
         """The common faults of a training that the network, its history and its data show, with evidence and remedy.
 
         The faults are "unscaled inputs", "learning rate too high", "dead ReLUs" (for other activations "saturated
-        units"), "vanishing gradients", "exploding gradients", "overfitting", "learning rate too low", "too few epochs"
-        and "classes missing from validation". Causes come before their consequences. In doubt a rule finds nothing, so
-        that an empty report proves nothing.
+        units"), "vanishing gradients", "exploding gradients", "overfitting", "learning rate too low", "too few epochs",
+        "classes missing from validation", and "plain steps" where functions of your own made it slower. Causes come
+        before their consequences. In doubt a rule finds nothing, so that an empty report proves nothing.
 
         Some rules need the history, and some need facts that only the fit knows. A file does not hold these facts, and
         a network from parameters of your own has neither; the other rules work without them.
@@ -335,6 +336,36 @@ class Network:
         19 parameters, 152 bytes (float64 on numpy); loss squared_error
         """
         return summary.text(self)
+
+    def explain(self, optimizer: Any = "adam", batch_size: Any = 128) -> str:
+        """How a training step of this network is computed, as a text.
+
+        On NumPy these are its operations, as they are recorded, and the source that numba compiles where the steps are
+        many and numba is installed. Other libraries have ways of their own.
+
+        Parameters
+        ----------
+        optimizer : name or Optimizer, default "adam"
+        batch_size : int, default 128
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `dlx.fit`.
+
+        Examples
+        --------
+        >>> import dlx, numpy as np
+        >>> net = dlx.Network([(np.ones((3, 1)), np.zeros(1))], loss="squared_error")
+        >>> print(net.explain("sgd", batch_size=8)[:49])
+        The operations of one step, as they were recorded
+        """
+        with self.backend.scope():
+            return explanation.text(self, optimizer, batch_size)
 
     def _repr_html_(self) -> str:
         """The summary as a table, for notebooks."""
@@ -544,9 +575,10 @@ class Network:
 
     def _of_rows(self, X: Any, of_scores: scoring.OfScores, name: Hashable) -> Array:
         """`of_scores` of all rows, where `X` lies."""
+        formulas = self.formulas
         if self._is_ready(X):
-            return of_scores(self.formulas, network.scores(self.formulas, self.params, X))
-        predictor = scoring.Predictor(self.backend, self.formulas, self.params)
+            return of_scores(formulas, network.scores(formulas, self.params, X))
+        predictor = scoring.Predictor(self.backend, formulas, self.params)
         return predictor.of_rows(samples.inputs_of(self, X), of_scores, name, stays=library_of(X) == self.backend.name)
 
     def _is_ready(self, X: Any) -> bool:

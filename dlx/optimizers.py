@@ -37,10 +37,10 @@ class Optimizer(NamedTuple):
 
     The update of a user's own gets the coefficients as numbers. On CUDA devices, and everywhere on JAX, a step is
     recorded or compiled once and then repeated: there the update is called only a few times, and the coefficients are
-    arrays of shape () in the dtype of w. So it must depend on its arguments alone, and not on global state, random
-    numbers or the number of calls; what changes with t belongs to the coefficients. On CuPy and PyTorch, an update that
-    waits for the device, as float(rate) does, or copies from or to the host makes the training slower, after a warning.
-    JAX refuses one that waits.
+    arrays of shape () in the dtype of w. On NumPy with numba it is so where the recording knows all that the update
+    does. So it must depend on its arguments alone, and not on global state, random numbers or the number of calls; what
+    changes with t belongs to the coefficients. On CuPy and PyTorch, an update that waits for the device, as float(rate)
+    does, or copies from or to the host makes the training slower, after a warning. JAX refuses one that waits.
     """
 
     name: str

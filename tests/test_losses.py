@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+import dlx
 import oracles
 from dlx import activations, get_backend, losses
 
@@ -295,3 +296,15 @@ def test_settings_are_plain_python():
     found = losses.quantile((0.25, np.float64(0.5))).settings
     assert found == {"q": [0.25, 0.5]}
     assert [type(q) for q in found["q"]] == [float, float]
+
+
+def test_constants_of_a_loss_of_ones_own_have_the_working_dtype(be):
+    """A list that `bind` makes an array of was float64 in the trial before a float32 training, which refused it."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((2, 20, 2)).astype("float32")
+    theirs = losses.quantile([0.1, 0.9])
+    nets = [
+        dlx.fit(X, Y, (2, 2), loss=loss, backend=be, epochs=2, rng=0) for loss in (theirs._replace(name="mine"), theirs)
+    ]
+    for w, other in zip(*(net.params[0] for net in nets), strict=True):
+        np.testing.assert_allclose(be.to_host(w), be.to_host(other), rtol=1e-5)

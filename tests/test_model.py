@@ -1,5 +1,6 @@
 """`Network`: predictions, probabilities and scores beside formulas written here; where the results lie."""
 
+import cProfile
 import importlib.util
 
 import numpy as np
@@ -294,3 +295,13 @@ def test_names_that_are_set_later_are_what_they_name():
     net.activation, net.loss = "tanh", "poisson"
     made = dlx.Network(pairs, activation="tanh", loss="poisson")
     np.testing.assert_array_equal(net.predict(X), made.predict(X))
+
+
+def test_one_row_takes_few_calls():
+    """The prediction of a row on NumPy is arithmetic: 39 calls for three layers, where it took 64."""
+    pairs = [(RNG.standard_normal((a, b)), RNG.standard_normal((1, b))) for a, b in ((4, 6), (6, 6), (6, 3))]
+    net = dlx.Network(pairs, loss="cross_entropy", classes=[0, 1, 2])
+    net.predict(X[:1])
+    counter = cProfile.Profile()
+    counter.runcall(net.predict, X[:1])
+    assert sum(entry.callcount for entry in counter.getstats()) <= 45

@@ -191,12 +191,13 @@ def at(places: Array, classes: HostArray, backend: Backend, stays: bool) -> Arra
 
     They are an array of the backend's library if they are to `stay` there and it can hold them, else of the host.
     """
-    own_numbers = classes.dtype == np.int64 and np.array_equal(classes, np.arange(len(classes)))
-    if own_numbers and stays and backend.name != HOST and places.dtype == backend.xp.int64:
-        return places
-    on_device = _on_device(classes, backend) if stays and backend.name != HOST else None
-    if on_device is not None:
-        return backend.xp.take(on_device, places, axis=0)
+    if stays and backend.name != HOST:
+        own_numbers = classes.dtype == np.int64 and np.array_equal(classes, np.arange(len(classes)))
+        if own_numbers and places.dtype == backend.xp.int64:
+            return places
+        on_device = _on_device(classes, backend)
+        if on_device is not None:
+            return backend.xp.take(on_device, places, axis=0)
     return classes[places if library_of(places) == HOST else backend.to_host(places)]
 
 

@@ -35,6 +35,8 @@ class Facts(NamedTuple):
         The labels of training rows that no row of a validation share drawn by the fit has.
     dropout : bool
         Whether a hidden layer had dropout.
+    path : (str, bool) or None
+        How the steps ran, in words, and whether a function of the user's own made them slower.
     """
 
     start: float
@@ -43,6 +45,7 @@ class Facts(NamedTuple):
     restored: bool
     unseen: tuple[Any, ...]
     dropout: bool = False
+    path: tuple[str, bool] | None = None
 
 
 class Trained(Protocol):

@@ -258,9 +258,19 @@ def missing_classes(evidence: Evidence, earlier: Collection[str]) -> Finding | N
     return Finding("classes missing from validation", got, remedy)
 
 
+def plain_steps(evidence: Evidence, earlier: Collection[str]) -> Finding | None:
+    """A function of the user's own kept the steps from being recorded."""
+    path = None if evidence.facts is None else evidence.facts.path
+    if path is None or not path[1]:
+        return None
+    remedy = "Let functions of your own depend on their arrays alone, and compute with arithmetic, comparisons, where, "
+    remedy += "sums and NumPy's elementary functions. The network is the same without that; its training is slower."
+    return Finding("plain steps", f"the training steps ran {path[0]}.", remedy)
+
+
 Rule = Callable[[Evidence, Collection[str]], Finding | None]
 CAUSES: tuple[Rule, ...] = (unscaled_inputs, gradients, learning_rate_too_high)
-RULES = (*CAUSES, dead_units, overfitting, unfinished, missing_classes)
+RULES = (*CAUSES, dead_units, overfitting, unfinished, missing_classes, plain_steps)
 
 
 def _blocked(evidence: Evidence) -> bool:

@@ -7,13 +7,14 @@ import itertools
 import numbers
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dlx import activations, checks, initializers, losses, nearest, optimizers, quasi_newton, schedules
 from dlx.backend import HOST, Array, Backend, library_of
-from dlx.data import labels, parameters, targets
+from dlx.data import features, labels, parameters, targets
 from dlx.host import HostArray
 from dlx.training import progress_bar, steps
 
@@ -264,7 +265,8 @@ def try_own_functions(
             rule = "return arrays of the shape and dtype of z, from f(z) and from df(z, a)"
             checks.reject(f"activation[{l}]", rule, "others", "It works elementwise.")
     if not losses.is_own(loss):
-        value, delta, predict = loss.bind(backend.xp, backend.asarray)
+        array = partial(backend.asarray, dtype=features.dtype_name(Z))
+        value, delta, predict = loss.bind(backend.xp, array)
         results = [value(Z, Z), delta(Z, Z), predict(Z)]
         shapes = [tuple(getattr(result, "shape", ())) for result in results]
         if shapes != [(2, 1), (2, outputs), (2, outputs)] or any(result.dtype != Z.dtype for result in results):

@@ -24,7 +24,7 @@ class Epoch(NamedTuple):
     """What an epoch leaves: parameters, its mean loss, and its last learning rate or step length.
 
     `end` is the state from which another training can go on. The next epoch may consume `params` and `end`. The epoch
-    is the `last` one if nothing more can be gained.
+    is the `last` one if nothing more can be gained. `path` says how its steps ran, if that is known.
     """
 
     params: Params
@@ -32,6 +32,7 @@ class Epoch(NamedTuple):
     rate: float
     end: TrainingState | None = None
     last: bool = False
+    path: tuple[str, bool] | None = None
 
 
 class Saving(NamedTuple):
@@ -99,7 +100,7 @@ class BatchTraining:
         mean = epoch_loss(np.asarray(state.losses), self.sizes, self.epoch, self.limit)
         if state.position == len(self.sizes):
             state = state._replace(epoch=self.epoch + 1, position=0, losses=())
-        epoch = Epoch(state.params, mean, self.rates[self.position - 1], state)
+        epoch = Epoch(state.params, mean, self.rates[self.position - 1], state, path=getattr(self.run, "path", None))
         self.epoch, self.position, self.earlier, self.losses = self.epoch + 1, 0, (), []
         return epoch
 

@@ -136,13 +136,14 @@ def train(
     start: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
     saver: Saver | None = None,
+    told: Callable[[tuple[str, bool] | None], None] = lambda path: None,
 ) -> tuple[Params, History]:
     """Train until the last epoch, until `patience` ends, until `report` returns True, or until Ctrl-C.
 
     `validate` gives an epoch's figures, and `report` shows the history so far. Returns the last weights, or with
     `patience` the best ones by the watched loss (see `watched` and `measures`), and the history. `start` is a state to
     go on from: one that a `saver` has saved, or one that `keep` was given after an epoch of another training, whose
-    optimizer goes on. `params` and `start` are consumed.
+    optimizer goes on. `params` and `start` are consumed. `told` is given how the steps of each epoch ran.
     """
     start = TrainingState(params, None, 0) if start is None else start._replace(params=params)
     monitor, interrupted = Monitor(task, settings, start), False
@@ -162,6 +163,7 @@ def train(
         try:
             for epoch in () if monitor.ended else training:
                 params = epoch.params
+                told(epoch.path)
                 monitor.add(epoch, validate(params))
                 if keep is not None and epoch.end is not None:
                     keep(TrainingState(params, epoch.end.optimizer_state, epoch.end.updates))
