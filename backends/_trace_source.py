@@ -172,6 +172,16 @@ class Rows:
         first = "0" if shape[0] == 1 else "i"
         return f"[{first}, {'0' if shape[1] == 1 else 'j'}]"
 
+    def row_number(self) -> str:
+        """The name of the number of the batch's row, which is read outside of the loop over columns.
+
+        There the compiler cannot move it, as the loop may write to the row numbers for all it knows.
+        """
+        line = "r = rows[u, i]"
+        if line not in self.body:
+            self.body.insert(0, line)
+        return "r"
+
     def value(self, node: Node) -> str:
         """The name of the value of the element or the row."""
         if len(node.shape) == 0 or node.shape == (1,):
@@ -195,7 +205,7 @@ class Rows:
         if home is not None:
             return f"{home}{self.index(node.shape)}"
         if node.kind == "gather":
-            return f"{self.writer.of(node.data)}[rows[u, i], {'0' if node.shape[1] == 1 else 'j'}]"
+            return f"{self.writer.of(node.data)}[{self.row_number()}, {'0' if node.shape[1] == 1 else 'j'}]"
         if node.kind != "each":
             raise Unrecordable(f"a value by {node.kind} in a loop")
         return self.writer.formula(node, self.writer.terms_of(node, self.value))
