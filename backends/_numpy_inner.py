@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import timeit
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from dlx.backend import HostArray
 
 WIDTH = 22  # of a table's row: function, data, repeats, 3 addresses, their 3 increments, 4 sizes, 9 strides
 SAMPLE = 37  # elements
+SMALL = 1_000_000  # multiplications of a product: those of OpenBLAS's kernels for small ones
 LONG = 20_000  # elements: NumPy 2.1 adds so many up in pieces, which no inner loop does
 
 
@@ -97,6 +99,29 @@ def sums_of_rows(x: HostArray, out: HostArray) -> list[int]:
     """The calls that add the sum of each row to `out`, (n, 1)."""
     increments = (out.strides[0], x.strides[0], out.strides[0])
     return row(np.add, (out, x, out), (x.shape[1],), (0, x.strides[1], 0), x.shape[0], increments)
+
+
+@functools.cache
+def repays_copy(m: int, k: int, n: int, dtype: Any) -> bool:
+    """Whether ``a @ b.T``, of (m, k) and (n, k), is faster with a copy of ``b.T``, and to the same bits.
+
+    OpenBLAS has kernels for small products, of which those for transposed matrices take twice as long.
+    """
+    if m * k * n > SMALL:
+        return False
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape, dtype) for shape in ((m, k), (n, k)))
+    copy, out, other = np.empty((k, n), dtype), np.empty((m, n), dtype), np.empty((m, n), dtype)
+
+    def with_copy() -> None:
+        copy[...] = b.T
+        np.matmul(a, copy, out=other)
+
+    def without() -> None:
+        np.matmul(a, b.T, out=out)
+
+    seconds = [min(timeit.repeat(way, number=2, repeat=10)) for way in (with_copy, without)]
+    return seconds[0] < seconds[1] and bool(np.all(out == other))
 
 
 def run(table: HostArray) -> None:

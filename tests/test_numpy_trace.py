@@ -42,11 +42,16 @@ def with_numba(test):
 prepared = steps._numpy_loops.prepared
 
 
+def transpose(x, out):
+    """What the compiled function of this name does."""
+    out[...] = x.T
+
+
 def as_python(name, text, arguments):
     """What `prepared` returns, without numba: the function as Python. Single formulas are compiled as ever."""
     if name != steps.NAME:
         return prepared(name, text, arguments)
-    scope = {"np": np, "call": lambda calls, k, scratch: inner.run(calls[k : k + 1])}
+    scope = {"np": np, "call": lambda calls, k, scratch: inner.run(calls[k : k + 1]), "transpose": transpose}
     exec(text[text.index("def steps(") :], scope)
 
     def run(*arguments):
@@ -484,6 +489,31 @@ def test_numba_gives_the_same_bits_and_another_width_compiles_nothing():
         x, y = rng.standard_normal((300, dims[0])).astype("float32"), rng.integers(0, dims[-1], 300)
         assert_same(*both(x, y, dims, batch_size=64, **options))
         assert len(training._IN_MEMORY) == 1
+
+
+@pytest.mark.parametrize("shape", [(32, 64, 64), (32, 2, 64), (16, 32, 32), (64, 100, 100), (5, 1, 7), (1, 9, 8)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_factor_is_copied_only_where_the_bits_stay(shape, dtype):
+    """OpenBLAS on AVX-512 has the same bits for 32 x 64 x 64, and others for 16 x 32 x 32 and 64 x 100 x 100."""
+    (m, k, n), rng = shape, np.random.default_rng(1)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
+    if inner.repays_copy(m, k, n, np.dtype(dtype)):
+        np.testing.assert_array_equal(a @ np.ascontiguousarray(b.T), a @ b.T)
+
+
+@with_numba
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_copied_factors_are_transposed(dtype, monkeypatch):
+    """Every one of them is copied here, so that the sums of the products may be in another order."""
+    monkeypatch.setattr(inner, "repays_copy", lambda *_: True)
+    made = []
+    monkeypatch.setattr(training, "Recorded", lambda *given: made.append(steps.Recorded(*given)) or made[-1])
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 5)).astype(dtype), rng.integers(0, 3, 40)
+    found, plain = both(X, y, (5, 13, 8, 6, 3), optimizer="gradient_descent")
+    assert [made[0].sizes[-3:].tolist(), len(made)] == [[1, 1, 1], 2]
+    for layer, other in zip(found.params, plain.params, strict=True):
+        np.testing.assert_allclose(layer.W, other.W, rtol=1e-4, atol=1e-6)
 
 
 @with_numba
