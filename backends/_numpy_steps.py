@@ -59,42 +59,6 @@ def call(calls, k, scratch):
         invoke(calls[k, 0], at, at + 24, at + 56, calls[k, 1])
 
 
-@intrinsic
-def turn(context, like, source, out, step, other):
-    """Transpose 4 x 4 elements of the array's dtype: from and to these places, with so many bytes from row to row."""
-    def code(context, builder, signature, arguments):
-        kind = context.get_value_type(signature.args[0].dtype)
-        pointer = ir.VectorType(kind, 4).as_pointer()
-        source, out = [
-            [builder.inttoptr(builder.add(place, builder.mul(by, by.type(k))), pointer) for k in range(4)]
-            for place, by in (arguments[1::2], arguments[2::2])
-        ]
-        rows = [builder.load(place, align=1) for place in source]
-        for half in (1, 2):
-            masks = [[k if not k & half else 4 + k - half for k in range(4)]]
-            masks += [[k + half if not k & half else 4 + k for k in range(4)]]
-            masks = [ir.VectorType(ir.IntType(32), 4)(mask) for mask in masks]
-            rows = [builder.shuffle_vector(rows[k & ~half], rows[k | half], masks[bool(k & half)]) for k in range(4)]
-        for row, place in zip(rows, out):
-            builder.store(row, place, align=1)
-        return context.get_dummy_value()
-    return types.void(like, *[types.intp] * 4), code
-
-
-@numba.njit(error_model="numpy", nogil=True, inline="never")
-def transpose(x, out):
-    """Write the matrix to `out`, transposed: in squares of four as far as they go."""
-    rows, columns = x.shape
-    (step, width), (other, _) = x.strides, out.strides
-    for i in range(0, rows - 3, 4):
-        for j in range(0, columns - 3, 4):
-            at, to = x.ctypes.data + i * step + j * width, out.ctypes.data + j * other + i * width
-            turn(x, at, to, step, other)
-    for i in range(rows):
-        for j in range(columns // 4 * 4 if i < rows // 4 * 4 else 0, columns):
-            out[j, i] = x[i, j]
-
-
 @numba.njit(error_model="numpy", nogil=True, cache=True)
 def steps(first, last, calls, scratch, reals, whole, rows, losses, sizes, numbers'''
 
@@ -162,15 +126,13 @@ class Recorded:
         self.dtype = program.output.dtype
         written = source_of(program)
         arrays = {name: memory.array for name, memory in written.memories.items()} | _laid_out(written.buffers)
-        self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
-        copied = [call.copy is not None and _repays_copy(call, arrays) for call in written.calls]
-        rows = [_row(call, arrays, copy) for call, copy in zip(written.calls, copied, strict=True)]
-        self.calls = np.asarray(rows, np.int64)
-        chosen = [copy for call, copy in zip(written.calls, copied, strict=True) if call.copy is not None]
-        self.sizes = np.asarray([*written.sizes, *chosen], np.int64)
+        spare = _block(max((_copied_bytes(call, arrays) for call in written.calls), default=0))
+        self.alive = arrays, spare, program.memories, constants  # as long as their addresses are in the table of calls
+        self.calls = np.asarray([_row(call, arrays, spare) for call in written.calls], np.int64)
+        self.sizes = np.asarray(written.sizes, np.int64)
         self.numbers = np.asarray([number for number, _ in written.numbers], np.float64)
         text = "\n".join(written.lines)
-        self.arrays = {name: array for name, array in arrays.items() if re.search(rf"\b{name}\b", text)}
+        self.arrays = {name: array for name, array in arrays.items() if re.search(rf"\b{name}\[", text)}
         rows = Tables(inputs).rows
         self.source = _source(written, self.arrays, "int32" if rows is None else rows.dtype.name)
         self.compiled: Callable[..., None] | None = None
@@ -199,9 +161,7 @@ class Recorded:
 def _source(written: Source, arrays: dict[str, HostArray], rows: str) -> str:
     """The text of a module with the function. It names the types for which it is compiled, and so its file does."""
     types = " ".join([rows, *map(_type, arrays.values())])
-    names = [f"n{k}" for k in range(len(written.sizes))]
-    names += [f"p{k}" for k in range(sum(call.copy is not None for call in written.calls))]
-    sizes = [f"{name} = sizes[{k}]" for k, name in enumerate(names)]
+    sizes = [f"n{k} = sizes[{k}]" for k in range(len(written.sizes))]
     numbers = [f"c{k} = np.{dtype}(numbers[{k}])" for k, (_, dtype) in enumerate(written.numbers)]
     head = "".join(f", {name}" for name in arrays)
     lines = [f"# {types}", *sizes, *numbers, "for u in range(first, last):", *(f"    {line}" for line in written.lines)]
@@ -244,24 +204,26 @@ def _factors(call: Call, arrays: dict[str, HostArray]) -> list[HostArray]:
     return [x.T if flipped else x for x, flipped in zip(given, call.operation.flipped, strict=True)]
 
 
-def _repays_copy(call: Call, arrays: dict[str, HostArray]) -> bool:
-    """Whether a product is faster with a copy of its second factor, which is transposed."""
-    assert call.copy is not None
+def _copied_bytes(call: Call, arrays: dict[str, HostArray]) -> int:
+    """The bytes of a product's second factor if it is transposed, and a copy of it makes the product faster."""
+    if call.operation.kind not in ("copy", "product"):
+        return 0
     a, b = _factors(call, arrays)
-    fits = arrays[call.copy].shape == b.shape and a.flags.c_contiguous and b.flags.f_contiguous
-    return fits and _numpy_inner.repays_copy(*a.shape, b.shape[1], a.dtype)
+    fits = a.flags.c_contiguous and b.flags.f_contiguous and not b.flags.c_contiguous
+    return b.nbytes if fits and _numpy_inner.repays_copy(*a.shape, b.shape[1], a.dtype) else 0
 
 
-def _row(call: Call, arrays: dict[str, HostArray], copied: bool) -> list[int]:
-    """The row of a call in the table of calls."""
+def _row(call: Call, arrays: dict[str, HostArray], spare: HostArray) -> list[int]:
+    """The row of a call in the table of calls. Copies of factors lie in `spare`, one after the other."""
     kind, value, *_ = call.operation
     given = [arrays[name] for name in call.arrays]
-    if kind == "product":
+    if kind in ("copy", "product"):
         a, b = _factors(call, arrays)
-        if copied:
-            assert call.copy is not None
-            b = arrays[call.copy]
-        return _numpy_inner.product(a, b, given[-1])
+        size = _copied_bytes(call, arrays)
+        copy = spare[:size].view(b.dtype).reshape(b.shape) if size else b
+        if kind == "product":
+            return _numpy_inner.product(a, copy, given[-1])
+        return _numpy_inner.copy(b, copy) if size else _numpy_inner.NOTHING
     if kind == "dots":
         return _numpy_inner.dots(*given)
     if kind == "rows":

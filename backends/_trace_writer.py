@@ -9,7 +9,6 @@ What shaped it:
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,6 @@ import numpy as np
 from ._numpy_loops import CALLS, INFIX
 from ._trace import Memory, Node, Operation, Unrecordable
 from ._trace_recording import COMPARISONS
-
-MOST_COPIED = 1 << 14  # elements of a product's factor: more of them leave the cache
 
 
 class Buffer:
@@ -31,12 +28,12 @@ class Buffer:
 class Call(NamedTuple):
     """A call of an inner loop of NumPy's: of the operation, with these arrays, the result's last.
 
-    `copy` is the array to which a product's second factor may be copied, if it is transposed; otherwise None.
+    The kind "copy" comes before a product whose second factor is transposed, and has its arrays: there that factor may
+    be copied.
     """
 
     operation: Operation
     arrays: tuple[str, ...]
-    copy: str | None
 
 
 class Writer:
@@ -121,24 +118,14 @@ class Writer:
         if operation.kind in ("total", "rows"):  # they are added to what is there
             shape = operation.value.shape
             self.lines += zeros(out, [self.size(n) for n in shape])
-        copy = self.copied(operation, arrays[-1]) if operation.flipped[1] else None
-        self.lines.append(f"call(calls, {len(self.calls)}, scratch)")
-        self.calls.append(Call(operation, (*arrays, out), copy))
+        calls = [Call(operation, (*arrays, out))]
+        if operation.flipped[1]:
+            calls.insert(0, calls[0]._replace(operation=operation._replace(kind="copy")))
+        for each in calls:
+            self.lines.append(f"call(calls, {len(self.calls)}, scratch)")
+            self.calls.append(each)
         if memory is not None:
             self.wrote(memory)
-
-    def copied(self, operation: Operation, source: str) -> str:
-        """The array for a copy of a product's second factor, whose lines are written; it is empty if that is large.
-
-        Whether it is copied is an argument.
-        """
-        node = operation.value.args[1]
-        shape = node.shape[::-1] if math.prod(node.shape) <= MOST_COPIED else (0, 0)
-        name = f"t{len(self.buffers)}"
-        self.buffers[name] = Buffer(shape, node.dtype, self.group)
-        number = sum(call.copy is not None for call in self.calls)
-        self.lines += [f"if p{number}:", f"    transpose({source}, {name})"]
-        return name
 
     def literal(self, node: Node, dtype: Any) -> str:
         """A number without a dtype, in this one."""
