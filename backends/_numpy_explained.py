@@ -59,6 +59,8 @@ def _called(call: Call) -> str:
     """A call in words."""
     kind, value, _, flipped = call.operation
     *given, out = call.arrays
+    if kind == "copy":
+        return f"a copy of {given[1]}.T for the next call, where that makes it faster"
     if kind == "product":
         given = [f"{name}.T" if flip else name for name, flip in zip(given, flipped, strict=True)]
     function = {"product": "matmul", "dots": "vecdot", "call": getattr(value.op, "__name__", "")}.get(kind, "sum")

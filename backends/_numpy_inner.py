@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import timeit
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ from dlx.backend import HostArray
 
 WIDTH = 22  # of a table's row: function, data, repeats, 3 addresses, their 3 increments, 4 sizes, 9 strides
 SAMPLE = 37  # elements
+NOTHING = [0] * WIDTH  # the row of no call
+SMALL = 1_000_000  # multiplications of a product: those of OpenBLAS's kernels for small ones
+MOST_COPIED = 1 << 14  # elements of a factor: more of them leave the cache
 LONG = 20_000  # elements: NumPy 2.1 adds so many up in pieces, which no inner loop does
 
 
@@ -82,6 +86,12 @@ def product(a: HostArray, b: HostArray, out: HostArray) -> list[int]:
     return row(np.matmul, (a, b, out), sizes, strides)
 
 
+def copy(x: HostArray, out: HostArray) -> list[int]:
+    """The calls that copy the matrix to `out`, row by row."""
+    increments = x.strides[0], out.strides[0]
+    return row(np.positive, (x, out), (x.shape[1],), (x.strides[1], out.strides[1]), x.shape[0], increments)
+
+
 def dots(x: HostArray, out: HostArray) -> list[int]:
     """The call of ``np.vecdot(x, x, out=out)``."""
     strides = (x.strides[0], x.strides[0], out.strides[0], x.strides[1], x.strides[1])
@@ -99,6 +109,29 @@ def sums_of_rows(x: HostArray, out: HostArray) -> list[int]:
     return row(np.add, (out, x, out), (x.shape[1],), (0, x.strides[1], 0), x.shape[0], increments)
 
 
+@functools.cache
+def repays_copy(m: int, k: int, n: int, dtype: Any) -> bool:
+    """Whether ``a @ b.T``, of (m, k) and (n, k), is faster with a copy of ``b.T``, and to the same bits.
+
+    OpenBLAS has kernels for small products, of which those for transposed matrices take twice as long.
+    """
+    if k * n > MOST_COPIED or m * k * n > SMALL:
+        return False
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape, dtype) for shape in ((m, k), (n, k)))
+    copied, out, other = np.empty((k, n), dtype), np.empty((m, n), dtype), np.empty((m, n), dtype)
+
+    def with_copy() -> None:
+        copied[...] = b.T
+        np.matmul(a, copied, out=other)
+
+    def without() -> None:
+        np.matmul(a, b.T, out=out)
+
+    seconds = [min(timeit.repeat(way, number=2, repeat=10)) for way in (with_copy, without)]
+    return seconds[0] < seconds[1] and bool(np.all(out == other))
+
+
 def run(table: HostArray) -> None:
     """Make the calls of a table, one after the other."""
     inner = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
@@ -113,17 +146,17 @@ def run(table: HostArray) -> None:
 def work(dtype: Any) -> bool:
     """Whether the inner loops are found and give the bits of their functions."""
     x = np.linspace(0.1, 3.0, SAMPLE * SAMPLE, dtype=dtype).reshape(SAMPLE, SAMPLE)
-    new = [np.zeros_like(x) for _ in range(6)]
+    new = [np.zeros_like(x) for _ in range(7)]
     sums, squares = np.zeros((SAMPLE, 1), dtype), np.zeros(SAMPLE, dtype)
     long, total_of_x, total_of_long = np.resize(x, LONG) * x[0, 1], np.zeros(1, dtype), np.zeros(1, dtype)
     ufuncs = (np.exp, np.expm1, np.log, np.log1p, np.tanh)
     try:
         calls = [elementwise(ufunc, x, out) for ufunc, out in zip(ufuncs, new, strict=False)]
-        calls += [product(x, x.T, new[5]), dots(x, squares), sums_of_rows(x, sums)]
+        calls += [product(x, x.T, new[5]), copy(x.T, new[6]), dots(x, squares), sums_of_rows(x, sums)]
         run(np.asarray([*calls, total(x, total_of_x), total(long, total_of_long)]))
     except (ValueError, IndexError):  # there is no such loop
         return False
-    expected = [ufunc(x) for ufunc in ufuncs] + [x @ x.T]
+    expected = [ufunc(x) for ufunc in ufuncs] + [x @ x.T, x.T]
     new += [squares, sums[:, 0], total_of_x, total_of_long]
     expected += [np.vecdot(x, x), np.add.reduce(x, axis=-1), np.add.reduce(x, axis=None), np.add.reduce(long, axis=-1)]
     return all(bool(np.all(found == right)) for found, right in zip(new, expected, strict=True))

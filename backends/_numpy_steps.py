@@ -135,8 +135,9 @@ class Recorded:
         self.dtype = program.output.dtype
         written = source_of(program)
         arrays = {name: memory.array for name, memory in written.memories.items()} | laid_out(written.buffers, block)
-        self.alive = arrays, program.memories, constants  # as long as their addresses are in the table of calls
-        self.calls = np.asarray([_row(call, arrays) for call in written.calls], np.int64)
+        spare = block(max((_copied_bytes(call, arrays) for call in written.calls), default=0))
+        self.alive = arrays, spare, program.memories, constants  # as long as their addresses are in the table of calls
+        self.calls = np.asarray([_row(call, arrays, spare) for call in written.calls], np.int64)
         self.sizes = np.asarray(written.sizes, np.int64)
         self.numbers = np.asarray([number for number, _ in written.numbers], np.float64)
         text = "\n".join(written.lines)
@@ -193,13 +194,32 @@ def block(size: int) -> HostArray:
     return block[first : first + size]
 
 
-def _row(call: Call, arrays: dict[str, HostArray]) -> list[int]:
-    """The row of a call in the table of calls."""
-    kind, value, _, flipped = call.operation
+def _factors(call: Call, arrays: dict[str, HostArray]) -> list[HostArray]:
+    """The two factors of a product."""
+    given = [arrays[name] for name in call.arrays[:2]]
+    return [x.T if flipped else x for x, flipped in zip(given, call.operation.flipped, strict=True)]
+
+
+def _copied_bytes(call: Call, arrays: dict[str, HostArray]) -> int:
+    """The bytes of a product's second factor if it is transposed, and a copy of it makes the product faster."""
+    if call.operation.kind not in ("copy", "product"):
+        return 0
+    a, b = _factors(call, arrays)
+    fits = a.flags.c_contiguous and b.flags.f_contiguous and not b.flags.c_contiguous
+    return b.nbytes if fits and _numpy_inner.repays_copy(*a.shape, b.shape[1], a.dtype) else 0
+
+
+def _row(call: Call, arrays: dict[str, HostArray], spare: HostArray) -> list[int]:
+    """The row of a call in the table of calls. Copies of factors lie in `spare`, one after the other."""
+    kind, value, *_ = call.operation
     given = [arrays[name] for name in call.arrays]
-    if kind == "product":
-        a, b = (x.T if flip else x for x, flip in zip(given, flipped, strict=False))
-        return _numpy_inner.product(a, b, given[-1])
+    if kind in ("copy", "product"):
+        a, b = _factors(call, arrays)
+        size = _copied_bytes(call, arrays)
+        copy = spare[:size].view(b.dtype).reshape(b.shape) if size else b
+        if kind == "product":
+            return _numpy_inner.product(a, copy, given[-1])
+        return _numpy_inner.copy(b, copy) if size else _numpy_inner.NOTHING
     if kind == "dots":
         return _numpy_inner.dots(*given)
     if kind == "rows":

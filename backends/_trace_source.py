@@ -164,6 +164,16 @@ class Rows(Values):
         first = "0" if shape[0] == 1 else "i"
         return f"[{first}, {'0' if shape[1] == 1 else 'j'}]"
 
+    def row_number(self) -> str:
+        """The name of the number of the batch's row, which is read outside of the loop over columns.
+
+        There the compiler cannot move it, as the loop may write to the row numbers for all it knows.
+        """
+        line = "r = rows[u, i]"
+        if line not in self.body:
+            self.body.insert(0, line)
+        return "r"
+
     def value(self, node: Node) -> str:
         """The name of the value of the element or the row."""
         if len(node.shape) == 0 or node.shape == (1,):
@@ -181,4 +191,4 @@ class Rows(Values):
 
     def gathered(self, node: Node) -> str:
         """An element of the batch's rows, where it lies."""
-        return f"{self.writer.of(node.data)}[rows[u, i], {'0' if node.shape[1] == 1 else 'j'}]"
+        return f"{self.writer.of(node.data)}[{self.row_number()}, {'0' if node.shape[1] == 1 else 'j'}]"

@@ -30,7 +30,11 @@ class Buffer:
 
 
 class Call(NamedTuple):
-    """A call of an inner loop of NumPy's: of the operation, with these arrays, the result's last."""
+    """A call of an inner loop of NumPy's: of the operation, with these arrays, the result's last.
+
+    The kind "copy" comes before a product whose second factor is transposed, and has its arrays: there that factor may
+    be copied.
+    """
 
     operation: Operation
     arrays: tuple[str, ...]
@@ -130,8 +134,12 @@ class Writer:
         if operation.kind in ("total", "rows"):  # they are added to what is there
             shape = operation.value.shape
             self.lines += zeros(out, [self.size(n) for n in shape])
-        self.lines.append(f"call(calls, {len(self.calls)}, scratch)")
-        self.calls.append(Call(operation, (*arrays, out)))
+        calls = [Call(operation, (*arrays, out))]
+        if operation.flipped[1]:
+            calls.insert(0, calls[0]._replace(operation=operation._replace(kind="copy")))
+        for each in calls:
+            self.lines.append(f"call(calls, {len(self.calls)}, scratch)")
+            self.calls.append(each)
         if memory is not None:
             self.wrote(memory)
 

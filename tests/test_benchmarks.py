@@ -33,8 +33,27 @@ if importlib.util.find_spec("matplotlib"):
         assert all(f"| {name} |" in printed for name in names)
         losses = [figures["loss"] for name, figures in row.items() if name != "products alone"]
         assert max(losses) - min(losses) < 0.05  # of 0.55 to 0.69 after so few updates
+        beside = [figures["ratio_to_scan"] for figures in row.values() if "ratio_to_scan" in figures]
+        assert len(beside) == (len(names) if "JAX + optax, scan" in names else 0)
+        assert not beside or row["JAX + optax, scan"]["ratios_to_scan"] == [1.0]
         assert (tmp_path / "peers.png").stat().st_size > 10_000
         assert {"processor", "NumPy's BLAS", "numpy", "date"} <= found["facts"].keys()
+
+    def test_peers_train_with_other_activations(tmp_path):
+        """Those who can: scikit-learn is measured with relu only."""
+        names = ["dlx numpy", "scikit-learn"]
+        names += ["torch eager"] if importlib.util.find_spec("torch") else []
+        names += ["JAX + optax, scan"] if importlib.util.find_spec("optax") else []
+        options = ["--items", "", "--activations", "tanh", "selu", "--rows", "400", "--rounds", "1"]
+        printed = run("peers.py", *options, "--output", str(tmp_path), "--only", *names)
+        found = json.loads((tmp_path / "peers.json").read_text())["seconds an epoch"]
+        assert list(found) == ["A tanh", "A selu"]
+        names.remove("scikit-learn")
+        assert all(list(row) == names for row in found.values())
+        assert "| seconds an epoch | A tanh | A selu |" in printed
+        for row in found.values():
+            losses = [figures["loss"] for figures in row.values()]
+            assert max(losses) - min(losses) < 0.1  # of 0.8 to 1.2, in other orders of the rows
 
     def test_the_script_for_a_gpu_measures_draws_and_notes_who_cannot(tmp_path):
         """On the CPU, where PyTorch cannot make a graph."""

@@ -468,6 +468,47 @@ def test_numba_gives_the_same_bits_and_another_width_compiles_nothing():
         assert len(training._IN_MEMORY) == 1
 
 
+@pytest.mark.parametrize("shape", [(32, 64, 64), (32, 2, 64), (16, 32, 32), (64, 100, 100), (5, 1, 7), (1, 9, 8)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_factor_is_copied_only_where_the_bits_stay(shape, dtype):
+    """OpenBLAS on AVX-512 has the same bits for 32 x 64 x 64, and others for 16 x 32 x 32 and 64 x 100 x 100."""
+    (m, k, n), rng = shape, np.random.default_rng(1)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
+    if inner.repays_copy(m, k, n, np.dtype(dtype)):
+        np.testing.assert_array_equal(a @ np.ascontiguousarray(b.T), a @ b.T)
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """Every second factor is copied that may be, so that the sums of the products may be in another order."""
+    monkeypatch.setattr(inner, "repays_copy", lambda m, k, n, dtype: True)
+    made = []
+    monkeypatch.setattr(training, "Recorded", lambda *given: made.append(steps.Recorded(*given)) or made[-1])
+    return made
+
+
+def assert_copies(copies, dtype):
+    """Three factors are copied, as they are transposed, and the network is the plain one."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 5)).astype(dtype), rng.integers(0, 5, 40)
+    found, plain = both(X, y, (5, 13, 8, 6, 5), optimizer="gradient_descent")
+    copying, _ = inner.address(np.positive, np.dtype(dtype))
+    assert {(made.calls[:, 0] == copying).sum() for made in copies} == {3}
+    for layer, other in zip(found.params, plain.params, strict=True):
+        np.testing.assert_allclose(layer.W, other.W, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_factors_are_copied(dtype, recorded, copies):
+    assert_copies(copies, dtype)
+
+
+@with_numba
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_factors_are_copied_by_numba(dtype, copies):
+    assert_copies(copies, dtype)
+
+
 @with_numba
 def test_threads_train_networks_of_their_own():
     rng = np.random.default_rng(0)

@@ -10,12 +10,13 @@ import numpy as np
 
 
 class Item(NamedTuple):
-    """One training job: widths, batch size, rows. Adam 1e-3, ReLU, cross-entropy, float32."""
+    """One training job: widths, batch size, rows, hidden activation. Adam 1e-3, cross-entropy, float32."""
 
     name: str
     dims: tuple[int, ...]
     batch: int
     rows: int
+    activation: str = "relu"
 
 
 ITEMS = {
@@ -27,7 +28,13 @@ ITEMS = {
         Item("D", (1024, 2048, 2048, 10), 512, 8_192),
     )
 }
+ACTIVATIONS = ("tanh", "silu", "selu")  # of further items
 LEARNING_RATE = 1e-3
+
+
+def further(activation: str) -> Item:
+    """Item A with another activation."""
+    return ITEMS["A"]._replace(name=f"A {activation}", activation=activation)
 
 
 def data(item: Item) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def dlx_session(item: Item, X: np.ndarray, y: np.ndarray, backend: str, **option
         ends = [time.perf_counter()]
         net = dlx.fit(
             X, y, item.dims, batch_size=item.batch, epochs=epochs + dropped, init=start(item),
-            learning_rate=LEARNING_RATE, rng=0, backend=backend,
+            activation=item.activation, learning_rate=LEARNING_RATE, rng=0, backend=backend,
             callbacks=lambda _: ends.append(time.perf_counter()), **options,
         )  # fmt: skip
         nets[:] = [net]
@@ -64,16 +64,18 @@ def dlx_session(item: Item, X: np.ndarray, y: np.ndarray, backend: str, **option
 
 
 def torch_model(item: Item, device: str) -> Any:
-    """nn.Sequential of Linear and ReLU with the item's first weights."""
+    """nn.Sequential of Linear and the activation with the item's first weights."""
     import torch
 
+    nn = torch.nn
+    activation = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "selu": nn.SELU}[item.activation]
     model = torch.nn.Sequential()
     for W, b in start(item):
         linear = torch.nn.Linear(*W.shape)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(W.T.copy()))
             linear.bias.copy_(torch.from_numpy(b))
-        model.extend([linear, torch.nn.ReLU()])
+        model.extend([linear, activation()])
     return model[:-1].to(device)
 
 
@@ -153,16 +155,16 @@ class Jitted(NamedTuple):
 
 
 @functools.cache  # so that equal shapes are compiled once in a process
-def jitted() -> Jitted:
+def jitted(activation: str = "relu") -> Jitted:
     """jax.value_and_grad and optax.adam."""
     import jax
     import optax
 
-    adam = optax.adam(LEARNING_RATE)
+    adam, f = optax.adam(LEARNING_RATE), getattr(jax.nn, activation)
 
     def scores(params: Any, A: Any) -> Any:
         for W, b in params[:-1]:
-            A = jax.nn.relu(A @ W + b)
+            A = f(A @ W + b)
         return A @ params[-1][0] + params[-1][1]
 
     def loss(params: Any, A: Any, truth: Any) -> Any:
@@ -190,21 +192,21 @@ def jax_session(item: Item, X: np.ndarray, y: np.ndarray, scan: bool = False, pl
     state = jax.device_put(optax.adam(LEARNING_RATE).init(params), device)  # or the second call would compile anew
     carry = params, state
     X_d, y_d = jax.device_put(X, device), jax.device_put(y, device)
-    full = len(X) // item.batch * item.batch
+    full, functions = len(X) // item.batch * item.batch, jitted(item.activation)
 
     def epoch() -> float:
         nonlocal carry
         losses, order = [], rng.permutation(len(X)).astype(np.int32)
         if scan and full:
-            carry, values = jitted().some(carry, order[:full].reshape(-1, item.batch), X_d, y_d)
+            carry, values = functions.some(carry, order[:full].reshape(-1, item.batch), X_d, y_d)
             losses.append(values)
         for first in range(full if scan else 0, len(X), item.batch):
-            carry, value = jitted().one(carry, order[first : first + item.batch], X_d, y_d)
+            carry, value = functions.one(carry, order[first : first + item.batch], X_d, y_d)
             losses.append(value)
         return float(np.concatenate([np.ravel(each) for each in jax.device_get(losses)]).mean())
 
     def probabilities(rows: np.ndarray) -> np.ndarray:
-        return np.asarray(jax.nn.softmax(jitted().scores(carry[0], jax.device_put(rows, device))))
+        return np.asarray(jax.nn.softmax(functions.scores(carry[0], jax.device_put(rows, device))))
 
     return Session(timed(epoch), probabilities)
 
