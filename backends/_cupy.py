@@ -20,7 +20,7 @@ with importing(
 ):
     import cupy
 
-    from . import _cupy_blas, _cupy_capture, _cupy_graph, _cupy_kernels, _cupy_staging
+    from . import _cupy_blas, _cupy_capture, _cupy_explained, _cupy_graph, _cupy_kernels, _cupy_staging
 
 
 FEW_BYTES = 1 << 14  # to bring so many to the host takes less time than a kernel and its result
@@ -156,6 +156,10 @@ class CupyBackend(Backend):
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
         """The step as a CUDA graph, launched for each row of the inputs; see `_cupy_graph`."""
         return _cupy_graph.Loop(step, super().loop(step, key), key is not None, self.tf32)
+
+    def explain(self, step: Callable[..., tuple[Any, Array]], carry: Any, constants: Any, inputs: Any) -> str:
+        """What becomes of a step of `loop` with these arguments, as a text: its operations, and their kernels."""
+        return _cupy_explained.explained(step, carry, constants, inputs)
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs, which the loop yields as vectors, as one."""

@@ -5,21 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from dlx.backend import HostArray, InPlace
-
 from . import said
 from ._numpy_steps import Recorded, record
-from ._trace_listing import Listing, paths
+from ._trace_listing import PAGE, legend, listed, paths
 from ._trace_source import source_of
 from ._trace_writer import Call
-
-WIDTH = 100  # columns of the source
-WORDS = {  # for steps in place and others
-    True: "The operations of one step, as they were recorded. `own` are the parameters, `slopes` their gradients, "
-    "`slots` the optimizer's state, and `rows` the numbers of the batch's rows.",
-    False: "The operations of one step, as they were recorded. `params` are the parameters, `state` is the "
-    "optimizer's, and `rows` are the numbers of the batch's rows.",
-}
 
 
 def explained(step: Any, carry: Any, constants: Any, inputs: Any) -> str:
@@ -29,10 +19,6 @@ def explained(step: Any, carry: Any, constants: Any, inputs: Any) -> str:
         recorded, written = Recorded(step, carry, constants, inputs), source_of(program)
     except Exception as reason:  # as in `_numpy_trace`
         return f"The step cannot be recorded, and runs as it is: {said(reason)}."
-    arrays: dict[str, HostArray] = {}
-    for nested in (carry, constants, *((step.kept,) if isinstance(step, InPlace) else ())):
-        arrays |= paths(nested)
-    names = {program.memory(array): name for name, array in arrays.items()}
     columns = {"f": 0, "i": 0}
     numbers = {}
     for name, column in paths(inputs):
@@ -40,17 +26,15 @@ def explained(step: Any, carry: Any, constants: Any, inputs: Any) -> str:
             kind = column.dtype.kind
             numbers[columns[kind], kind] = name
             columns[kind] += 1
-    listing = Listing(program, names, numbers)
-    known = "; ".join(f"{name} {listing.memory(memory)}" for name, memory in written.memories.items())
+    listing, text = listed(step, program, carry, constants, numbers)
     calls = [f"# call {k}: {_called(call)}" for k, call in enumerate(written.calls)]
     source = recorded.source[recorded.source.index("def steps(") :].splitlines()
-    head = textwrap.fill(source[0], WIDTH, subsequent_indent="          ")
-    legend = textwrap.fill(f"arrays: {known}", WIDTH, initial_indent="# ", subsequent_indent="# ")
+    head = textwrap.fill(source[0], PAGE, subsequent_indent="          ")
+    body = [line for line in source[1:] if not line.lstrip().startswith("#")]
     parts = [
-        textwrap.fill(WORDS[isinstance(step, InPlace)], WIDTH),
-        "\n".join(line.rstrip() for line in listing.lines),
+        text,
         "What they became: a function for many steps, which numba compiles. Its calls are NumPy's own loops.",
-        "\n".join([legend, *calls, head, *(line for line in source[1:] if not line.lstrip().startswith("#"))]),
+        "\n".join([legend(listing, written.memories, "#"), *calls, head, *body]),
     ]
     return "\n\n".join(parts)
 

@@ -9,14 +9,24 @@ What shaped it:
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ._numpy_loops import CALLS, INFIX
+from dlx.backend import InPlace
+
+from ._numpy_loops import FUNCTIONS, INFIX
 from ._trace import Memory, Node, Operation, Program
 
 WIDTH = 62  # columns, where the shapes begin
+PAGE = 100  # columns of a text
+WORDS = {  # for steps in place and others
+    True: "The operations of one step, as they were recorded. `own` are the parameters, `slopes` their gradients, "
+    "`slots` the optimizer's state, and `rows` the numbers of the batch's rows.",
+    False: "The operations of one step, as they were recorded. `params` are the parameters, `state` is the "
+    "optimizer's, and `rows` are the numbers of the batch's rows.",
+}
 
 
 class Listing:
@@ -111,7 +121,23 @@ class Listing:
             return text if outermost else f"({text})"
         if node.op in ("cast", "where"):
             return f"{node.dtype.name if node.op == 'cast' else 'where'}({', '.join(terms)})"
-        return f"{CALLS[node.op].removeprefix('np.')}({', '.join(terms)})"
+        return f"{FUNCTIONS[node.op].removeprefix('np.')}({', '.join(terms)})"
+
+
+def listed(step: Any, program: Program, carry: Any, constants: Any, numbers: Mapping[Any, str]) -> tuple[Listing, str]:
+    """The list of a step's program, and the text of it."""
+    arrays: dict[str, Any] = {}
+    for nested in (carry, constants, *((step.kept,) if isinstance(step, InPlace) else ())):
+        arrays |= paths(nested)
+    listing = Listing(program, {program.memory(array): name for name, array in arrays.items()}, numbers)
+    words = textwrap.fill(WORDS[isinstance(step, InPlace)], PAGE)
+    return listing, "\n\n".join([words, "\n".join(line.rstrip() for line in listing.lines)])
+
+
+def legend(listing: Listing, names: Mapping[str, Memory], comment: str) -> str:
+    """What the names of a source stand for, as a comment."""
+    known = "; ".join(f"{name} {listing.memory(memory)}" for name, memory in names.items())
+    return textwrap.fill(f"arrays: {known}", PAGE, initial_indent=f"{comment} ", subsequent_indent=f"{comment} ")
 
 
 def paths(nested: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -341,7 +341,7 @@ class Network:
         """How a training step of this network is computed, as a text.
 
         On NumPy these are its operations, as they are recorded, and the source that numba compiles where the steps are
-        many and numba is installed. Other libraries have ways of their own.
+        many and numba is installed; on CuPy its operations and CUDA kernels. Other libraries have ways of their own.
 
         Parameters
         ----------

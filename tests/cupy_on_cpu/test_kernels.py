@@ -1,6 +1,7 @@
 """A training step as few CUDA kernels: NumPy's numbers, few nodes; and what cannot be recorded runs as before."""
 
 import itertools
+import re
 
 import cupy
 import numpy as np
@@ -349,3 +350,18 @@ def test_a_checkpoint_of_steps_without_kernels_goes_on_with_a_warning(tmp_path, 
         trained("cupy", checkpoint=tmp_path)
     with pytest.warns(UserWarning, match="steps was single formulas and is kernels of kind 1 now"):
         trained("cupy", checkpoint=tmp_path, epochs=4)
+
+
+def test_a_network_explains_its_kernels():
+    """All that a captured step is made of, in its order, by name."""
+    emulate.reset()
+    net = dlx.fit(X, LABELS, (6, 5, 3), batch_size=50, epochs=2, rng=0, backend="cupy")
+    (graph,) = emulate.graphs()
+    text = net.explain(batch_size=50)
+    calls = re.findall(r"^// \d+: (.*)", text, re.M)
+    assert ["gemm" if "@" in call else call.partition("(")[0] for call in calls] == list(graph.nodes)
+    assert text.count('extern "C" __global__') == len([call for call in calls if "@" not in call])
+    assert "v1 = X[rows]" in text
+    assert "// 9: dlx_each_tick(row, outputs, counter, m11, m12, m13, m14, t8)" in text
+    assert "m14 own.vector" in text
+    assert "coefficients[0]" in text
