@@ -13,21 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from ._cuda_rows import rows
-from ._cuda_values import (
-    BLOCK,
-    MOST_THREADS,
-    ONE_BLOCK,
-    WARP,
-    Elements,
-    block,
-    checked,
-    done,
-    few,
-    indented,
-    term,
-    wrote,
-)
-from ._cuda_writer import CudaWriter, Piece, c_type
+from ._cuda_values import ONE_BLOCK, Elements, block, checked, contiguous, done, few, indented, term, wrote
+from ._cuda_writer import BLOCK, MOST_THREADS, WARP, CudaWriter, Piece, c_type
 from ._trace import Node, Operation, Unrecordable
 from ._trace_groups import Group
 
@@ -110,7 +97,7 @@ def _summed(name: str, dtype: Any, width: int, write: str) -> list[str]:
     kind, shared, whole = c_type(dtype), f"{name}_of", f"{name}_all"
     return [
         f"for (int half = 16; half >= {width}; half /= 2) {name} += __shfl_xor_sync(0xffffffff, {name}, half);",
-        f"__shared__ {kind} {shared}[{width * (WARP + 1)}];",
+        f"{kind}* const {shared} = ({kind}*)shared;",
         "__syncthreads();",
         f"if (threadIdx.x % 32 < {width}) {shared}[threadIdx.x % 32 * 33 + threadIdx.x / 32] = {name};",
         "__syncthreads();",
@@ -136,7 +123,7 @@ def columns(writer: CudaWriter, group: Group, operations: list[Operation], width
         if operation.kind == "columns":
             assert operation.memory is not None
             name = writer.name()
-            sums.append((name, operation.value.dtype, writer.of(operation.memory)))
+            sums.append((name, operation.value.dtype, writer.of(contiguous(operation.memory))))
             values.element.append(f"{name} += {text};")
             continue
         name, index = values.written(operation)
@@ -212,7 +199,7 @@ def total(writer: CudaWriter, operation: Operation) -> list[Piece]:
     values = Elements(writer, kind, n)
     text = values.value(added)
     memory = operation.memory
-    out = writer.buffer(value) if memory is None else writer.of(memory)
+    out = writer.buffer(value) if memory is None else writer.of(contiguous(memory))
     if memory is not None:
         writer.wrote(memory)
     if elements <= 4 * ONE_BLOCK:

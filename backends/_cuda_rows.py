@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from ._cuda_values import BLOCK, ONE_BLOCK, WARP, Elements, block, checked, done, few, indented, term, wrote
-from ._cuda_writer import CudaWriter, Piece, c_type
+from ._cuda_values import ONE_BLOCK, Elements, block, checked, done, few, indented, term, wrote
+from ._cuda_writer import BLOCK, WARP, CudaWriter, Piece, c_type
 from ._trace import Node, Operation
 from ._trace_groups import Group
 

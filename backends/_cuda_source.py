@@ -17,11 +17,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ._cuda_pieces import pieces_of, tick
-from ._cuda_values import BLOCK, ONE_BLOCK
-from ._cuda_writer import CudaWriter, Kernel, Piece, Product
+from ._cuda_values import ONE_BLOCK
+from ._cuda_writer import BLOCK, CudaWriter, Kernel, Piece, Product
 from ._trace import Memory, Program, Unrecordable
 from ._trace_groups import grouped
 from ._trace_writer import Buffer
+
+MOST_PIECES = 16  # of a kernel: more take long to compile
 
 
 class Source(NamedTuple):
@@ -54,7 +56,8 @@ def source_of(program: Program, words: int) -> Source:
             calls.append((writer.group, writer.product(group.operations[0])))
             continue
         for piece in pieces_of(writer, group):
-            if pieces and sum(each.elements for each in (*pieces, piece)) > ONE_BLOCK:
+            crowded = sum(each.elements for each in (*pieces, piece)) > ONE_BLOCK or len(pieces) == MOST_PIECES
+            if pieces and crowded:
                 finish()
             pieces.append(piece)
     if not calls:  # whatever reads this step's row must do so before it counts on

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ._cuda_writer import CudaWriter, c_type
-from ._trace import Node, Operation, Unrecordable
+from ._cuda_writer import MOST_THREADS, WARP, CudaWriter, c_type
+from ._trace import Memory, Node, Operation, Unrecordable
 from ._trace_values import Values
 
-BLOCK, MOST_THREADS, WARP = 256, 1024, 32
 ONE_BLOCK = 1 << 13  # elements that one block may work on, to save other kernels
 MOST_ELEMENTS = 1 << 30  # that have 32-bit numbers
 
@@ -54,6 +53,12 @@ class Elements(Values):
         names[node] = name
         return name
 
+    def text(self, node: Node) -> str:
+        """How the value is computed or where it lies."""
+        if node.kind == "load":
+            contiguous(node.data)
+        return super().text(node)
+
     def single(self, node: Node) -> str:
         """How a number that is the same for all is computed, or where it lies."""
         home = self.writer.lies(node)
@@ -77,10 +82,17 @@ class Elements(Values):
         if kind == "store":
             assert memory is not None
             self.writer.stores(memory)
-            return self.writer.of(memory), self.index(value.shape)
+            return self.writer.of(contiguous(memory)), self.index(value.shape)
         name = self.writer.buffer(value)
         del self.writer.homes[value]  # what is made here is not read here
         return name, self.index(value.shape)
+
+
+def contiguous(memory: Memory) -> Memory:
+    """The memory, whose elements lie row by row without gaps, as loops take them to."""
+    if not memory.array.flags.c_contiguous:
+        raise Unrecordable("an array that is not contiguous")
+    return memory
 
 
 def wrote(writer: CudaWriter, operations: list[Operation]) -> None:

@@ -30,6 +30,7 @@ CALLS = {
 DEVICE = r"""template <class T> __device__ T dlx_maximum(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> __device__ T dlx_minimum(T a, T b) { return a < b || a != a ? a : b; }
 """
+BLOCK, MOST_THREADS, WARP = 256, 1024, 32
 MOST_NUMBER = 2**31 - 1
 FETCH = """for (int word = blockIdx.x * blockDim.x + threadIdx.x; word < {words}; word += gridDim.x * blockDim.x)
     place[word] = row[word];
@@ -145,8 +146,12 @@ class CudaWriter(Writer):
         parameters += [f"int {new}" for new in found["n"].values()]
         parameters += [f"{c_type(np.dtype(numbers[old][1]))} {new}" for old, new in found["c"].items()]
         name = "_".join(["dlx", *dict.fromkeys(piece.name for piece in pieces)])
-        source = f'{DEVICE}extern "C" __global__ void {name}({", ".join(parameters)}) {{\n    {body}\n}}\n'
-        working = [piece for piece in pieces if piece.elements]
+        threads, working = max(piece.threads for piece in pieces), [piece for piece in pieces if piece.elements]
+        # A block may be large, and its threads share the registers of a multiprocessor, which the compiler is told.
+        bounds = f"__launch_bounds__({MOST_THREADS}) " if "shfl" in body else ""
+        head = f'extern "C" {bounds}__global__ void {name}({", ".join(parameters)})'
+        shared = f"__shared__ long long shared[{WARP * (WARP + 1)}];\n    " if "shared" in body else ""
+        source = f"{DEVICE}{head} {{\n    {shared}{body}\n}}\n"
         return Kernel(
             name,
             source,
@@ -154,7 +159,7 @@ class CudaWriter(Writer):
             [sizes[old] for old in found["n"]],
             [numbers[old] for old in found["c"]],
             working[0].blocks if len(working) == 1 else 1,
-            max(piece.threads for piece in pieces),
+            threads,
         )
 
 

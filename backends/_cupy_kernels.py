@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -25,13 +25,15 @@ from . import _cupy_blas, _cupy_capture
 from ._cuda_source import Source, source_of
 from ._cuda_writer import Kernel, Product
 from ._numpy import NAMESPACE, NumpyBackend
-from ._table import Layout
-from ._trace import Loops, Program, Unrecordable
+from ._table import Layout, leaves_of
+from ._trace import Loops, Program, Unrecordable, address
 from ._trace_recording import Number, Recording, RowNumbers
 from ._trace_writer import laid_out
 
 CUDA = Loops(functions=True, row=np.inf, totals=True)
 ALIGNED = 256  # bytes
+MOST_RECIPES = 256
+_RECIPES: dict[Any, Recipe] = {}
 KIND = {"steps": "kernels of kind 1"}  # a change of the kernels that changes bits counts on
 
 
@@ -76,14 +78,21 @@ def record(step: InPlace, carry: Any, constants: Any, layout: Layout) -> Program
     return program
 
 
+class Recipe(NamedTuple):
+    """The calls of a step, the dtype of its output, and where each array is found: among the step's, or here."""
+
+    source: Source
+    output: Any
+    places: dict[str, int]
+    others: dict[str, Array]
+
+
 class Steps:
     """A step of these very arrays, as calls of kernels and products."""
 
-    def __init__(self, source: Source, special: dict[str, Array], tf32: bool) -> None:
-        arrays = {name: cupy.asarray(memory.array) for name, memory in source.memories.items()}
-        arrays |= laid_out(source.buffers, _block) | special
-        self.arrays = arrays  # as long as their addresses are in the calls
-        self.calls = [_call(each, arrays, tf32) for each in source.calls]
+    def __init__(self, source: Source, arrays: dict[str, Array], tf32: bool) -> None:
+        self.arrays = arrays | laid_out(source.buffers, _block)  # as long as their addresses are in the calls
+        self.calls = [_call(each, self.arrays, tf32) for each in source.calls]
         self.join = source.join
 
     def run(self) -> None:
@@ -99,14 +108,45 @@ def steps_of(step: Any, carry: Any, constants: Any, layout: Layout, special: dic
     """The recorded step; None if it cannot be recorded. `special` are the arrays by which it is given its inputs."""
     if not isinstance(step, InPlace) or step.on is None:
         return None
-    try:
-        program = record(step, carry, constants, layout)
-        source = source_of(program, layout.width)
-    except Exception:  # Unrecordable, or any error of an operation that recordings do not have
-        return None
-    assert program.output is not None
-    outputs = cupy.zeros(len(special["table"]), program.output.dtype)
-    return Steps(source, special | {"outputs": outputs}, tf32)
+    given = leaves_of((step.kept, carry, constants))
+    places = [_place(x) for x in given]
+    # What the recipe depends on: formulas, numbers, sizes, and which arrays are the same.
+    kinds = tuple(
+        (x.dtype.char, x.shape, x.strides, places.index(place)) for x, place in zip(given, places, strict=True)
+    )
+    key = step.key, kinds, tuple(layout.kinds), cupy.cuda.runtime.getDevice()
+    recipe = _RECIPES.get(key)
+    if recipe is None:
+        try:
+            program = record(step, carry, constants, layout)
+            source = source_of(program, layout.width)
+        except (TypeError, AttributeError, RecursionError):  # Unrecordable; no such operation; hundreds of layers
+            return None
+        assert program.output is not None
+        recipe = _recipe(source, program.output.dtype, places)
+        if step.key is not None:
+            if len(_RECIPES) >= MOST_RECIPES:
+                _RECIPES.clear()
+            _RECIPES[key] = recipe
+    arrays = {name: given[place] for name, place in recipe.places.items()} | recipe.others
+    outputs = cupy.zeros(len(special["table"]), recipe.output)
+    return Steps(recipe.source, arrays | special | {"outputs": outputs}, tf32)
+
+
+def _recipe(source: Source, output: Any, places: list[Any]) -> Recipe:
+    """The recipe, which keeps none of the step's arrays alive."""
+    found, others = {}, {}
+    for name, memory in source.memories.items():
+        place = _place(memory.array)
+        if place in places:
+            found[name] = places.index(place)
+        else:  # an array of numbers that the formulas have made
+            others[name] = cupy.asarray(memory.array)
+    return Recipe(source._replace(memories={}), output, found, others)
+
+
+def _place(x: Array) -> tuple[Any, ...]:
+    return address(x), x.shape, x.strides, x.dtype
 
 
 def _call(call: Kernel | Product, arrays: dict[str, Array], tf32: bool) -> Callable[[], None]:

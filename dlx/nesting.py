@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,13 @@ class InPlace:
     """A step that writes to arrays which it keeps: ``run(kept, carry, constants, inputs) -> (carry, output)``.
 
     `on(backend)` is the same function for arrays of another backend, by which it can be recorded; None if there is
-    none.
+    none. Steps with equal `key` have equal formulas and numbers; a key of None makes no such promise.
     """
 
     run: Callable[..., tuple[Any, Any]]
     kept: Any
     on: Callable[[Any], Callable[..., tuple[Any, Any]]] | None
+    key: Hashable = None
 
     def __call__(self, carry: Any, constants: Any, inputs: Any) -> tuple[Any, Any]:
         """The step of its own arrays."""

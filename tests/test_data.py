@@ -237,6 +237,8 @@ def test_finite_values_pass_the_extremes_too(be, elements, monkeypatch):
     features.require_finite(be.asarray(X), be, "X")
     rows = max(1, elements // 4)
     blocks = [(), *((min(rows, 10 - first), 4) for first in range(0, 10, rows))]  # the sum of all, then blocks
+    if be.name == "numpy":  # which looks at the sum as a number of Python's
+        del blocks[0]
     on_host = be.padded(10) or be.name == "cupy"  # a few numbers, on a library where that takes less time
     assert seen == ([] if on_host else blocks)
 

@@ -24,6 +24,7 @@ from test_numpy_trace import (
     configuration,
     fit_or_diverge,
     targets,
+    with_numba,  # which compiles the formulas of large arrays
 )
 
 import dlx
@@ -69,6 +70,7 @@ def test_every_activation(activation, dtype, replayed):
     assert len(replayed) == 2  # for full batches and for the ragged one
 
 
+@with_numba
 @pytest.mark.parametrize("activation", activations.ACTIVATIONS)
 def test_every_activation_of_more_elements_than_a_block(activation, replayed, monkeypatch):
     """Some 4000 elements: plain maxima of so many are another function of NumPy's."""
@@ -119,6 +121,7 @@ def test_random_trainings_in_blocks(seed, replayed, small_blocks):
     assert replayed
 
 
+@with_numba
 def test_long_sums_have_numpys_order(replayed):
     rng = np.random.default_rng(0)
     x, Y = rng.standard_normal((1100, 40)).astype("float32"), rng.standard_normal((1100, 150))
@@ -225,6 +228,7 @@ HEAVY = {
 }
 
 
+@with_numba
 @pytest.mark.parametrize("case", HEAVY)
 def test_a_step_allocates_no_array(case, replayed, monkeypatch):
     """Activations take 240 kB and more; where NumPy broadcasts shapes, its iterator takes up to 8192 elements."""
@@ -236,6 +240,7 @@ def test_a_step_allocates_no_array(case, replayed, monkeypatch):
     assert peak_of(replayed[0], kept[0], 5) < 100_000
 
 
+@with_numba
 def test_rows_of_an_array_in_columns_order_are_not_taken_from_a_copy_of_it(replayed, monkeypatch):
     """The rows of a batch are 4 kB, all rows 800 kB; NumPy's `take` would copy all of them in every step."""
     kept = []

@@ -206,7 +206,8 @@ def make_step(
         assert bound is not None
         return _in_place(task._replace(backend=backend, net=bound(backend)), settings)
 
-    step = InPlace(_in_place(task, settings), Kept(own, slopes, slots), None if bound is None else on)
+    key = None if task.key is None else (task.key, kind(task, settings))
+    step = InPlace(_in_place(task, settings), Kept(own, slopes, slots), None if bound is None else on, key)
     return step, Carry(own.layers, optimizers.by_layer(views, len(params)))
 
 

@@ -91,7 +91,7 @@ def for_cpu(source: str, names: dict[str, str]) -> str:
         source,
     )
     waits = "true" if re.search(r"__sync|__shfl", source) else "false"
-    found = re.findall(r'extern\s+"C"\s+__global__\s+void\s+(\w+)', source)
+    found = re.findall(r'extern\s+"C"\s+(?:__launch_bounds__\(\d+\)\s+)?__global__\s+void\s+(\w+)', source)
     entries = [
         f'extern "C" __attribute__((visibility("default"))) const cupy_on_cpu::Kernel cupy_on_cpu_kernel_{name} ='
         f" cupy_on_cpu::Entry<&{expression}>::describe({waits});"
