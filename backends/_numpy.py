@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.metadata
 import math
@@ -78,8 +77,9 @@ NAMESPACE = _namespace()
 class NumpyBackend(Backend):
     """NumPy arrays in the memory of the host.
 
-    With `compiles`, numba compiles the formulas that repay it; numba must be installed. None leaves the choice to
-    `fit`, which knows the amount of work. The numbers are the same to the last bit.
+    With `compiles`, numba compiles the formulas and steps that repay it; numba must be installed. None leaves the
+    choice to `fit`, which knows the amount of work; with False nothing is compiled. The numbers are the same to the
+    last bit.
     """
 
     name = "numpy"
@@ -155,23 +155,21 @@ class NumpyBackend(Backend):
 
     def expecting(self, elements: float, updates: int = 0) -> Self:
         """A backend that compiles formulas or steps, if numba is installed and the work repays it; else this one."""
-        if self.compiles is False or self.updates == math.inf:  # as its maker has chosen
+        if self.updates == math.inf:  # as its maker has chosen
             return self
         saved = elements * SAVED - (0.0 if "numba" in sys.modules else IMPORTING)
         repays = saved > READING and (saved > COMPILING or _numpy_loops.any_cached())
-        compiles = bool(self.compiles) or (repays and _has_numba())
-        if not (compiles or updates):
+        compiles = True if self.compiles is None and repays and _has_numba() else self.compiles
+        if compiles is self.compiles and not updates:
             return self
-        other = copy.copy(self)
-        other.compiles, other.updates = compiles or None, float(updates)
+        other = type(self)(self.xp, self.device, compiles=compiles)
+        other.updates = float(updates)
         return other
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
-        """As in `Backend`. Steps are recorded and compiled, where there are enough of them."""
-        plain = super().loop(step, key)
-        if self.compiles is False:
-            return plain
-        return _numpy_trace.loop(step, key, plain, self.updates, _has_numba)
+        """As in `Backend`. Steps are recorded, and compiled or replayed, where there are enough of them."""
+        has_numba = _has_numba if self.compiles is not False else lambda: False
+        return _numpy_trace.loop(step, key, super().loop(step, key), self.updates, has_numba)
 
     def explain(self, step: Callable[..., tuple[Any, Array]], carry: Any, constants: Any, inputs: Any) -> str:
         """What becomes of a step of `loop` with these arguments, as a text: its operations, and their source."""
@@ -179,9 +177,9 @@ class NumpyBackend(Backend):
 
     def outputs_to_host(self, outputs: Sequence[Array]) -> HostArray:
         """All outputs as one vector, of single ones and of vectors."""
-        if all(x.ndim == 0 for x in outputs):
-            return super().outputs_to_host(outputs)
-        return np.concatenate([np.atleast_1d(x) for x in outputs])
+        if len(outputs) == 1:
+            return outputs[0].reshape(-1)  # type: ignore[no-any-return]
+        return np.concatenate([x.reshape(-1) for x in outputs])
 
     def describe(self) -> dict[str, str]:
         """As in `Backend`, with the BLAS and its threads, which decide the speed, and the compiler of loops."""

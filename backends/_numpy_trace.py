@@ -21,7 +21,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlx.backend import Array, InPlace, Loop, warn
 
@@ -41,6 +41,17 @@ _IN_MEMORY: set[str] = set()  # the sources that have been compiled or read in t
 _SOURCES: dict[Any, str] = {}  # of steps that have been recorded, by their formulas and the kinds of their arrays
 
 
+class Latest(NamedTuple):
+    """What was asked for last, and the answer: in most trainings the next question is the same."""
+
+    carry: Any
+    constants: Any
+    arrays: list[Array]
+    shapes: list[tuple[int, ...]]  # as they were: an array can be resized
+    inputs: Any
+    recorded: Recorded | Replayed | None
+
+
 class Recordings:
     """The recorded steps of one training, by what tells their arrays apart. There are about so many `steps` in all."""
 
@@ -50,6 +61,7 @@ class Recordings:
         self.seen: dict[Any, Any] = {}  # arrays by their identities, which are theirs as long as they are alive
         self.longest = 1  # steps of an epoch
         self.trials: dict[Recorded | Replayed, _numpy_trial.Trial] = {}
+        self.latest: Latest | None = None
         self.refused = False
         self.path: tuple[str, bool] = ("plainly, as they are not worth a recording", False)
 
@@ -60,23 +72,34 @@ class Recordings:
         """
         if self.refused:
             return None
-        in_place = isinstance(self.step, InPlace)
-        key = _kinds(carry), _identities(carry if in_place else None, constants, inputs)
-        if key in self.known:
-            return self.known[key]
+        kinds, at = _kinds(inputs, 1), self.latest
+        same = at is not None and carry is at.carry and constants is at.constants and kinds == at.inputs
+        if at is not None and same and [x.shape for x in at.arrays] == at.shapes:
+            return at.recorded
+        arrays = leaves_of((carry if isinstance(self.step, InPlace) else None, constants))
+        shapes = [x.shape for x in arrays]
+        key = _kinds(carry), tuple(zip(map(id, arrays), shapes, strict=True)), kinds
+        if key not in self.known and not self._new_kind(key, carry, constants, inputs, steps):
+            return None
+        recorded = self.known[key]
+        self.latest = Latest(carry, constants, arrays, shapes, kinds, recorded)
+        return recorded
+
+    def _new_kind(self, key: Any, carry: Any, constants: Any, inputs: Any, steps: int) -> bool:
+        """Make up one's mind about arrays that are new; False if it is too early for that."""
         again = key in self.seen
         if len(self.seen) >= MOST_KINDS and not again:
-            return None
+            return False
         self.seen[key] = carry, constants
         self.longest = max(self.longest, steps)
         if steps == 1 and not again:
             self.plainly("each of them brings other arrays")
-            return None
+            return False
         given = carry, constants, inputs
         self.known[key] = new = self._new(*given) or self._replayed(*given, steps)
         if new is not None:
             self.trials[new] = _numpy_trial.Trial(new, carry)
-        return new
+        return True
 
     def plainly(self, reason: str, unknown: bool = False) -> None:
         """Note why steps run plainly, unless others are compiled: perhaps as it is `unknown` what they do."""
@@ -85,7 +108,7 @@ class Recordings:
 
     def refuse(self) -> None:
         """Train plainly from now on."""
-        self.refused = True
+        self.refused, self.latest = True, None
         self.known.clear()
         self.trials.clear()
         self.plainly("two recorded steps gave other numbers than two plain ones", unknown=True)
@@ -135,7 +158,7 @@ class Recordings:
     def _is_wanted(self, source: str) -> bool:
         """Whether the step is to run compiled. The second kind of a training, the ragged batch, is not worth much."""
         if source in _IN_MEMORY:
-            return True
+            return self.has_numba()
         if any(self.known.values()):
             return False
         if not self._repays(source):
@@ -210,11 +233,6 @@ def loop(step: Any, kind: Hashable, plain: Loop, steps: float, has_numba: Callab
             yield carry, losses
 
     return Traced(run, recordings)
-
-
-def _identities(carry: Any, constants: Any, inputs: Any) -> Any:
-    """What tells one recording from another: the arrays, and of the inputs their kinds."""
-    return tuple((id(x), x.shape) for x in leaves_of((carry, constants))), _kinds(inputs, 1)
 
 
 def _kinds(arrays: Any, first: int = 0) -> Any:

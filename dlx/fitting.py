@@ -306,7 +306,8 @@ def run(job: Job) -> Network:
 
     def told(path: tuple[str, bool] | None) -> None:
         assert net.facts is not None
-        net.facts = net.facts._replace(path=path)
+        if path != net.facts.path:
+            net.facts = net.facts._replace(path=path)
 
     for listener in listeners["on_start"]:
         listener(net)
