@@ -163,7 +163,7 @@ class NumpyBackend(Backend):
         if compiles is self.compiles and not updates:
             return self
         other = type(self)(self.xp, self.device, compiles=compiles)
-        other.updates = float(updates)
+        other.updates, other.tf32 = float(updates), self.tf32
         return other
 
     def loop(self, step: Callable[..., tuple[Any, Array]], key: Hashable = None) -> Loop:
